@@ -1,0 +1,44 @@
+# One command each: demo, lab, test, bench, lint. CI calls the same ones.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# For example LAB_OPTIONS="--no-browser --port=8890".
+LAB_OPTIONS ?=
+SOURCES := pyproject.toml hatch_build.py
+
+.PHONY: demo lab test bench lint clean
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer, please: make PYTHON=python3.12 …"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Each set of extras is installed once, and again when the project's own declaration changes.
+$(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python notebooks/run.py notebooks/01_flights.ipynb --home .demo
+
+lab: $(VENV)/.installed-demo
+	$(BIN)/python labextension/build.py
+	FS_NOTEBOOK_HOME=$(CURDIR)/.demo $(BIN)/jupyter lab $(LAB_OPTIONS) notebooks/01_flights.ipynb
+
+test: $(VENV)/.installed-test
+	bash tests/install.sh
+	$(BIN)/python labextension/build.py --required
+	$(BIN)/python -m pytest tests --ignore=tests/ui
+	$(BIN)/python -m pytest tests/ui
+
+bench: $(VENV)/.installed-test
+	bash tests/install.sh
+	$(BIN)/python -m tests.benchmarks
+
+lint: $(VENV)/.installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .demo build dist fs_notebook/labextension

@@ -1,0 +1,303 @@
+"""What the catalog knows, and the fold that makes it of the catalog's events. No I/O.
+
+Events are facts, never changed: a source was declared, a draft was written, a version was
+promoted, it went live, it was rolled back or retired. The state is their fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from fs_notebook.errors import NameTaken, unknown_name
+from fs_notebook.language.plan import Plan
+from fs_notebook.log.protocol import Stream
+
+DECLARED, UPLOADED, DRAFTED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
+    "declared", "uploaded", "drafted", "promoted", "live", "rolled_back", "retired", "validated",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A feature group as its author wrote it, and what that means.
+
+    `text` is the definition, kept as text; `source` is the stream's declaration that it was
+    compiled against; `plan` is what it means and `plan.fingerprint` its identity; `cell` is the
+    whole notebook cell it came from, if it came from one.
+    """
+
+    name: str
+    text: str
+    plan: Plan
+    source: Stream
+    language: str = "sql"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    owner: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    cell: str | None = None
+
+    def __repr__(self) -> str:
+        features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
+        return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint
+
+    @property
+    def shard(self) -> str:
+        """The name of its state in the online store."""
+        return f"{self.name}@{self.fingerprint[:16]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "text": self.text,
+            "plan": self.plan.to_dict(),
+            "source": self.source.to_dict(),
+            "language": self.language,
+            "options": dict(self.options),
+            "owner": self.owner,
+            "description": self.description,
+            "tags": list(self.tags),
+            "cell": self.cell,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Definition:
+        return cls(
+            name=data["name"],
+            text=data["text"],
+            plan=Plan.from_dict(data["plan"]),
+            source=Stream.from_dict(data["source"]),
+            language=data["language"],
+            options=data["options"],
+            owner=data["owner"],
+            description=data["description"],
+            tags=tuple(data["tags"]),
+            cell=data["cell"],
+        )
+
+
+@dataclass(frozen=True)
+class Version:
+    """A promoted definition. Immutable; numbered from 1 within its group."""
+
+    number: int
+    definition: Definition
+    actor: str
+    at: datetime
+    retired: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        return self.definition.fingerprint
+
+
+@dataclass(frozen=True)
+class Group:
+    """A feature group: its versions, which one serves, and a draft that is not promoted yet.
+
+    `wanted` is the version last promoted or rolled back to; it serves as soon as it is
+    bootstrapped. `served` are the versions that have served, in order, the present one last.
+    """
+
+    name: str
+    versions: tuple[Version, ...] = ()
+    draft: Definition | None = None
+    wanted: int | None = None
+    served: tuple[int, ...] = ()
+    actor: str = ""
+    at: datetime | None = None
+    lifts: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def latest(self) -> Definition:
+        """The draft, or else the version that is wanted (the last promoted or returned to)."""
+        if self.draft is not None:
+            return self.draft
+        if self.wanted is not None:
+            return self.version(self.wanted).definition
+        return self.versions[-1].definition
+
+    @property
+    def features(self) -> set[str]:
+        """The names that this group holds: of its draft, and of all that runs."""
+        definitions = [self.latest, *(v.definition for v in self.running)]
+        return {name for d in definitions for name in d.plan.features}
+
+    @property
+    def serving(self) -> Version | None:
+        """The version that serves now, if one does."""
+        return self.version(self.served[-1]) if self.served else None
+
+    @property
+    def previous(self) -> Version | None:
+        """What a roll-back goes to: the newest version that served before and is not retired."""
+        current = self.served[-1] if self.served else None
+        for number in reversed(self.served[:-1]):
+            version = self.version(number)
+            if number != current and not version.retired:
+                return version
+        return None
+
+    @property
+    def running(self) -> tuple[Version, ...]:
+        """The versions that a worker must keep current: wanted, serving, and the former one."""
+        numbers = {n for n in (self.wanted, *self.served[-1:]) if n is not None}
+        if self.previous is not None:
+            numbers.add(self.previous.number)
+        return tuple(v for v in self.versions if v.number in numbers and not v.retired)
+
+    def version(self, number: int) -> Version:
+        for version in self.versions:
+            if version.number == number:
+                return version
+        raise unknown_name(
+            f"version of {self.name!r}", str(number), [str(v.number) for v in self.versions]
+        )
+
+    def by_fingerprint(self, fingerprint: str) -> Version | None:
+        return next((v for v in self.versions if v.fingerprint == fingerprint), None)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream that was declared."""
+
+    stream: Stream
+    actor: str
+    at: datetime
+    description: str | None = None
+    uploads: Mapping[str, tuple[datetime, int]] = field(default_factory=dict)
+    """Digest of what a notebook uploaded → when, and how many rows of it."""
+
+
+@dataclass(frozen=True)
+class CatalogState:
+    """All that the catalog knows after some number of events."""
+
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    groups: Mapping[str, Group] = field(default_factory=dict)
+    events: int = 0
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Feature name → the group that has it."""
+        return {feature: group.name for group in self.groups.values() for feature in group.features}
+
+    def source(self, name: str) -> Source:
+        if name not in self.sources:
+            raise unknown_name(
+                "stream", name, self.sources, remedy=f"%feature upload … --stream {name}"
+            )
+        return self.sources[name]
+
+    def group(self, name: str) -> Group:
+        """Return the group of this name, or the one that has a feature of this name."""
+        owner = name if name in self.groups else self.owners.get(name, name)
+        if owner not in self.groups:
+            raise unknown_name(
+                "feature", name, {*self.groups, *self.owners}, remedy="define it with %%feature"
+            )
+        return self.groups[owner]
+
+    def check_names(self, definition: Definition) -> None:
+        """Raise `NameTaken` if a name of `definition` means something else already."""
+        known = self.groups.get(definition.name)
+        if known is not None and known.latest.plan.entity != definition.plan.entity:
+            raise NameTaken(
+                f"{definition.name!r} exists and is a feature of another entity.",
+                found=f"{', '.join(known.latest.plan.entity)}, by {known.actor or 'somebody'}",
+                remedy="another name for this one",
+            )
+        if definition.name in self.owners and self.owners[definition.name] != definition.name:
+            raise NameTaken(
+                f"{definition.name!r} is a feature of the group "
+                f"{self.owners[definition.name]!r} already.",
+                remedy="another name for this group",
+            )
+        for feature in definition.plan.features:
+            owner = self.owners.get(feature)
+            if owner is None and feature in self.groups:
+                owner = feature
+            if owner is not None and owner != definition.name:
+                raise NameTaken(
+                    f"The feature {feature!r} exists in the group {owner!r}.",
+                    found=self.groups[owner].latest.text.strip(),
+                    remedy=f"AS another_name, or reuse {feature!r} as it is",
+                )
+
+
+def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
+    """Return `state` after `events`: dicts with kind, name, body, actor and at."""
+    sources, groups, count = dict(state.sources), dict(state.groups), state.events
+    for event in events:
+        count += 1
+        kind, name, body = event["kind"], event["name"], event["body"]
+        actor, at = event["actor"], event["at"]
+        if kind == DECLARED:
+            stream = Stream.from_dict(body["stream"])
+            sources[name] = Source(stream, actor, at, body.get("description"))
+            continue
+        if kind == UPLOADED:
+            source = sources[name]
+            sources[name] = replace(
+                source, uploads={**source.uploads, body["digest"]: (at, body["rows"])}
+            )
+            continue
+        group = groups.get(name, Group(name))
+        group = _step(group, kind, body, actor, at)
+        # Who changed it last is a person; the runner's and the validator's notes are not changes.
+        groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
+    return CatalogState(sources, groups, count)
+
+
+def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:
+    match kind:
+        case "drafted":
+            draft = Definition.from_dict(body["definition"])
+            known = group.by_fingerprint(draft.fingerprint)
+            if known is None:
+                return replace(group, draft=draft)
+            # The same meaning: only what is said about it (description, tags, owner) is new.
+            versions = tuple(
+                replace(v, definition=draft) if v.number == known.number else v
+                for v in group.versions
+            )
+            same = known.number == group.wanted
+            return replace(group, versions=versions, draft=None if same else draft)
+        case "promoted":
+            definition = Definition.from_dict(body["definition"])
+            version = group.by_fingerprint(definition.fingerprint)
+            versions = group.versions
+            if version is None:
+                version = Version(len(versions) + 1, definition, actor, at)
+                versions = (*versions, version)
+            elif version.retired:
+                version = replace(version, retired=False)
+                versions = tuple(version if v.number == version.number else v for v in versions)
+            return replace(group, versions=versions, draft=None, wanted=version.number)
+        case "live":
+            number = int(body["version"])
+            if group.wanted != number or group.served[-1:] == (number,):
+                return group
+            return replace(group, served=(*group.served, number))
+        case "rolled_back":
+            number = int(body["version"])
+            # What served before the one we return to stays reachable; the one we leave too.
+            return replace(group, wanted=number, served=(*group.served, number))
+        case "retired":
+            versions = tuple(
+                replace(v, retired=True) if v.number == body["version"] else v
+                for v in group.versions
+            )
+            return replace(group, versions=versions)
+        case "validated":
+            return replace(group, lifts=(*group.lifts, body)[-20:])
+    return group

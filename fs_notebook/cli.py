@@ -1,0 +1,144 @@
+"""The command line: `fs-notebook`. The same verbs, for terminals, systemd and Kubernetes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fs_notebook._version import __version__
+from fs_notebook.errors import FeatureStoreError
+
+
+class _Group(click.Group):
+    """Shows this package's errors as one message, without a trace, and exits with 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except FeatureStoreError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=_Group)
+@click.version_option(__version__)
+@click.option("--home", type=click.Path(path_type=Path), help="Default: FS_NOTEBOOK_HOME.")
+@click.option("--log", help="pulsar://host:6650 or embedded:; default: what was connected last.")
+@click.option("--redis", help="redis://host:6379/0 or embedded:")
+@click.option("--admin", help="Pulsar's admin address.")
+@click.pass_context
+def main(
+    ctx: click.Context, home: Path | None, log: str | None, redis: str | None, admin: str | None
+) -> None:
+    """A feature store for Jupyter, on an immutable ledger."""
+    from fs_notebook.worker.connection import Connection, default_home
+
+    place = home.expanduser().absolute() if home is not None else default_home()
+    if log is None and redis is None:
+        ctx.obj = Connection.remembered(place)
+    else:
+        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin)
+
+
+def _session(ctx: click.Context) -> Any:
+    from fs_notebook.session import Session
+
+    return Session(ctx.obj)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.pass_context
+def status(ctx: click.Context, name: str | None) -> None:
+    """Show what the workers report."""
+    for row in _session(ctx).status(name):
+        click.echo(repr(row))
+
+
+@main.command()
+@click.argument("words", nargs=-1)
+@click.pass_context
+def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
+    """Search the shared catalog."""
+    for view in _session(ctx).features(" ".join(words)):
+        version = "" if view["version"] is None else f" v{view['version']}"
+        features = ", ".join(f"{f['name']} {f['type']}" for f in view["features"])
+        entity = ", ".join(view["entity"])
+        click.echo(f"{view['name']} ({entity}): {view['state']}{version}; {features}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--wait/--no-wait", default=True)
+@click.pass_context
+def promote(ctx: click.Context, name: str, wait: bool) -> None:
+    """Send a defined feature to a background worker."""
+    click.echo(repr(_session(ctx).promote(name, wait=wait)))
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def rollback(ctx: click.Context, name: str) -> None:
+    """Serve the former version again."""
+    click.echo(repr(_session(ctx).rollback(name)))
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def verify(ctx: click.Context, name: str) -> None:
+    """Recompute every online value from the ledger; exit with 1 if one differs."""
+    outcome = _session(ctx).verify(name)
+    click.echo(repr(outcome))
+    sys.exit(0 if outcome.ok else 1)
+
+
+@main.command()
+@click.pass_context
+def streams(ctx: click.Context) -> None:
+    """List the declared streams."""
+    for stream in _session(ctx).streams():
+        columns = ", ".join(f"{n} {t}" for n, t in stream.columns)
+        click.echo(f"{stream.name}: {columns}; time {stream.time}")
+
+
+@main.command()
+@click.argument("name")
+@click.option("--lines", default=50, show_default=True)
+@click.pass_context
+def logs(ctx: click.Context, name: str, lines: int) -> None:
+    """Show the end of a feature's worker logs."""
+    from fs_notebook.worker.runner import log_path
+
+    group = _session(ctx).catalog.refresh().group(name)
+    for version in group.running:
+        path = log_path(ctx.obj, version.definition.shard)
+        click.echo(f"v{version.number} ({path}):")
+        text = path.read_text(errors="replace") if path.exists() else ""
+        click.echo("\n".join(text.splitlines()[-lines:]))
+
+
+@main.command()
+@click.pass_context
+def runner(ctx: click.Context) -> None:
+    """Run the workers in the foreground, for systemd and Kubernetes."""
+    from fs_notebook.worker.runner import serve_forever
+
+    sys.exit(serve_forever(ctx.obj))
+
+
+@main.command()
+@click.option("--redis/--no-redis", "with_redis", default=True, help="The embedded Redis, too.")
+@click.pass_context
+def stop(ctx: click.Context, with_redis: bool) -> None:
+    """Stop the background runner, its workers, and the embedded Redis. Nothing is lost."""
+    from fs_notebook.online.embedded import stop_embedded
+    from fs_notebook.worker.runner import stop_runner
+
+    click.echo("runner stopped" if stop_runner(ctx.obj) else "no runner was running")
+    if with_redis and ctx.obj.online == "embedded:":
+        stopped = stop_embedded(ctx.obj.home)
+        click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")

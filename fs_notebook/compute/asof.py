@@ -1,0 +1,280 @@
+"""Point-in-time values: for each label, the fold of its entity's events just before it.
+
+Events are sorted once by (entity, time), each label's window becomes a range of that order, and
+a range is answered without touching its events one by one: counts and integer sums by
+differences of running totals, everything else by merging the few blocks that tile the range.
+The work grows with events + labels, never with their product. No float is ever subtracted, so
+a window's sum loses nothing to the totals beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.rows import compile_expr, overflow_named
+from fs_notebook.kernel.aggregates import Field
+from fs_notebook.language.plan import Window
+from fs_notebook.log.protocol import TIME
+
+Array = npt.NDArray[Any]
+Ints = npt.NDArray[np.int64]
+
+_LEAST: np.ufunc = np.minimum
+_GREATEST: np.ufunc = np.maximum
+
+
+@dataclass(frozen=True)
+class _Ordered:
+    """Events in (entity, time) order, and each label's place among them."""
+
+    events: pl.DataFrame
+    """Their arguments."""
+    firsts: Ints
+    """Of each label the index of its entity's first event (or of nothing)."""
+    label_codes: Ints
+    label_times: Ints
+    event_keys: Ints
+    """Of each event one integer that sorts as (entity, time)."""
+    time_of: _TimeCode
+
+
+@dataclass(frozen=True)
+class _TimeCode:
+    """Packs (entity, time) into one integer that sorts alike.
+
+    Times are counted from `origin`; where entities times microseconds would leave 64 bits they
+    are replaced by their rank among the events' `distinct` times.
+    """
+
+    origin: int
+    span: int
+    distinct: Ints | None = None
+
+    @classmethod
+    def of(cls, times: Ints, entities: int) -> _TimeCode:
+        """Choose the code for events at `times`, of `entities` entities."""
+        if not times.size:
+            return cls(0, 2)
+        origin, last = int(times.min()) - 1, int(times.max()) + 1
+        span = last - origin + 1
+        if (entities + 1) * span < 2**63:
+            return cls(origin, span)
+        distinct = np.unique(times)
+        return cls(0, 2 * distinct.size + 1, distinct)
+
+    def pack(self, codes: Ints, times: Ints) -> Ints:
+        """Return one integer for each (entity, time)."""
+        if self.distinct is None:
+            return codes * self.span + np.clip(times - self.origin, 0, self.span - 1)
+        # The i-th distinct time is 2 i + 1; times between two of them get the even number.
+        at = np.searchsorted(self.distinct, times, side="left")
+        hit = self.distinct[np.minimum(at, self.distinct.size - 1)] == times
+        packed: Ints = codes * self.span + 2 * at + hit
+        return packed
+
+
+def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+    """Return each feature's value for each label.
+
+    Parameters
+    ----------
+    fold
+        The plan, ready to fold.
+    events
+        Projected events (`Fold.project`), in log order.
+    labels
+        `fold.keys` in the keys' types, and `TIME` as integer microseconds: t of each label.
+
+    Returns
+    -------
+    DataFrame
+        One column a feature, one row a label, in the labels' order. A label whose entity has
+        no event before it has the empty fold's value; so has a label with a null in its key.
+    """
+    ordered = _order(fold, events, labels)
+    columns: dict[str, pl.Series] = {}
+    ranges: dict[Window, tuple[Ints, Ints]] = {}
+    with overflow_named("a training set"):
+        for index, aggregation in enumerate(fold.plan.aggregations):
+            window = aggregation.window
+            if window not in ranges:
+                ranges[window] = _ranges(ordered, window)
+            columns |= _fields(fold, index, ordered, *ranges[window])
+        frame = pl.DataFrame(columns)
+        outputs = [compile_expr(o.expr, fold.finalise).alias(o.name) for o in fold.plan.outputs]
+        result = frame.select(outputs)
+    assert result.height == labels.height
+    return result
+
+
+def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> _Ordered:
+    entities = labels.select(fold.keys).drop_nulls().unique(maintain_order=True)
+    entities = entities.with_row_index("__code").cast({"__code": pl.Int64})
+    # Labels with a null in their key get a number of their own, which no event has; so do
+    # events that no label asks for, which go last and are left out.
+    count = entities.height
+    label_codes = _codes(fold, labels, entities, missing=count)
+    codes = _codes(fold, events, entities, missing=count + 1)
+    times = events[TIME].to_numpy()
+    sizes = np.bincount(codes, minlength=count + 2)
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    order = _by_entity_and_time(codes, times, count + 1)[: starts[count + 1]]
+    code = _TimeCode.of(times, count)
+    return _Ordered(
+        events=events.select(pl.exclude(*fold.keys, TIME).gather(order)),
+        firsts=starts[label_codes],
+        label_codes=label_codes,
+        label_times=labels[TIME].to_numpy(),
+        event_keys=code.pack(codes, times)[order],
+        time_of=code,
+    )
+
+
+def _codes(fold: Fold, frame: pl.DataFrame, entities: pl.DataFrame, *, missing: int) -> Ints:
+    """Return the number of each row's entity."""
+    numbered = frame.select(fold.keys).join(
+        entities, on=fold.keys, how="left", maintain_order="left"
+    )
+    return numbered["__code"].fill_null(missing).to_numpy()
+
+
+def _by_entity_and_time(codes: Ints, times: Ints, code_max: int) -> Ints:
+    """Return the order by (entity, time); log order among equal ones: position decides.
+
+    Logs are mostly in the order of time, and then nothing is left but to deal the events out to
+    their entities: numpy sorts numbers of 16 bits by counting, several times as fast as others.
+    """
+    order: Ints | None = None
+    if not (times[1:] >= times[:-1]).all():
+        order = np.argsort(times, kind="stable")
+    for shift in range(0, max(code_max.bit_length(), 1), 16):
+        digits = (codes >> shift).astype(np.uint16)
+        step = np.argsort(digits if order is None else digits[order], kind="stable")
+        order = step if order is None else order[step]
+    assert order is not None
+    return order
+
+
+def _ranges(ordered: _Ordered, window: Window) -> tuple[Ints, Ints]:
+    """Return, for each label, the half-open range [low, high) of events that count."""
+    side = "left" if window.closed == "left" else "right"
+    high = _bound(ordered, ordered.label_times, side)
+    if window.length_us is None:
+        return ordered.firsts, high
+    return _bound(ordered, ordered.label_times - window.length_us, side), high
+
+
+def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
+    packed = ordered.time_of.pack(ordered.label_codes, times)
+    # Searching in ascending order keeps the binary searches in cache.
+    order = np.argsort(packed)
+    found = np.empty_like(packed)
+    found[order] = np.searchsorted(ordered.event_keys, packed[order], side=side)  # type: ignore[call-overload]
+    return found
+
+
+def _fields(
+    fold: Fold, index: int, ordered: _Ordered, low: Ints, high: Ints
+) -> dict[str, pl.Series]:
+    """Return the merged state fields of one aggregation over each label's range."""
+    aggregation = fold.plan.aggregations[index]
+    columns: dict[str, pl.Series] = {}
+    if not aggregation.args:
+        ((name, _),) = fold.fields_of(index)
+        return {name: pl.Series(name, high - low)}
+    lifted = ordered.events.select(
+        e.alias(name)
+        for e, (name, _) in zip(fold.lift_of(index), fold.fields_of(index), strict=True)
+    )
+    for name, field in fold.fields_of(index):
+        columns[name] = merge_ranges(lifted[name], field, low, high).rename(name)
+    return columns
+
+
+def merge_ranges(values: pl.Series, field: Field, low: Ints, high: Ints) -> pl.Series:
+    """Return the merge of `values` over each range [low, high); null where nothing is there."""
+    if field.monoid == "sum":
+        if field.dtype == pl.Float64:
+            numbers = values.fill_null(0.0).to_numpy()
+            return pl.Series(_tile(numbers, low, high, np.add, 0.0))
+        return _integer_sums(values, field.dtype, low, high)
+    return _extremes(values, field, low, high)
+
+
+def _integer_sums(values: pl.Series, dtype: pl.DataType, low: Ints, high: Ints) -> pl.Series:
+    values = values.fill_null(0)
+    least, most = int(values.min() or 0), int(values.max() or 0)  # type: ignore[arg-type]
+    if least == most == 1:
+        # Rows that are counted, and none of them null.
+        return pl.Series(high - low).cast(dtype)
+    if max(-least, most) * values.len() < 2**62:
+        # No running total can leave 64 bits, so machine integers are exact.
+        running = np.zeros(values.len() + 1, np.int64)
+        np.cumsum(values.cast(pl.Int64).to_numpy(), out=running[1:])
+        return pl.Series(running[high] - running[low]).cast(dtype)
+    totals = values.cast(pl.Int128).cum_sum()
+    running_wide = pl.concat([pl.Series([0], dtype=pl.Int128), totals])
+    return running_wide.gather(high) - running_wide.gather(low)
+
+
+def _extremes(values: pl.Series, field: Field, low: Ints, high: Ints) -> pl.Series:
+    """Take MIN or MAX over ranges; null where a range has no value."""
+    smallest = field.monoid == "min"
+    if field.dtype == pl.Float64:
+        # NaN is greater than every number: MIN passes it over unless there is nothing else.
+        identity = np.nan if smallest else -np.inf
+        numbers = values.fill_null(identity).to_numpy()
+        found = _tile(numbers, low, high, np.fmin if smallest else np.maximum, identity)
+        return _where_present(pl.Series(found), values, low, high)
+    bounds = np.iinfo(np.int64)
+    merge, last = (_LEAST, bounds.max) if smallest else (_GREATEST, bounds.min)
+    if field.dtype in (pl.String, pl.Boolean):
+        distinct = values.drop_nulls().unique().sort()
+        ranks = distinct.to_frame("v").with_row_index("r")
+        ranked = values.to_frame("v").join(ranks, on="v", how="left", maintain_order="left")["r"]
+        found = _tile(ranked.cast(pl.Int64).fill_null(last).to_numpy(), low, high, merge, last)
+        index = _where_present(pl.Series(found), values, low, high)
+        return distinct.gather(index)
+    physical = values.to_physical().cast(pl.Int64).fill_null(last)
+    found = _tile(physical.to_numpy(), low, high, merge, last)
+    present = _where_present(pl.Series(found), values, low, high)
+    return present.cast(values.to_physical().dtype).cast(field.dtype)
+
+
+def _where_present(found: pl.Series, values: pl.Series, low: Ints, high: Ints) -> pl.Series:
+    """Return `found`, null for the ranges that hold no value but nulls."""
+    running = np.concatenate(([0], np.cumsum(values.is_not_null().to_numpy())))
+    return found.set(pl.Series(running[high] == running[low]), None)
+
+
+def _tile(values: Array, low: Ints, high: Ints, merge: np.ufunc, identity: float | int) -> Array:
+    """Merge each range from blocks of 1, 2, 4, … values, each aligned to its own size.
+
+    The classic bottom-up segment tree, all ranges at once: at every level a range hands over at
+    most one block at each of its ends, and the rest moves up.
+    """
+    left = np.full(low.size, identity, dtype=values.dtype)
+    right = left.copy()
+    low, high = low.copy(), high.copy()
+    level = values
+    active = np.flatnonzero(low < high)
+    while active.size:
+        odd = active[(low[active] & 1) == 1]
+        left[odd] = merge(left[odd], level[low[odd]])
+        low[odd] += 1
+        odd = active[(high[active] & 1) == 1]
+        high[odd] -= 1
+        right[odd] = merge(level[high[odd]], right[odd])
+        low[active] >>= 1
+        high[active] >>= 1
+        active = active[low[active] < high[active]]
+        if level.size & 1:
+            level = np.append(level, np.asarray(identity, dtype=values.dtype))
+        level = merge(level[0::2], level[1::2])
+    return np.asarray(merge(left, right))

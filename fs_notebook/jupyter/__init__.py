@@ -1,0 +1,60 @@
+"""The notebook's face: magics, displays, progress. Importing this loads no heavy library."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+_NAME = "fs"
+
+# Plain results of the Python API that have a rich display in a notebook: where each type lives,
+# and the function of `display` that draws it. Both load when the first one is shown.
+_RICH = (
+    ("fs_notebook.compute.preview", "Preview", "preview_html"),
+    ("fs_notebook.worker.verify", "Verification", "verification_html"),
+    ("fs_notebook.views", "Status", "one_status_html"),
+)
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register `%feature` and `%%feature`; put the package into the namespace as `fs`."""
+    from fs_notebook.jupyter.magics import FeatureMagics
+
+    shell.register_magics(FeatureMagics)
+    html = _html(shell)
+    for module, kind, function in _RICH:
+        html.for_type_by_name(module, kind, _drawn_by(function))
+    if _NAME not in shell.user_ns:
+        shell.user_ns[_NAME] = importlib.import_module("fs_notebook")
+
+
+def _html(shell: InteractiveShell) -> Any:
+    assert shell.display_formatter is not None
+    return shell.display_formatter.formatters["text/html"]
+
+
+def _drawn_by(function: str) -> Callable[[Any], str]:
+    def draw(value: Any) -> str:
+        display = importlib.import_module("fs_notebook.jupyter.display")
+        html: str = getattr(display, function)(value)
+        return html
+
+    return draw
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Put everything back."""
+    for kind in ("line", "cell"):
+        shell.magics_manager.magics[kind].pop("feature", None)
+    shell.magics_manager.registry.pop("FeatureMagics", None)
+    html = _html(shell)
+    for module, kind, _ in _RICH:
+        html.deferred_printers.pop((module, kind), None)
+        html.type_printers.pop(getattr(sys.modules.get(module), kind, None), None)
+    if shell.user_ns.get(_NAME) is importlib.import_module("fs_notebook"):
+        del shell.user_ns[_NAME]

@@ -1,0 +1,183 @@
+"""`%feature` and `%%feature`: they parse a line, call the session, and display."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.error import UsageError as ShellUsageError
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+
+from fs_notebook.errors import FeatureStoreError, UsageError
+from fs_notebook.jupyter.options import help_text, parse_line
+from fs_notebook.language.cell import Cell, parse_cell, split_names
+
+if TYPE_CHECKING:
+    from fs_notebook.session import Session
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Show this package's errors as the shell shows a usage error: what, found, try; no trace."""
+    try:
+        yield
+    except FeatureStoreError as error:
+        raise ShellUsageError(str(error)) from None
+    except KeyboardInterrupt:
+        raise ShellUsageError("Interrupted; nothing was left half done.") from None
+
+
+def _session() -> Session:
+    from fs_notebook.current import get_session
+
+    return get_session()
+
+
+def _show(value: Any) -> None:
+    from IPython.display import display
+
+    display(value)  # type: ignore[no-untyped-call]
+
+
+@magics_class
+class FeatureMagics(Magics):
+    """The feature store's magics. `%feature help` lists the verbs."""
+
+    @line_cell_magic
+    def feature(self, line: str, cell: str | None = None) -> Any:
+        """Define and preview a feature (`%%feature NAME`), or act on features (`%feature VERB`).
+
+        Examples::
+
+            %%feature reading_time --entity user --tags reading
+            SELECT user, SUM(readtime) AS total_readtime FROM read_events GROUP BY user;
+
+            %feature connect pulsar://broker:6650 --redis redis://host:6379/0
+            %feature upload reads.parquet --stream read_events --time ts
+            %feature lift reading_time --labels clicks --target clicked
+            %feature promote reading_time
+            %feature status
+            %feature verify reading_time
+            %feature rollback reading_time
+            %feature catalog reading
+        """
+        with one_line_errors():
+            if cell is not None:
+                return self._define(line, cell)
+            verb, options = parse_line(line)
+            action: Callable[[argparse.Namespace], Any] = getattr(self, f"_{verb}")
+            return action(options)
+
+    def _define(self, line: str, body: str) -> None:
+        parsed = parse_cell(line, body)
+        session = _session()
+        definition = session.define_cell(parsed)
+        self._show_preview(session, definition.name, parsed)
+
+    def _show_preview(
+        self, session: Session, name: str, options: Cell | argparse.Namespace
+    ) -> None:
+        from fs_notebook.jupyter.display import PreviewCard
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Replaying") as bar:
+            preview = session.preview(
+                name, last=options.last, from_=options.from_, to=options.to,
+                sample=options.sample, on_progress=bar,
+            )  # fmt: skip
+        view = session.view(preview.name)
+        if view["fingerprint"] != preview.plan.fingerprint:
+            # What is previewed is not what serves: a draft beside it.
+            view |= {"state": "draft"}
+        _show(PreviewCard(preview, view))
+
+    def _variable(self, name: str) -> Any:
+        """Return the notebook's variable of this name, or the name itself (a file, a stream)."""
+        assert self.shell is not None
+        return self.shell.user_ns.get(name, name) if name.isidentifier() else name
+
+    def _connect(self, options: argparse.Namespace) -> None:
+        from fs_notebook.current import connect
+
+        _show(connect(options.log, redis=options.redis, admin=options.admin, home=options.home))
+
+    def _upload(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        data = self._variable(options.data)
+        if isinstance(data, str) and "." not in data:
+            assert self.shell is not None
+            raise UsageError(
+                f"There is no variable {data!r} in this notebook, and it is no file.",
+                remedy="make the table first, or name a .parquet, .csv or .ndjson file",
+            )
+        with ProgressBar("Uploading") as bar:
+            result = _session().upload(
+                data, options.stream, time=options.time, key=split_names(options.key),
+                partitions=options.partitions, once=not options.again, on_progress=bar,
+            )  # fmt: skip
+        _show(result)
+
+    def _preview(self, options: argparse.Namespace) -> None:
+        self._show_preview(_session(), options.name, options)
+
+    def _lift(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        entity = dict(p.partition("=")[::2] for p in split_names(options.entity))
+        if not all(entity.values()):
+            raise UsageError("--entity maps an entity to a column.", found=options.entity,
+                             remedy="--entity plane=tailnum")  # fmt: skip
+        with ProgressBar("Measuring lift") as bar:
+            lift = _session().lift(
+                list(split_names(options.name)), self._variable(options.labels), options.target,
+                base=split_names(options.base), time=options.time, entity=entity or None,
+                baseline=None if options.baseline is None else split_names(options.baseline),
+                seed=options.seed, on_progress=bar,
+            )  # fmt: skip
+        _show(lift)
+
+    def _promote(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Bootstrapping") as bar:
+            status = _session().promote(options.name, wait=not options.no_wait, on_progress=bar)
+        self._show_status([status])
+
+    def _rollback(self, options: argparse.Namespace) -> None:
+        self._show_status([_session().rollback(options.name)])
+
+    def _retire(self, options: argparse.Namespace) -> None:
+        _session().retire(options.name, options.version)
+        self._show_status(_session().status(options.name))
+
+    def _status(self, options: argparse.Namespace) -> None:
+        self._show_status(_session().status(options.name))
+
+    def _show_status(self, rows: list[Any]) -> None:
+        from fs_notebook.jupyter.display import StatusTable
+
+        _show(StatusTable([row.to_dict() for row in rows]))
+
+    def _verify(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import VerificationCard
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Verifying") as bar:
+            outcome = _session().verify(options.name, on_progress=bar)
+        _show(VerificationCard(outcome))
+
+    def _catalog(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import CatalogTable
+
+        _show(CatalogTable(_session().features(" ".join(options.words))))
+
+    def _streams(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import StreamTable
+
+        _show(StreamTable(_session().streams()))
+
+    def _help(self, options: argparse.Namespace) -> None:
+        print(help_text())

@@ -1,0 +1,119 @@
+"""The verbs of `%feature` and their options."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+
+from fs_notebook.errors import UsageError, near_names
+from fs_notebook.language.cell import OptionParser, add_slice, split_line
+
+_Build = Callable[[OptionParser], None]
+
+
+def _connect(p: OptionParser) -> None:
+    p.add_argument("log", nargs="?", help="pulsar://host:6650, or embedded:")
+    p.add_argument("--redis", help="redis://host:6379/0, or embedded:")
+    p.add_argument("--admin", help="Pulsar's admin address, http://host:8080")
+    p.add_argument("--home", help="where the embedded ledger, Redis and logs live")
+
+
+def _upload(p: OptionParser) -> None:
+    p.add_argument("data", help="a variable of the notebook, or a file")
+    p.add_argument("--stream", "-s", required=True, help="the stream's name")
+    p.add_argument("--time", help="the column of event times")
+    p.add_argument("--key", help="the columns that route an event: user,article")
+    p.add_argument("--partitions", type=int, default=1, help="of a new stream on Pulsar")
+    p.add_argument("--again", action="store_true", help="even if the same was uploaded before")
+
+
+def _preview(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    add_slice(p)
+
+
+def _lift(p: OptionParser) -> None:
+    p.add_argument("name", help="the candidate: a feature or group, or several: a,b")
+    p.add_argument("--labels", required=True, help="a variable, a stream, or a file")
+    p.add_argument("--target", required=True, help="the labels' column to predict")
+    p.add_argument("--base", help="features that the model has already: a,b")
+    p.add_argument("--baseline", help="label columns that the model has already: a,b")
+    p.add_argument("--time", help="the labels' time column")
+    p.add_argument("--entity", help="entity=column, where they differ: plane=tailnum")
+    p.add_argument("--seed", type=int, default=0)
+
+
+def _promote(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("--no-wait", action="store_true", help="return before it is live")
+
+
+def _name(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+
+
+def _maybe_name(p: OptionParser) -> None:
+    p.add_argument("name", nargs="?", help="a feature or group; default: all")
+
+
+def _retire(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("version", type=int, help="its version's number")
+
+
+def _words(p: OptionParser) -> None:
+    p.add_argument("words", nargs="*", help="words to search for")
+
+
+def _nothing(p: OptionParser) -> None:
+    """Take no options."""
+
+
+VERBS: Mapping[str, tuple[str, _Build]] = {
+    "connect": ("connect to a ledger and an online store", _connect),
+    "upload": ("append events to a stream", _upload),
+    "preview": ("fold a slice of history", _preview),
+    "lift": ("measure what a feature brings a model", _lift),
+    "promote": ("send a feature to a background worker, and serve it", _promote),
+    "rollback": ("serve the former version again", _name),
+    "retire": ("stop a version and free its state", _retire),
+    "status": ("what the workers report", _maybe_name),
+    "verify": ("recompute every online value from the ledger, and compare", _name),
+    "catalog": ("search the shared catalog", _words),
+    "streams": ("the declared streams", _nothing),
+    "help": ("this list", _nothing),
+}
+
+
+def parser_of(verb: str) -> OptionParser:
+    """Return the parser of one verb's options."""
+    text, build = VERBS[verb]
+    parser = OptionParser(prog=f"%feature {verb}", description=text, add_help=False)
+    build(parser)
+    return parser
+
+
+def parse_line(line: str) -> tuple[str, argparse.Namespace]:
+    """Return the verb of a `%feature` line and its options."""
+    words = split_line(line, magic="%feature") or ["help"]
+    verb, rest = words[0], words[1:]
+    if verb not in VERBS:
+        near = near_names(verb, VERBS)
+        raise UsageError(
+            f"%feature has no verb {verb!r}.",
+            found=", ".join(VERBS),
+            remedy=f"did you mean {near[0]!r}?" if near else "%feature help",
+        )
+    return verb, parser_of(verb).parse_args(rest)
+
+
+def help_text() -> str:
+    """Return one line for each verb, with its options, and the cell magic's."""
+    from fs_notebook.language.cell import cell_parser
+
+    lines = ["%%feature NAME …, then SQL: define a feature group and preview it"]
+    lines.append("    " + " ".join(cell_parser().format_usage().split()[1:]))
+    for verb, (text, _) in VERBS.items():
+        usage = " ".join(parser_of(verb).format_usage().split()[1:])
+        lines += [f"{usage}", f"    {text}"]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What the user writes, turned into a small canonical plan. No I/O."""

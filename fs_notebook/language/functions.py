@@ -1,0 +1,203 @@
+"""The row functions of the language: names and type rules. Their meaning is in `compute.rows`.
+
+Nulls go through as in SQL: a null argument makes a null result, save where a function is made
+for nulls (`coalesce`, `is_null`, `case`, `and`, `or`). Division by zero is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fs_notebook.errors import DefinitionError
+from fs_notebook.language.types import Type
+
+Rule = Callable[[Sequence[Type]], Type | None]
+"""Gives the result's type, or None where the arguments' types do not fit."""
+
+BIGINT, DOUBLE, VARCHAR, BOOLEAN = Type.BIGINT, Type.DOUBLE, Type.VARCHAR, Type.BOOLEAN
+TIMESTAMP, DATE, INTERVAL = Type.TIMESTAMP, Type.DATE, Type.INTERVAL
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A row function: how it is called and what type it gives."""
+
+    name: str
+    usage: str
+    rule: Rule
+
+
+def common(types: Sequence[Type]) -> Type | None:
+    """Return the type that all of `types` widen to: BIGINT widens to DOUBLE, DATE to TIMESTAMP."""
+    kinds = set(types)
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    if kinds == {BIGINT, DOUBLE}:
+        return DOUBLE
+    if kinds == {DATE, TIMESTAMP}:
+        return TIMESTAMP
+    return None
+
+
+def _arithmetic(types: Sequence[Type]) -> Type | None:
+    return common(types) if len(types) == 2 and all(t.is_number for t in types) else None
+
+
+def _add(types: Sequence[Type]) -> Type | None:
+    match tuple(types):
+        case (Type.TIMESTAMP, Type.INTERVAL) | (Type.INTERVAL, Type.TIMESTAMP):
+            return TIMESTAMP
+        case (Type.INTERVAL, Type.INTERVAL):
+            return INTERVAL
+    return _arithmetic(types)
+
+
+def _subtract(types: Sequence[Type]) -> Type | None:
+    match tuple(types):
+        case (Type.TIMESTAMP, Type.INTERVAL):
+            return TIMESTAMP
+        case (Type.TIMESTAMP | Type.DATE, Type.TIMESTAMP | Type.DATE):
+            return INTERVAL
+        case (Type.INTERVAL, Type.INTERVAL):
+            return INTERVAL
+    return _arithmetic(types)
+
+
+def _all(kind: Type, result: Type, count: int | None = None) -> Rule:
+    def rule(types: Sequence[Type]) -> Type | None:
+        fits = all(t is kind for t in types) and (count is None or len(types) == count)
+        return result if fits else None
+
+    return rule
+
+
+def _numeric(result: Type | None, count: int = 1) -> Rule:
+    def rule(types: Sequence[Type]) -> Type | None:
+        if len(types) != count or not all(t.is_number for t in types):
+            return None
+        return result or common(types)
+
+    return rule
+
+
+def _compare(types: Sequence[Type]) -> Type | None:
+    return BOOLEAN if len(types) == 2 and common(types) else None
+
+
+def _same(types: Sequence[Type]) -> Type | None:
+    return common(types) if types else None
+
+
+def _case(types: Sequence[Type]) -> Type | None:
+    # Conditions and values in turn, the default last.
+    conditions, values = types[0:-1:2], [*types[1:-1:2], types[-1]]
+    fits = len(types) % 2 == 1 and all(c is BOOLEAN for c in conditions)
+    return common(values) if fits else None
+
+
+def _temporal_part(types: Sequence[Type]) -> Type | None:
+    return BIGINT if len(types) == 1 and types[0] in (TIMESTAMP, DATE) else None
+
+
+def _round(types: Sequence[Type]) -> Type | None:
+    if len(types) in (1, 2) and types[0].is_number and all(t is BIGINT for t in types[1:]):
+        return types[0]
+    return None
+
+
+_PARTS = ("year", "quarter", "month", "week", "day", "dow", "isodow", "doy", "hour", "minute")
+
+_TABLE: list[tuple[str, str, Rule]] = [
+    ("add", "a + b", _add),
+    ("subtract", "a - b", _subtract),
+    ("multiply", "a * b", _arithmetic),
+    ("divide", "a / b", _numeric(DOUBLE, 2)),
+    ("int_divide", "a // b", _all(BIGINT, BIGINT, 2)),
+    ("modulo", "a % b", _arithmetic),
+    ("negate", "-a", _numeric(None)),
+    ("eq", "a = b", _compare),
+    ("ne", "a <> b", _compare),
+    ("lt", "a < b", _compare),
+    ("le", "a <= b", _compare),
+    ("gt", "a > b", _compare),
+    ("ge", "a >= b", _compare),
+    ("and", "a AND b", _all(BOOLEAN, BOOLEAN)),
+    ("or", "a OR b", _all(BOOLEAN, BOOLEAN)),
+    ("not", "NOT a", _all(BOOLEAN, BOOLEAN, 1)),
+    ("is_null", "a IS NULL", lambda types: BOOLEAN if len(types) == 1 else None),
+    ("in", "a IN (b, …)", lambda types: BOOLEAN if len(types) > 1 and common(types) else None),
+    ("case", "CASE WHEN a THEN b ELSE c END", _case),
+    ("coalesce", "COALESCE(a, b, …)", _same),
+    ("greatest", "GREATEST(a, b, …)", _same),
+    ("least", "LEAST(a, b, …)", _same),
+    ("abs", "ABS(a)", _numeric(None)),
+    ("sign", "SIGN(a)", _numeric(None)),
+    ("round", "ROUND(a [, digits])", _round),
+    ("floor", "FLOOR(a)", _numeric(DOUBLE)),
+    ("ceil", "CEIL(a)", _numeric(DOUBLE)),
+    ("sqrt", "SQRT(a)", _numeric(DOUBLE)),
+    ("exp", "EXP(a)", _numeric(DOUBLE)),
+    ("ln", "LN(a)", _numeric(DOUBLE)),
+    ("log10", "LOG10(a)", _numeric(DOUBLE)),
+    ("log2", "LOG2(a)", _numeric(DOUBLE)),
+    ("power", "POWER(a, b)", _numeric(DOUBLE, 2)),
+    ("lower", "LOWER(text)", _all(VARCHAR, VARCHAR, 1)),
+    ("upper", "UPPER(text)", _all(VARCHAR, VARCHAR, 1)),
+    ("trim", "TRIM(text)", _all(VARCHAR, VARCHAR, 1)),
+    ("length", "LENGTH(text)", _all(VARCHAR, BIGINT, 1)),
+    ("concat", "a || b", _all(VARCHAR, VARCHAR)),
+    ("like", "text LIKE 'pattern'", _all(VARCHAR, BOOLEAN, 2)),
+    ("starts_with", "STARTS_WITH(text, prefix)", _all(VARCHAR, BOOLEAN, 2)),
+    ("contains", "CONTAINS(text, part)", _all(VARCHAR, BOOLEAN, 2)),
+    (
+        "substring",
+        "SUBSTRING(text, start [, length])",
+        lambda types: (
+            VARCHAR
+            if len(types) in (2, 3) and types[0] is VARCHAR and set(types[1:]) == {BIGINT}
+            else None
+        ),
+    ),
+    ("epoch", "EPOCH(time)", lambda types: DOUBLE if types in ([TIMESTAMP], [INTERVAL]) else None),
+    *((part, f"EXTRACT({part} FROM time)", _temporal_part) for part in _PARTS),
+    (
+        "date_trunc",
+        "DATE_TRUNC('unit', time)",
+        lambda types: TIMESTAMP if tuple(types) == (VARCHAR, TIMESTAMP) else None,
+    ),
+]
+
+FUNCTIONS = {name: Function(name, usage, rule) for name, usage, rule in _TABLE}
+
+CASTS: dict[Type, frozenset[Type]] = {
+    BIGINT: frozenset({DOUBLE, VARCHAR, BOOLEAN}),
+    DOUBLE: frozenset({BIGINT, VARCHAR}),
+    VARCHAR: frozenset({BIGINT, DOUBLE, TIMESTAMP, DATE}),
+    BOOLEAN: frozenset({BIGINT, DOUBLE, VARCHAR}),
+    TIMESTAMP: frozenset({DATE, VARCHAR}),
+    DATE: frozenset({TIMESTAMP, VARCHAR}),
+    INTERVAL: frozenset(),
+}
+"""What can be cast to what. A text that does not parse becomes null."""
+
+
+def result_type(name: str, types: Sequence[Type]) -> Type:
+    """Return the type that function `name` gives for arguments of `types`.
+
+    Raises
+    ------
+    DefinitionError
+        If the types do not fit; says how the function is called.
+    """
+    if name.startswith("cast_"):
+        return Type(name.removeprefix("cast_"))
+    function = FUNCTIONS[name]
+    result = function.rule(list(types))
+    if result is None:
+        raise DefinitionError(
+            f"The types do not fit {function.usage}.",
+            found=", ".join(t.value for t in types) or "no arguments",
+            remedy="cast the arguments, e.g. CAST(x AS DOUBLE)",
+        )
+    return result

@@ -1,0 +1,84 @@
+"""From a cell's text to one SELECT over one stream, by sqlglot."""
+
+from __future__ import annotations
+
+import sqlglot
+from sqlglot import exp
+
+from fs_notebook.errors import DefinitionError
+from fs_notebook.language.sql_expr import refuse
+
+_REFUSED: dict[str, tuple[str, str]] = {
+    "joins": ("A join cannot be folded yet.", "one stream in FROM; upload the joined rows"),
+    "with_": ("A WITH clause cannot be folded yet.", "write the row expressions in place"),
+    "having": ("HAVING looks at finished groups.", "WHERE, or CASE inside the aggregate"),
+    "order": ("ORDER BY has no meaning: a fold has its order.", "leave it out"),
+    "limit": ("LIMIT would drop entities.", "leave it out; --sample makes a preview smaller"),
+    "offset": ("OFFSET would drop entities.", "leave it out"),
+    "qualify": ("QUALIFY looks at finished windows.", "WHERE, or FILTER (WHERE …)"),
+    "distinct": ("SELECT DISTINCT has no meaning for a fold.", "leave it out"),
+    "laterals": ("A lateral view cannot be folded.", "one row in, one row out"),
+    "sample": ("TABLESAMPLE would drop events.", "--sample makes a preview smaller"),
+}
+
+
+def parse_select(text: str) -> exp.Select:
+    """Return the one SELECT that `text` is; refuse what no feature is made of."""
+    select = _parse(text)
+    for clause, (message, remedy) in _REFUSED.items():
+        if (node := select.args.get(clause)) is not None and node != []:
+            first = node[0] if isinstance(node, list) else node
+            raise refuse(
+                first if isinstance(first, exp.Expr) else select, text, message, remedy=remedy
+            )
+    return select
+
+
+def _parse(text: str) -> exp.Select:
+    try:
+        statements = [s for s in sqlglot.parse(text, read="duckdb") if s is not None]
+    except sqlglot.errors.SqlglotError as error:
+        details = getattr(error, "errors", None) or [{}]
+        first = details[0]
+        raise DefinitionError(
+            "This is not SQL.",
+            found=first.get("description") or str(error).splitlines()[0],
+            remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key",
+            line=first.get("line"),
+            column=(first.get("col") or 0) - len(first.get("highlight") or "") + 1 or None,
+            text=text,
+        ) from None
+    except RecursionError:
+        raise DefinitionError(
+            "This SQL is nested too deeply.", remedy="fewer brackets inside brackets"
+        ) from None
+    if not statements:
+        raise DefinitionError(
+            "The cell has no SQL.", remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key"
+        )
+    if len(statements) > 1:
+        raise DefinitionError(
+            "A feature is one SELECT.",
+            found=f"{len(statements)} statements",
+            remedy="one cell for each feature group",
+        )
+    select = statements[0]
+    if not isinstance(select, exp.Select):
+        raise refuse(
+            select,
+            text,
+            "A feature is a SELECT over one stream.",
+            remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key",
+        )
+    return select
+
+
+def source_name(select: exp.Select, text: str) -> str:
+    """Return the name of the stream that a SELECT reads."""
+    from_ = select.args.get("from_")
+    if from_ is None:
+        raise refuse(select, text, "The SELECT names no stream.", remedy="… FROM stream …")
+    table = from_.this
+    if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
+        raise refuse(table, text, "FROM takes the name of a stream.", remedy="FROM read_events")
+    return ".".join(part.name for part in table.parts)

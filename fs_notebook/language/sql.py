@@ -1,0 +1,460 @@
+"""A feature cell's SQL, compiled to a plan.
+
+Two forms are understood. Grouped: one value for an entity, folded over all its history::
+
+    SELECT user, SUM(readtime) AS total FROM read_events GROUP BY user
+
+Windowed: each aggregate over the entity's recent past, by the standard's own words::
+
+    SELECT user, AVG(x) OVER (PARTITION BY user ORDER BY ts
+                              RANGE BETWEEN INTERVAL '7' DAY PRECEDING AND CURRENT ROW) AS x_7d
+    FROM read_events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from fs_notebook.errors import DefinitionError
+from fs_notebook.language.aggregates import SIGNATURES, aggregate_type
+from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
+from fs_notebook.language.parse import parse_select, source_name
+from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Window
+from fs_notebook.language.sql_expr import Translator, interval_us, null_of, refuse
+from fs_notebook.language.types import Type
+
+_AGGREGATES: dict[type[exp.Expr], str] = {
+    exp.Count: "count",
+    exp.Sum: "sum",
+    exp.Avg: "avg",
+    exp.Min: "min",
+    exp.Max: "max",
+}
+
+
+@dataclass(frozen=True)
+class SourceColumns:
+    """What the compiler must know of a source: its name, its columns, its time column."""
+
+    name: str
+    columns: tuple[tuple[str, Type], ...]
+    time: str | None
+
+
+def compile_sql(
+    text: str,
+    *,
+    name: str,
+    find_source: Callable[[str], SourceColumns],
+    entity: Sequence[str] = (),
+    window_us: int | None = None,
+    closed: str = "left",
+) -> Plan:
+    """Compile a feature cell's SQL.
+
+    Parameters
+    ----------
+    text
+        One SELECT.
+    name
+        The feature group's name; a single feature without an alias takes it.
+    find_source
+        Gives a source's columns by name; raises `UnknownName` for one that is not there.
+    entity
+        What the key's columns are called, in the order of the keys; default: their own names.
+    window_us
+        The window, in microseconds, of aggregates that say none themselves.
+    closed
+        ``"left"``: windows are [t - length, t). ``"right"``: (t - length, t].
+
+    Raises
+    ------
+    DefinitionError
+        If the text is no SQL or cannot be folded; says where, why, and what can.
+    """
+    select = parse_select(text)
+    source = find_source(source_name(select, text))
+    return _Compiler(text, name, source, Window(window_us, closed)).compile(select, list(entity))
+
+
+@dataclass
+class _Compiler:
+    text: str
+    name: str
+    source: SourceColumns
+    window: Window
+    aggregations: list[Aggregation] = field(default_factory=list)
+    partitions: list[tuple[Expr, ...]] = field(default_factory=list)
+    named: dict[str, exp.Expr] = field(default_factory=dict)
+    grouped: bool = False
+
+    def __post_init__(self) -> None:
+        self.row = Translator(self.text, self.source.columns, self.source.name)
+        self.over = replace(self.row, on_aggregate=self.aggregate)
+
+    def compile(self, select: exp.Select, entity: list[str]) -> Plan:
+        group = select.args.get("group")
+        self.grouped = group is not None
+        self.named = {w.this.name: w for w in select.args.get("windows") or []}
+        keys = self._group_keys(group, select) if group is not None else []
+        where = select.args.get("where")
+        condition = None if where is None else self._condition(where.this)
+
+        outputs: list[tuple[str, Expr, exp.Expr]] = []
+        plain: list[tuple[str, Expr, exp.Expr]] = []
+        for item in select.expressions:
+            alias = item.alias if isinstance(item, exp.Alias) else ""
+            node = item.this if isinstance(item, exp.Alias) else item
+            if isinstance(node, exp.Star):
+                raise refuse(
+                    node,
+                    self.text,
+                    "SELECT * names no feature.",
+                    remedy="the key's columns and aggregates with aliases",
+                )
+            if any(isinstance(n, exp.AggFunc) for n in node.walk()):
+                outputs.append((alias, self._output(node), node))
+            else:
+                plain.append((alias, self.row(node), node))
+        if not outputs:
+            raise refuse(
+                select,
+                self.text,
+                "No aggregate to fold.",
+                remedy="SUM, COUNT, AVG, MIN or MAX of something, with an alias",
+            )
+        keys = keys or self._partition_keys(select)
+        self._check_plain(plain, keys)
+        for key in keys:
+            if key.type is Type.DOUBLE:
+                raise refuse(
+                    select,
+                    self.text,
+                    "A key cannot be DOUBLE: two such numbers may look alike and differ.",
+                    found=key.name if isinstance(key, Column) else "an expression",
+                    remedy="GROUP BY CAST(key AS BIGINT), or AS VARCHAR",
+                )
+        plan = Plan(
+            source=self.source.name,
+            time=self.source.time,
+            keys=self._named_keys(keys, plain, entity),
+            where=condition,
+            aggregations=tuple(self.aggregations),
+            outputs=self._named_outputs(outputs),
+        )
+        if clash := set(plan.entity) & set(plan.features):
+            raise refuse(
+                select,
+                self.text,
+                f"The feature {clash.pop()!r} is called as its key is.",
+                remedy="another name after AS",
+            )
+        return plan
+
+    def _condition(self, node: exp.Expr) -> Expr:
+        condition = self.row(node)
+        if condition.type is not Type.BOOLEAN:
+            raise refuse(
+                node,
+                self.text,
+                "A condition is true or false.",
+                found=f"{node.sql(dialect='duckdb')}, which is {condition.type}",
+                remedy="a comparison, e.g. x > 0",
+            )
+        return condition
+
+    def _group_keys(self, group: exp.Group, select: exp.Select) -> list[Expr]:
+        if group.args.get("all"):
+            bare = [i.this if isinstance(i, exp.Alias) else i for i in select.expressions]
+            nodes = [n for n in bare if not any(isinstance(x, exp.AggFunc) for x in n.walk())]
+        else:
+            nodes = [self._by_position_or_alias(n, select) for n in group.expressions]
+        if not nodes or any(group.args.get(k) for k in ("cube", "rollup", "grouping_sets")):
+            raise refuse(
+                group,
+                self.text,
+                "The key must be columns or row expressions.",
+                remedy="GROUP BY user, or GROUP BY user, genre",
+            )
+        return [self.row(n) for n in nodes]
+
+    def _by_position_or_alias(self, node: exp.Expr, select: exp.Select) -> exp.Expr:
+        items = select.expressions
+        if isinstance(node, exp.Literal) and not node.args.get("is_string"):
+            index = int(node.name) - 1
+            if not 0 <= index < len(items):
+                raise refuse(
+                    node,
+                    self.text,
+                    "GROUP BY names a column that is not selected.",
+                    remedy=f"a number from 1 to {len(items)}",
+                )
+            chosen: exp.Expr = items[index]
+            return _bare(chosen)
+        if isinstance(node, exp.Column) and node.name not in dict(self.source.columns):
+            for item in items:
+                if isinstance(item, exp.Alias) and item.alias == node.name:
+                    return _bare(item)
+        return node
+
+    def _partition_keys(self, select: exp.Select) -> list[Expr]:
+        if not self.partitions:
+            raise refuse(
+                select,
+                self.text,
+                "No key: nothing says whose feature this is.",
+                remedy="GROUP BY user, or OVER (PARTITION BY user …)",
+            )
+        first = self.partitions[0]
+        if any(set(p) != set(first) for p in self.partitions):
+            raise refuse(
+                select,
+                self.text,
+                "The windows have different keys.",
+                remedy="the same PARTITION BY in every OVER, one cell for each entity",
+            )
+        return list(first)
+
+    def _check_plain(self, plain: list[tuple[str, Expr, exp.Expr]], keys: list[Expr]) -> None:
+        for _, expr, node in plain:
+            if expr not in keys:
+                raise refuse(
+                    node,
+                    self.text,
+                    "A selected column is neither a key nor inside an aggregate.",
+                    remedy="add it to GROUP BY, or wrap it: MAX(x)",
+                )
+
+    def _named_keys(
+        self, keys: list[Expr], plain: list[tuple[str, Expr, exp.Expr]], entity: list[str]
+    ) -> tuple[Key, ...]:
+        if entity and len(entity) != len(keys):
+            raise DefinitionError(
+                "--entity names another number of keys than the SQL groups by.",
+                found=f"--entity {','.join(entity)} beside {len(keys)} key(s)",
+                remedy="one name for each key, e.g. --entity user,article",
+            )
+        names = list(entity)
+        for key in keys[len(names) :]:
+            aliases = [a for a, expr, _ in plain if a and expr == key]
+            if aliases:
+                names.append(aliases[0])
+            elif isinstance(key, Column):
+                names.append(key.name)
+            else:
+                raise DefinitionError(
+                    "A key that is an expression needs a name.",
+                    remedy="SELECT LOWER(user) AS user, … or --entity user",
+                )
+        if len(set(names)) != len(names):
+            raise DefinitionError(
+                "Two keys have the same name.",
+                found=", ".join(names),
+                remedy="different names after --entity",
+            )
+        return tuple(Key(n, k) for n, k in zip(names, keys, strict=True))
+
+    def _named_outputs(self, outputs: list[tuple[str, Expr, exp.Expr]]) -> tuple[Output, ...]:
+        named: list[Output] = []
+        for alias, expr, node in outputs:
+            if not alias and len(outputs) == 1:
+                alias = self.name
+            elif not alias:
+                alias = self._default_name(node)
+            if alias in {o.name for o in named}:
+                raise refuse(
+                    node,
+                    self.text,
+                    f"Two features are called {alias!r}.",
+                    remedy="another name after AS",
+                )
+            named.append(Output(alias, expr))
+        return tuple(named)
+
+    def _default_name(self, node: exp.Expr) -> str:
+        inner = node
+        while isinstance(inner, (exp.Window, exp.Filter)):
+            inner = inner.this
+        if type(inner) in _AGGREGATES and isinstance(inner.this, (exp.Column, exp.Star)):
+            parts = [_AGGREGATES[type(inner)]]
+            if isinstance(inner.this, exp.Column):
+                parts.append(inner.this.name)
+            return "_".join(parts)
+        raise refuse(node, self.text, "This feature has no name.", remedy="… AS name")
+
+    def _output(self, node: exp.Expr) -> Expr:
+        """Translate an expression over aggregates; bare columns cannot stand beside them."""
+        for column in node.find_all(exp.Column):
+            if not any(
+                isinstance(p, (exp.AggFunc, exp.Filter, exp.Window)) for p in _parents(column, node)
+            ):
+                raise refuse(
+                    column,
+                    self.text,
+                    "A column stands beside an aggregate, outside of it.",
+                    remedy="wrap it: MAX(x)",
+                )
+        return self.over(node)
+
+    def aggregate(self, node: exp.Expr) -> Expr:
+        """Register an aggregate of the statement; return the reference to its value."""
+        window, condition, call = self.window, None, node
+        if isinstance(call, exp.Window):
+            window, call = self._window(call), call.this
+        elif not self.grouped:
+            raise refuse(
+                node,
+                self.text,
+                "No key: nothing says whose feature this is.",
+                remedy="GROUP BY user, or OVER (PARTITION BY user …)",
+            )
+        if isinstance(call, exp.Filter):
+            condition = self._condition(call.expression.this)
+            call = call.this
+        name = _AGGREGATES.get(type(call))
+        if name is None:
+            raise refuse(
+                call,
+                self.text,
+                "This aggregate is not in the feature language.",
+                remedy=", ".join(s.usage for s in SIGNATURES.values()),
+            )
+        args = self._arguments(name, call)
+        if condition is not None:
+            args = (_where(condition, args),)
+        found = Aggregation(name, args, window, aggregate_type(name, [a.type for a in args]))
+        if found not in self.aggregations:
+            self.aggregations.append(found)
+        return Aggregated(self.aggregations.index(found), found.type)
+
+    def _arguments(self, name: str, call: exp.Expr) -> tuple[Expr, ...]:
+        if isinstance(call.this, exp.Distinct):
+            raise refuse(
+                call,
+                self.text,
+                "DISTINCT inside an aggregate cannot be folded yet.",
+                remedy="COUNT(x), or MIN and MAX, which ignore repeats",
+            )
+        if call.expressions:
+            raise refuse(
+                call,
+                self.text,
+                f"{name.upper()} takes one argument.",
+                remedy=SIGNATURES[name].usage,
+            )
+        if isinstance(call.this, exp.Star):
+            return ()
+        arg = self.row(call.this)
+        if name in ("sum", "avg") and arg.type is Type.BOOLEAN:
+            arg = Call("cast_BIGINT", (arg,), Type.BIGINT)
+        if name == "count" and isinstance(arg, Literal) and arg.value is not None:
+            return ()
+        return (arg,)
+
+    def _window(self, node: exp.Window) -> Window:
+        alias = node.args.get("alias")
+        if alias is not None:
+            if alias.name not in self.named:
+                raise refuse(
+                    node,
+                    self.text,
+                    f"There is no WINDOW {alias.name}.",
+                    remedy="WINDOW w AS (PARTITION BY user …) after FROM",
+                )
+            return self._framed(self.named[alias.name])
+        return self._framed(node)
+
+    def _framed(self, node: exp.Expr) -> Window:
+        keys = tuple(self.row(n) for n in node.args.get("partition_by") or [])
+        if not keys:
+            raise refuse(
+                node,
+                self.text,
+                "The window has no key.",
+                remedy="OVER (PARTITION BY user ORDER BY ts RANGE BETWEEN …)",
+            )
+        if self.grouped:
+            raise refuse(
+                node,
+                self.text,
+                "OVER and GROUP BY do not mix.",
+                remedy="leave out GROUP BY; OVER (PARTITION BY key) is a lifetime",
+            )
+        self.partitions.append(keys)
+        self._check_order(node)
+        spec = node.args.get("spec")
+        if spec is None:
+            return self.window
+        return replace(self.window, length_us=self._frame(spec, node))
+
+    def _check_order(self, node: exp.Expr) -> None:
+        order = node.args.get("order")
+        if order is None:
+            return
+        ordered = order.expressions
+        by = ordered[0].this if len(ordered) == 1 else None
+        time = self.source.time
+        fits = isinstance(by, exp.Column) and (time is None or self.row.column(by).name == time)
+        if not fits or ordered[0].args.get("desc"):
+            raise refuse(
+                node,
+                self.text,
+                "A window is ordered by the stream's event time.",
+                found=order.sql(dialect="duckdb"),
+                remedy=f"ORDER BY {time}" if time else "declare the stream's time column first",
+            )
+
+    def _frame(self, spec: exp.Expr, node: exp.Expr) -> int | None:
+        args = spec.args
+        example = "RANGE BETWEEN INTERVAL '7' DAY PRECEDING AND CURRENT ROW"
+        if args.get("kind") != "RANGE":
+            raise refuse(
+                node,
+                self.text,
+                f"A {args.get('kind')} frame counts rows, not time.",
+                remedy=example,
+            )
+        if args.get("end") not in (None, "CURRENT ROW") or args.get("start_side") != "PRECEDING":
+            raise refuse(
+                node,
+                self.text,
+                "A window ends now: nothing of the future.",
+                remedy=example,
+            )
+        if args.get("exclude"):
+            raise refuse(node, self.text, "EXCLUDE cannot be folded.", remedy=example)
+        if args["start"] == "UNBOUNDED":
+            return None
+        length = interval_us(args["start"], self.text)
+        if length <= 0:
+            raise refuse(node, self.text, "A window has a length above zero.", remedy=example)
+        if self.source.time is None and node.args.get("order") is None:
+            raise refuse(
+                node,
+                self.text,
+                "The window has no time to be ordered by.",
+                remedy="ORDER BY the stream's time column",
+            )
+        return length
+
+
+def _where(condition: Expr, args: tuple[Expr, ...]) -> Expr:
+    value: Expr = args[0] if args else Literal(1, Type.BIGINT)
+    return Call("case", (condition, value, null_of(value.type)), value.type)
+
+
+def _bare(item: exp.Expr) -> exp.Expr:
+    """Return a selected item without its alias."""
+    inner: exp.Expr = item.this if isinstance(item, exp.Alias) else item
+    return inner
+
+
+def _parents(node: exp.Expr, top: exp.Expr) -> list[exp.Expr]:
+    found: list[exp.Expr] = []
+    while node is not top and node.parent is not None:
+        node = node.parent
+        found.append(node)
+    return found

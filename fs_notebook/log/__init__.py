@@ -1,0 +1,1 @@
+"""The ledger: streams of events at positions, on SQLite or on Pulsar, behind one protocol."""

@@ -1,0 +1,47 @@
+"""How a Pulsar cluster is reached beyond its URL."""
+
+from __future__ import annotations
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from fs_notebook.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the broker is reached beyond its URL: token and TLS files.
+
+    `from_environment` reads FS_NOTEBOOK_PULSAR_TOKEN (the token, or ``file:`` and its path),
+    FS_NOTEBOOK_PULSAR_TLS_CA, FS_NOTEBOOK_PULSAR_TLS_CERT and FS_NOTEBOOK_PULSAR_TLS_KEY.
+    """
+
+    token: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Access:
+        def get(name: str) -> str | None:
+            return os.environ.get(f"FS_NOTEBOOK_PULSAR_{name}") or None
+
+        token = get("TOKEN")
+        if token is not None and token.startswith("file:"):
+            try:
+                token = Path(token.removeprefix("file:").removeprefix("//")).read_text().strip()
+            except OSError as error:
+                raise UsageError(
+                    "The file that FS_NOTEBOOK_PULSAR_TOKEN names cannot be read.",
+                    found=str(error),
+                ) from None
+        return cls(token, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"))
+
+    def context(self) -> ssl.SSLContext:
+        """Return the TLS settings for the admin interface."""
+        context = ssl.create_default_context(cafile=self.tls_ca)
+        if self.tls_cert:
+            context.load_cert_chain(self.tls_cert, self.tls_key)
+        return context

@@ -1,0 +1,435 @@
+"""What was once read from a broker, kept as Arrow files: a ledger's history never changes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from fs_notebook.clock import new_id
+from fs_notebook.errors import UsageError
+from fs_notebook.log import frames
+from fs_notebook.log.messages import Decoded, cut_batches, dress
+from fs_notebook.log.protocol import (
+    BATCH,
+    ENTRY,
+    LEDGER,
+    POSITION_COLUMNS,
+    PUBLISHED,
+    TIME,
+    Batch,
+    DeadLetter,
+    Stream,
+)
+from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.reader import Part
+from fs_notebook.position import Cut, Position
+
+SEGMENT_ROWS = 500_000
+SEGMENT_BYTES = 256 * 2**20
+WORTH_ROWS = 5_000
+_FORMAT = "1"
+
+
+class CacheWarning(UserWarning):
+    """The cache could not be used; reading goes on without it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file with the events of one partition in (start, end]; start None is the beginning."""
+
+    path: Path
+    start: Position | None
+    end: Position
+    size: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A segment's content; the rows are mapped from the file, not read."""
+
+    rows: pl.DataFrame
+    dead: tuple[DeadLetter, ...]
+    first: Position
+
+
+class SegmentCache:
+    """Segments in a folder, bounded in size; several processes may use it at once.
+
+    Parameters
+    ----------
+    folder
+        Where they lie; made when first written to.
+    bytes_max
+        How large they may become together; the least recently used go first.
+    """
+
+    def __init__(self, folder: Path, *, bytes_max: int) -> None:
+        self._folder = folder
+        self._bytes_max = bytes_max
+        self._warned = False
+
+    def key(self, url: str, identity: str, stream: Stream, partition: int) -> str:
+        """Return the name under which the segments of one partition lie.
+
+        It depends on the declaration, since that decides what decoding gives.
+        """
+        declared = [[n, t.value] for n, t in stream.columns]
+        parts = [_FORMAT, url, stream.name, identity, partition, declared, stream.time]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def find(self, key: str, at: Position | None) -> Segment | None:
+        """Return the segment that reaches furthest beyond `at` of those that start at or before."""
+        best: Segment | None = None
+        for segment in self._segments(key):
+            starts = segment.start is None or (at is not None and segment.start <= at)
+            reaches = at is None or segment.end > at
+            if starts and reaches and (best is None or segment.end > best.end):
+                best = segment
+        return best
+
+    def load(self, segment: Segment) -> Loaded | None:
+        """Return what the segment holds, or None if it is torn; then it is removed."""
+        try:
+            if segment.path.stat().st_size != segment.size:
+                raise pa.ArrowInvalid("the file has another length than when it was written")
+            source = pa.memory_map(str(segment.path))
+            table = pa.ipc.open_file(source).read_all()
+            note = json.loads((table.schema.metadata or {})[b"fs"])
+            rows = pl.from_arrow(table)
+            assert isinstance(rows, pl.DataFrame)
+            if rows.height != note["rows"]:
+                raise pa.ArrowInvalid("the file has another number of rows than were written")
+            os.utime(segment.path)
+        except FileNotFoundError:
+            return None
+        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+            self._drop(segment, error)
+            return None
+        dead = tuple(
+            DeadLetter(Position(*d["position"]), d["reason"], base64.b64decode(d["payload"]))
+            for d in note["dead"]
+        )
+        return Loaded(rows, dead, Position(*note["first"]))
+
+    def store(
+        self,
+        key: str,
+        start: Position | None,
+        end: Position,
+        rows: pl.DataFrame,
+        dead: Sequence[DeadLetter],
+    ) -> None:
+        """Keep the events of (start, end]; where that fails, warn once and do without."""
+        firsts = [d.position for d in dead]
+        if rows.height:
+            firsts.append(Position(end.partition, *rows.select(LEDGER, ENTRY, BATCH).row(0)))
+        if not firsts:
+            return
+        note = {
+            "rows": rows.height,
+            "first": list(min(firsts)),
+            "dead": [
+                {
+                    "position": list(d.position),
+                    "reason": d.reason,
+                    "payload": base64.b64encode(d.payload).decode(),
+                }
+                for d in dead
+            ],
+        }
+        table = rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+        table = table.replace_schema_metadata({"fs": json.dumps(note)})
+        folder = self._folder / key
+        part = folder / f"{new_id()}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as file:
+                with pa.ipc.new_file(file, table.schema) as writer:
+                    writer.write_table(table)
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            name = f"{_written(start)}~{_written(end)}~{size}.arrow"
+            part.rename(folder / name)
+            self._shrink()
+        except OSError as error:
+            self._warn(f"what was read could not be kept: {error}")
+            try:
+                part.unlink(missing_ok=True)
+            except OSError:
+                return
+
+    def forget(self, key: str) -> None:
+        """Remove all segments of one partition."""
+        for segment in self._segments(key):
+            segment.path.unlink(missing_ok=True)
+
+    def _segments(self, key: str) -> Iterator[Segment]:
+        partition_folder = self._folder / key
+        try:
+            names = sorted(os.listdir(partition_folder))
+        except OSError:
+            return
+        for name in names:
+            fields = name.removesuffix(".arrow").split("~")
+            if not name.endswith(".arrow") or len(fields) != 3:
+                continue
+            try:
+                start, end = _read(fields[0]), _read(fields[1])
+                size = int(fields[2])
+            except (ValueError, TypeError):
+                continue
+            if end is not None:
+                yield Segment(partition_folder / name, start, end, size)
+
+    def _shrink(self) -> None:
+        """Remove the least recently used segments until the rest fits."""
+        files = []
+        for path in self._folder.glob("*/*"):
+            try:
+                stat = path.stat()
+            except OSError:
+                continue
+            files.append((stat.st_mtime, stat.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self._bytes_max:
+                return
+            path.unlink(missing_ok=True)
+            total -= size
+
+    def _drop(self, segment: Segment, error: Exception) -> None:
+        self._warn(f"the damaged file {segment.path.name} is dropped: {error}")
+        try:
+            segment.path.unlink(missing_ok=True)
+        except OSError:
+            return
+
+    def _warn(self, why: str) -> None:
+        if not self._warned:
+            self._warned = True
+            message = f"The cache in {self._folder} is not used: {why}"
+            warnings.warn(message, CacheWarning, stacklevel=4)
+
+
+def _written(position: Position | None) -> str:
+    return "start" if position is None else ".".join(map(str, position))
+
+
+def _read(text: str) -> Position | None:
+    return None if text == "start" else Position(*map(int, text.split(".")))
+
+
+class CachedLog:
+    """A Pulsar log whose reads take from a cache what they can, and add to it what they cannot.
+
+    Before a cached segment is trusted, the topic is asked whether it is still the same one and
+    whether its history still begins where it did: two short calls for each partition.
+    """
+
+    def __init__(self, log: PulsarLog, cache: SegmentCache) -> None:
+        self.url = log.url
+        self._log = log
+        self._cache = cache
+
+    def create(self, stream: Stream) -> None:
+        """Make the stream; nothing happens where it is there already."""
+        self._log.create(stream)
+
+    def delete(self, name: str) -> None:
+        """Remove the stream and all its events, for good."""
+        self._log.delete(name)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a stream of this name."""
+        return self._log.exists(name)
+
+    def names(self) -> list[str]:
+        """Return the names of the streams that are there, sorted."""
+        return self._log.names()
+
+    def identity(self, name: str) -> str:
+        """Return text that stays the same as long as the stream is the same one."""
+        return self._log.identity(name)
+
+    def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
+        """Return a declaration that fits the stream's first `sample` events."""
+        return self._log.infer_stream(name, sample=sample)
+
+    def append(self, stream: Stream, rows: pl.DataFrame, *, expected: Cut | None = None) -> Cut:
+        """Append events; return the cut just after them."""
+        return self._log.append(stream, rows, expected=expected)
+
+    def end(self, name: str) -> Cut:
+        """Return the cut behind the newest event of each partition, frozen now."""
+        return self._log.end(name)
+
+    def tail(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        columns: Sequence[str] | None = None,
+        rows_max: int = 10_000,
+        idle_seconds: float = 0.2,
+    ) -> Iterator[Batch | None]:
+        """Yield the events after `start` for ever, as they arrive; they are not cached."""
+        return self._log.tail(
+            stream, start=start, columns=columns, rows_max=rows_max, idle_seconds=idle_seconds
+        )
+
+    def close(self) -> None:
+        """Close all connections; calls after it raise."""
+        self._log.close()
+
+    def read(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        end: Cut,
+        columns: Sequence[str] | None = None,
+        time_from_us: int | None = None,
+        time_to_us: int | None = None,
+        rows_max: int = 200_000,
+    ) -> Iterator[Batch]:
+        """Yield the events in (start, end]; see `EventLog.read`."""
+        if rows_max < 1:
+            raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
+        asked = frames.asked_columns(stream, columns)
+        parts = self._log.check_cuts(stream.name, start, end)
+        identity = self._log.identity(stream.name)
+        times = (time_from_us, time_to_us)
+        return self._read(stream, parts, start, end, identity, asked, times, rows_max)
+
+    def _read(
+        self,
+        stream: Stream,
+        parts: list[Part],
+        start: Cut,
+        end: Cut,
+        identity: str,
+        asked: tuple[str, ...],
+        times: tuple[int | None, int | None],
+        rows_max: int,
+    ) -> Iterator[Batch]:
+        for until in end:
+            part, at = parts[until.partition], start.get(until.partition)
+            if at is not None and at >= until:
+                continue
+            key = self._cache.key(self.url, identity, stream, until.partition)
+            held = self._cache.find(key, at)
+            if held is not None and not self._still_true(part, key, at):
+                held = None
+            while held is not None and (at is None or at < until):
+                loaded = self._cache.load(held)
+                if loaded is not None:
+                    stop = min(held.end, until)
+                    rows, dead = _between(loaded, held, at, stop)
+                    yield from _batches(rows, dead, stop, asked, times, rows_max)
+                    at = stop
+                held = self._cache.find(key, at)
+            if at is None or at < until:
+                cold = self._cold(stream, part, key, at, until)
+                with closing(cold):
+                    for rows, dead, stop in cold:
+                        yield from _batches(rows, dead, stop, asked, times, rows_max)
+
+    def _still_true(self, part: Part, key: str, at: Position | None) -> bool:
+        """Tell whether the history that was cached is still the broker's own."""
+        earliest = self._log.earliest(part)
+        if earliest is None:
+            return False
+        if at is not None:
+            return earliest <= at
+        first = self._cache.find(key, None)
+        loaded = None if first is None else self._cache.load(first)
+        if loaded is None or loaded.first == earliest:
+            return True
+        self._cache.forget(key)
+        return False
+
+    def _cold(
+        self, stream: Stream, part: Part, key: str, at: Position | None, until: Position
+    ) -> Generator[tuple[pl.DataFrame, tuple[DeadLetter, ...], Position], None, None]:
+        """Yield what the broker has in (at, until], and keep it in segments as it comes."""
+        segment_start = at
+        gathered: list[pl.DataFrame] = []
+        letters: list[DeadLetter] = []
+        size = 0
+        found = self._log.decoded(stream, part, at, until, rows_max=SEGMENT_ROWS)
+        with closing(found):
+            for one in found:
+                frame = _full(one, stream)
+                yield frame, one.dead, one.end
+                gathered.append(frame)
+                letters += one.dead
+                size += int(frame.estimated_size())
+                rows = sum(f.height for f in gathered)
+                last = one.end == until
+                # Short ends are not worth a file each time: they are read again sooner.
+                worth = rows >= WORTH_ROWS or segment_start is None
+                if rows >= SEGMENT_ROWS or size >= SEGMENT_BYTES or (last and worth):
+                    self._cache.store(key, segment_start, one.end, pl.concat(gathered), letters)
+                    gathered, letters, size = [], [], 0
+                    segment_start = one.end
+
+
+def _full(decoded: Decoded, stream: Stream) -> pl.DataFrame:
+    frame = dress(decoded, stream, (*stream.names, PUBLISHED), positions=True)
+    return frame.drop(POSITION_COLUMNS[0]).with_columns(
+        pl.col(ENTRY).cast(pl.Int64), pl.col(BATCH).cast(pl.Int32)
+    )
+
+
+def _between(
+    loaded: Loaded, segment: Segment, at: Position | None, stop: Position
+) -> tuple[pl.DataFrame, tuple[DeadLetter, ...]]:
+    """Return the part of a segment that lies in (at, stop]."""
+    rows = loaded.rows
+    if stop < segment.end:
+        rows = rows.slice(0, _count_to(rows, stop))
+    if at is not None and at != segment.start:
+        rows = rows.slice(_count_to(rows, at))
+    dead = tuple(d for d in loaded.dead if d.position <= stop and (at is None or d.position > at))
+    return rows, dead
+
+
+def _count_to(rows: pl.DataFrame, at: Position) -> int:
+    """Return how many of the rows, which are in order, lie at or before `at`."""
+    before = (pl.col(LEDGER) < at.ledger) | (
+        (pl.col(LEDGER) == at.ledger)
+        & ((pl.col(ENTRY) < at.entry) | ((pl.col(ENTRY) == at.entry) & (pl.col(BATCH) <= at.batch)))
+    )
+    return int(rows.select(before.sum()).item())
+
+
+def _batches(
+    rows: pl.DataFrame,
+    dead: tuple[DeadLetter, ...],
+    stop: Position,
+    asked: tuple[str, ...],
+    times: tuple[int | None, int | None],
+    rows_max: int,
+) -> Iterator[Batch]:
+    def positions() -> pl.DataFrame:
+        return frames.position_frame(
+            partition=stop.partition,
+            ledger=rows.get_column(LEDGER),
+            entry=rows.get_column(ENTRY),
+            batch=rows.get_column(BATCH),
+        )
+
+    wanted = rows.select(*asked, TIME)
+    yield from cut_batches(stop.partition, wanted, positions, stop, dead, times, rows_max)

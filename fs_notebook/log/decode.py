@@ -1,0 +1,234 @@
+"""Payloads to frames, in bulk; what is malformed is set aside, one event at a time.
+
+All declared columns are decoded whatever a read asks for, so that an event is malformed in every
+reading or in none.
+
+What counts as malformed in JSON: what is no JSON object; a value of another type than declared
+(``1.5`` or ``"1"`` in a BIGINT; text takes any value, as its JSON text); an integer beyond 64
+bits, ``NaN`` or ``Infinity``; bytes that are not UTF-8; a time that is neither ISO 8601 text
+(without a zone: UTC) nor integer microseconds since the epoch. A missing field is null, and a
+field that is not declared is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import polars as pl
+
+from fs_notebook.language.types import Type
+from fs_notebook.log.protocol import Stream
+
+ARROW_MAGIC = b"\xff\xff\xff\xff"
+"""How an Arrow IPC stream starts, and how no JSON text can."""
+
+Malformed = dict[int, str]
+"""The index of each malformed payload, and why it is."""
+
+_WIRE: dict[Type, pl.DataType] = {
+    # Polars parses times as text many times faster than inside its JSON reader, and has no
+    # JSON reader for durations.
+    Type.TIMESTAMP: pl.String(),
+    Type.DATE: pl.String(),
+    Type.INTERVAL: pl.Int64(),
+}
+_TIME_FORMATS = (
+    "%Y-%m-%dT%H:%M:%S%.f%#z",
+    "%Y-%m-%d %H:%M:%S%.f%#z",
+    "%Y-%m-%dT%H:%M:%S%.f",
+    "%Y-%m-%d %H:%M:%S%.f",
+    "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M",
+)
+
+
+def decode_json(payloads: Sequence[bytes], stream: Stream) -> tuple[pl.DataFrame, Malformed]:
+    """Return the events of `payloads`, one JSON object each.
+
+    Returns
+    -------
+    (pl.DataFrame, Malformed)
+        The stream's columns in canonical types, a row for each good payload in order; and the
+        malformed payloads.
+    """
+    schema = {name: _WIRE.get(kind, kind.polars) for name, kind in stream.columns}
+    if not schema:
+        schema = {"__none": pl.String()}
+    frame = _bulk(payloads, schema)
+    bad: Malformed = {}
+    kept: Sequence[int] | None = None
+    if frame is None:
+        frame, kept, bad = _careful(payloads, schema, stream)
+    frame, failed = _times(frame, stream)
+    if failed:
+        rows = kept if kept is not None else range(len(payloads))
+        for row, column in failed.items():
+            bad[rows[row]] = f"column {column!r} holds no time"
+        keep = pl.Series([row not in failed for row in range(frame.height)], dtype=pl.Boolean)
+        frame = frame.filter(keep)
+    return frame.select(stream.names), bad
+
+
+def decode_arrow(payload: bytes, stream: Stream) -> tuple[pl.DataFrame | None, str]:
+    """Return the events of one Arrow IPC stream, or None and why it cannot be read.
+
+    A column that it was written without is null; one of another type is cast where every value
+    fits, and otherwise the whole message is malformed.
+    """
+    try:
+        raw = pl.read_ipc_stream(payload)
+        columns = [
+            (
+                pl.col(name).cast(kind.polars)
+                if name in raw.columns
+                else pl.lit(None, dtype=kind.polars).alias(name)
+            )
+            for name, kind in stream.columns
+        ]
+        # Selecting nothing but literals would give one row, whatever the message holds.
+        return raw.with_columns(columns).select(stream.names), ""
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        return None, f"no readable Arrow batch: {str(error).splitlines()[0]}"
+    except pl.exceptions.PanicException:
+        return None, "no readable Arrow batch"
+
+
+def arrow_rows(payload: bytes) -> int:
+    """Return how many positions an Arrow message takes: its rows, or one if it is malformed."""
+    try:
+        return max(pl.read_ipc_stream(payload).height, 1)
+    except (pl.exceptions.PolarsError, OSError, ValueError, pl.exceptions.PanicException):
+        return 1
+
+
+def _bulk(payloads: Sequence[bytes], schema: dict[str, pl.DataType]) -> pl.DataFrame | None:
+    """Return a row a payload, or None where they are not all one good line each."""
+    if not payloads:
+        return pl.DataFrame(schema=schema)
+    text = b"\n".join(payloads)
+    # The reader skips empty lines and takes a line for an event: both must be ruled out.
+    if text.count(b"\n") != len(payloads) - 1:
+        return None
+    try:
+        frame = pl.read_ndjson(text, schema=schema)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    return frame if frame.height == len(payloads) else None
+
+
+def _careful(
+    payloads: Sequence[bytes], schema: dict[str, pl.DataType], stream: Stream
+) -> tuple[pl.DataFrame, list[int], Malformed]:
+    """Return the good payloads' rows, their indices, and the malformed ones."""
+    bad: Malformed = {}
+    lines: list[tuple[int, bytes]] = []
+    for index, payload in enumerate(payloads):
+        reason = _reason(payload, stream)
+        if reason is not None:
+            bad[index] = reason
+        else:
+            # Line breaks inside a JSON text can only be space between its tokens.
+            lines.append((index, payload.replace(b"\n", b" ")))
+    parts: list[pl.DataFrame] = []
+    kept: list[int] = []
+    stack = [lines]
+    while stack:
+        some = stack.pop()
+        part = _bulk([line for _, line in some], schema)
+        if part is not None:
+            parts.append(part)
+            kept.extend(index for index, _ in some)
+        elif len(some) == 1:
+            bad[some[0][0]] = "no JSON object of the declared columns"
+        else:
+            middle = len(some) // 2
+            stack += [some[middle:], some[:middle]]
+    frame = pl.concat(parts) if parts else pl.DataFrame(schema=schema)
+    return frame, kept, bad
+
+
+def _reason(payload: bytes, stream: Stream) -> str | None:
+    """Return why a payload is malformed, or None if it looks good."""
+    try:
+        event = json.loads(payload.decode("utf-8"), parse_constant=_refused)
+    except UnicodeDecodeError:
+        return "its bytes are not UTF-8"
+    except RecursionError:
+        return "no JSON: nested too deeply"
+    except ValueError as error:
+        return f"no JSON: {error}" if payload.strip() else "an empty payload"
+    if not isinstance(event, dict):
+        return f"no JSON object but {type(event).__name__}"
+    for name, kind in stream.columns:
+        value = event.get(name)
+        if value is not None and not _fits(value, kind):
+            return f"column {name!r} holds {str(value)[:60]!r}, declared {kind}"
+    return None
+
+
+def _refused(name: str) -> object:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _fits(value: object, kind: Type) -> bool:
+    if kind in (Type.BIGINT, Type.INTERVAL):
+        return type(value) is int and -(2**63) <= value < 2**63
+    if kind is Type.DOUBLE:
+        return type(value) is int or (type(value) is float and math.isfinite(value))
+    if kind is Type.BOOLEAN:
+        return isinstance(value, bool)
+    if kind is Type.TIMESTAMP:
+        return isinstance(value, str) or type(value) is int
+    if kind is Type.DATE:
+        return isinstance(value, str)
+    return True
+
+
+def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int, str]]:
+    """Return the frame with times parsed, and each row whose text is none, with its column."""
+    failed: dict[int, str] = {}
+    parsed: list[pl.Series] = []
+    for name, kind in stream.columns:
+        if kind is Type.INTERVAL:
+            parsed.append(frame.get_column(name).cast(kind.polars))
+        if kind not in (Type.TIMESTAMP, Type.DATE):
+            continue
+        text = frame.get_column(name)
+        values = _timestamps(text) if kind is Type.TIMESTAMP else _dates(text)
+        parsed.append(values.alias(name))
+        if values.null_count() > text.null_count():
+            rows = (values.is_null() & text.is_not_null()).arg_true()
+            failed |= dict.fromkeys(rows.to_list(), name)
+    return (frame.with_columns(parsed) if parsed else frame), failed
+
+
+def _timestamps(text: pl.Series) -> pl.Series:
+    values = _parsed(text, "%+")
+    if values.null_count() == text.null_count():
+        return values
+    # Whole numbers are tried first: every other form has a '-' or ':' inside.
+    number = pl.col("text").cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+    frame = pl.DataFrame({"text": text, "value": values}).with_columns(
+        pl.coalesce("value", number).alias("value")
+    )
+    for form in _TIME_FORMATS:
+        left = frame.get_column("value").is_null() & frame.get_column("text").is_not_null()
+        if not left.any():
+            break
+        tried = _parsed(frame.get_column("text"), form)
+        frame = frame.with_columns(pl.coalesce(pl.col("value"), tried).alias("value"))
+    left = frame.get_column("value").is_null() & frame.get_column("text").is_not_null()
+    if left.any():
+        days = _dates(frame.get_column("text")).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        frame = frame.with_columns(pl.coalesce(pl.col("value"), days).alias("value"))
+    return frame.get_column("value")
+
+
+def _parsed(text: pl.Series, form: str) -> pl.Series:
+    return text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+
+
+def _dates(text: pl.Series) -> pl.Series:
+    return text.str.to_date("%Y-%m-%d", strict=False)

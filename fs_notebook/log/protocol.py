@@ -1,0 +1,212 @@
+"""What a ledger is to the rest of the package: streams of events at positions, for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import polars as pl
+
+from fs_notebook.errors import unknown_name
+from fs_notebook.language.types import Type
+from fs_notebook.position import Cut, Position
+
+TIME = "__time"
+"""The column of event times that every batch carries: UTC microseconds, never null."""
+
+PUBLISHED = "__published"
+"""The column of publish times, UTC microseconds: in `rows` only where `columns` names it."""
+
+PARTITION, LEDGER, ENTRY, BATCH = "__partition", "__ledger", "__entry", "__batch"
+POSITION_COLUMNS = (PARTITION, LEDGER, ENTRY, BATCH)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The declaration of a stream: how its payloads are read. Kept in the catalog.
+
+    Attributes
+    ----------
+    name
+        What definitions call it.
+    columns
+        Names and types of the payload's columns, in order.
+    time
+        The column that holds the event time; None takes the message's own event timestamp,
+        else its publish time.
+    key
+        The columns that route an event to a partition, if any.
+    partitions
+        How many partitions it was made with (the embedded ledger has one).
+    """
+
+    name: str
+    columns: tuple[tuple[str, Type], ...]
+    time: str | None = None
+    key: tuple[str, ...] = ()
+    partitions: int = 1
+
+    def type_of(self, column: str) -> Type:
+        """Return a column's type; an unknown column is an error that suggests near names."""
+        for name, kind in self.columns:
+            if name == column:
+                return kind
+        raise unknown_name(f"column of stream {self.name!r}", column, self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "columns": [[n, t.value] for n, t in self.columns],
+            "time": self.time,
+            "key": list(self.key),
+            "partitions": self.partitions,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Stream:
+        return cls(
+            name=data["name"],
+            columns=tuple((n, Type(t)) for n, t in data["columns"]),
+            time=data["time"],
+            key=tuple(data["key"]),
+            partitions=data.get("partitions", 1),
+        )
+
+    def __str__(self) -> str:
+        return json.dumps(self.to_dict())
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """An event that could not be decoded: where it lies and why."""
+
+    position: Position
+    reason: str
+    payload: bytes
+
+
+@dataclass
+class Batch:
+    """Events of one partition, in log order.
+
+    Attributes
+    ----------
+    partition
+        Where they come from.
+    rows
+        The asked columns, in the stream's canonical Polars types, and `TIME`.
+    end
+        The position of the last event read, good or malformed: the next read starts after it.
+    dead
+        The malformed ones among them; they are not in `rows`.
+    """
+
+    partition: int
+    rows: pl.DataFrame
+    end: Position
+    dead: Sequence[DeadLetter] = field(default_factory=tuple)
+    _positions: Callable[[], pl.DataFrame] | None = None
+
+    def positions(self) -> pl.DataFrame:
+        """Return each row's position: `POSITION_COLUMNS`, Int64, as many rows as `rows`.
+
+        They are made only when asked for, since most folds never need them.
+        """
+        assert self._positions is not None
+        frame = self._positions()
+        assert frame.height == self.rows.height
+        return frame
+
+
+class EventLog(Protocol):
+    """A ledger of streams. Reading is thread-safe; one object may serve several readers."""
+
+    url: str
+
+    def create(self, stream: Stream) -> None:
+        """Make the stream, kept for ever; nothing happens where it is there already."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a stream of this name."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of the streams that are there, sorted."""
+        ...
+
+    def identity(self, name: str) -> str:
+        """Return text that stays the same as long as the stream is the same one.
+
+        A stream that was deleted and made again under its name has another.
+        """
+        ...
+
+    def append(self, stream: Stream, rows: pl.DataFrame, *, expected: Cut | None = None) -> Cut:
+        """Append events; return the cut just after them, once they are durable.
+
+        `rows` holds the stream's columns in their canonical types. With `expected`, append only
+        if the stream's end is still that cut, else raise `ConflictError`: of several writers one
+        wins. All rows of one call become durable together, or the error says how many did.
+        """
+        ...
+
+    def end(self, name: str) -> Cut:
+        """Return the cut behind the newest event of each partition, frozen now."""
+        ...
+
+    def read(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        end: Cut,
+        columns: Sequence[str] | None = None,
+        time_from_us: int | None = None,
+        time_to_us: int | None = None,
+        rows_max: int = 200_000,
+    ) -> Iterator[Batch]:
+        """Yield the events in (start, end], each partition in order.
+
+        `columns` names what is needed (default: all the stream's); it may name `PUBLISHED` too,
+        for "as known" readings. With `time_from_us` and
+        `time_to_us` only events with time in [from, to) are in `rows`; whole stretches
+        outside may be skipped unread. Batches hold about `rows_max` rows or fewer. The last
+        batch of a partition ends exactly at `end`.
+
+        Raises
+        ------
+        HistoryLost
+            If events after `start` are no longer there.
+        UnknownPosition
+            If `start` or `end` are positions that this stream does not have.
+        UnreachableError
+            If the ledger does not answer; the message names where it was sought.
+        """
+        ...
+
+    def tail(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        columns: Sequence[str] | None = None,
+        rows_max: int = 10_000,
+        idle_seconds: float = 0.2,
+    ) -> Iterator[Batch | None]:
+        """Yield the events after `start` for ever, as they arrive, soon after they do.
+
+        Yields None when nothing arrived for `idle_seconds`, so that the caller can look
+        around. Close the generator to stop.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections; calls after it raise."""
+        ...

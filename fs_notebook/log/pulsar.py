@@ -1,0 +1,423 @@
+"""The ledger on Apache Pulsar."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import polars as pl
+
+from fs_notebook.clock import SYSTEM, Clock, new_id
+from fs_notebook.errors import (
+    ConflictError,
+    FeatureStoreError,
+    UnknownPosition,
+    UnreachableError,
+    UsageError,
+    unknown_name,
+)
+from fs_notebook.log import frames
+from fs_notebook.log.access import Access
+from fs_notebook.log.admin import Admin, Refused, Topic
+from fs_notebook.log.client import Client
+from fs_notebook.log.follow import follow
+from fs_notebook.log.framing import route
+from fs_notebook.log.infer import infer_columns
+from fs_notebook.log.messages import Decoded, decode, place, regrouped
+from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.reader import (
+    Part,
+    PartReader,
+    ahead,
+    chunks_until,
+    end_of,
+    rows_at,
+)
+from fs_notebook.log.sending import Sent, open_producer, send
+from fs_notebook.position import Cut, Position
+
+_NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/?")
+ENDS_AT_ONCE_MAX = 8
+CHUNK_MESSAGES = 50_000
+
+
+class RetentionWarning(UserWarning):
+    """A stream's events may not be kept for ever, since nobody could see to it."""
+
+
+class PulsarLog:
+    """A ledger on a Pulsar cluster.
+
+    Parameters
+    ----------
+    url
+        ``pulsar://host:6650`` or ``pulsar+ssl://host:6651``; several hosts with commas. A path
+        names the namespace where streams lie: ``pulsar://host:6650/tenant/namespace``; without
+        one it is ``public/default``.
+    admin_url
+        The admin REST interface; by default port 8080 (8443 with TLS) of the first host. Making
+        streams, listing them and telling one from another of the same name need it.
+    access
+        Token and TLS files; by default from the environment.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        admin_url: str | None = None,
+        access: Access | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        split = urlsplit(url)
+        host = split.netloc.split(",")[0].rpartition("@")[2]
+        place = _NAMESPACE.fullmatch(split.path)
+        if split.scheme not in ("pulsar", "pulsar+ssl") or not host or place is None:
+            raise UsageError(
+                f"{url!r} is not the address of a Pulsar broker.",
+                remedy="use pulsar://host:6650, pulsar+ssl://host:6651, or one of them with "
+                "/tenant/namespace behind it",
+            )
+        self._namespace = (place[1] or "public", place[2] or "default")
+        tls = split.scheme == "pulsar+ssl"
+        access = access or Access.from_environment()
+        name = urlsplit(f"//{host}").hostname or host
+        name = f"[{name}]" if ":" in name else name
+        default = f"https://{name}:8443" if tls else f"http://{name}:8080"
+        self.url = url
+        self._clock = clock
+        self._admin_given = admin_url is not None
+        context = access.context() if (admin_url or default).startswith("https") else None
+        self._admin = Admin(admin_url or default, token=access.token, context=context, clock=clock)
+        self._client = Client(f"{split.scheme}://{split.netloc}", access)
+        self._turn = 0
+        self._last_rows: dict[str, tuple[int, int, int]] = {}
+
+    def create(self, stream: Stream) -> None:
+        """Make the topic and keep it for ever; one that is there already is left as it is.
+
+        Warns
+        -----
+        RetentionWarning
+            If its events may be removed: the admin interface could not be asked, or the topic
+            was there before with a limit.
+        """
+        check_stream_name(stream.name)
+        frames.check_stream(stream)
+        topic = self._topic(stream.name)
+        command = f"pulsar-admin topics set-retention --time -1 --size -1 {topic.full}"
+        try:
+            made = self._admin.create(topic, partitions=stream.partitions, identity=new_id())
+            if made:
+                self._admin.keep_for_ever(topic)
+            elif not self._admin.is_kept_for_ever(topic):
+                _warn_retention(f"{topic.full} was there before, with limited retention", command)
+        except (UnreachableError, Refused) as error:
+            if stream.partitions > 1:
+                raise UnreachableError(
+                    f"The partitioned topic {topic.full} could not be made.",
+                    found=str(error),
+                    remedy="name the admin interface with admin_url=..., or run: pulsar-admin "
+                    f"topics create-partitioned-topic -p {stream.partitions} {topic.full}",
+                ) from None
+            # Opening a producer makes the topic, where the broker lets clients make topics.
+            self._client.producer(topic.full, batching=False, exclusive=False).close()
+            _warn_retention(str(error), command)
+
+    def delete(self, name: str) -> None:
+        """Remove the topic and all its events, for good."""
+        topics = self._topics(name)
+        partitions = len(topics) if topics[0] != self._topic(name).full else 0
+        self._admin.delete(self._topic(name), partitions=partitions)
+
+    def exists(self, name: str) -> bool:
+        """Tell whether there is a topic of this name."""
+        topic = self._topic(check_stream_name(name))
+        return self._admin.partitions(topic) is not None
+
+    def names(self) -> list[str]:
+        """Return the names of the topics in the address's namespace, sorted."""
+        return [n for n in self._admin.topics(*self._namespace) if not _is_system(n)]
+
+    def _topic(self, name: str) -> Topic:
+        return Topic.of(name, *self._namespace)
+
+    def identity(self, name: str) -> str:
+        """Return the identifier that the topic got when it was made.
+
+        A topic that something else made has none; its earliest entry stands in for it, which
+        stays the same as long as nothing is trimmed.
+        """
+        topic = self._topic(check_stream_name(name))
+        try:
+            known = self._admin.properties(topic).get("fs-identity")
+            if known:
+                return known
+        except Refused as error:
+            if error.status == 404:
+                raise self._missing(name) from None
+        except UnreachableError:
+            if self._admin_given:
+                raise
+        return self._earliest(name)
+
+    def earliest(self, part: Part) -> Position | None:
+        """Return the position of the earliest event that is left in a partition, if any is."""
+        if self._end_of(part) is None:
+            return None
+        cursor = self._client.cursor(part.topic, None)
+        try:
+            first = cursor.next(5_000)
+        finally:
+            cursor.close()
+        return None if first is None else Position(part.partition, *place(first))
+
+    def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
+        """Return a declaration that fits the topic's first `sample` events.
+
+        Raises
+        ------
+        UsageError
+            If they are no JSON objects and no Arrow batches, or there are none.
+        """
+        payloads: list[bytes] = []
+        parts = self._parts(name)
+        for part in parts:
+            end = self._end_of(part)
+            if end is None or len(payloads) >= sample:
+                continue
+            reader = PartReader(self._client, part, None)
+            try:
+                chunk = reader.collect(sample, end=end[1:], wait_ms=2_000, linger_ms=100)
+            finally:
+                reader.close()
+            payloads += chunk.payloads if chunk is not None else []
+        columns, time = infer_columns(name, payloads[:sample])
+        return Stream(name, columns, time=time, partitions=len(parts))
+
+    def append(self, stream: Stream, rows: pl.DataFrame, *, expected: Cut | None = None) -> Cut:
+        """Append events; return the cut just after them, once the broker has stored them.
+
+        Rows of one partition become durable in order. If it fails midway, the error says how
+        many rows were stored.
+        """
+        frame = frames.outgoing(stream, rows)
+        parts = self._parts(stream.name)
+        self._turn += 1
+        routed = route(stream, frame, len(parts), self._turn)
+        if expected is None:
+            sent = Sent(frame.height)
+            for index, part_rows in routed.items():
+                send(self._client, stream, parts[index], part_rows, sent, clock=self._clock)
+            return self._cut_after(parts, sent)
+        held: list[Any] = []
+        try:
+            for part in parts:
+                producer = open_producer(
+                    self._client, part.topic, batching=False, exclusive=True, clock=self._clock
+                )
+                held.append(producer)
+            end = self._end(parts)
+            if end != expected:
+                raise ConflictError(
+                    f"Stream {stream.name!r} has moved on since it was read.",
+                    found=f"its end is {end}, expected was {expected}",
+                    remedy="read what was added, then decide again",
+                )
+            sent = Sent(frame.height)
+            for index, part_rows in routed.items():
+                send(
+                    self._client,
+                    stream,
+                    parts[index],
+                    part_rows,
+                    sent,
+                    clock=self._clock,
+                    exclusive=held[index],
+                )
+            return self._cut_after(parts, sent, base=expected)
+        finally:
+            for producer in held:
+                with suppress(Exception):
+                    producer.close()
+
+    def end(self, name: str) -> Cut:
+        """Return the cut behind the newest event of each partition, frozen now."""
+        return self._end(self._parts(name))
+
+    def read(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        end: Cut,
+        columns: Sequence[str] | None = None,
+        time_from_us: int | None = None,
+        time_to_us: int | None = None,
+        rows_max: int = 200_000,
+    ) -> Iterator[Batch]:
+        """Yield the events in (start, end]; see `EventLog.read`."""
+        if rows_max < 1:
+            raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
+        asked = frames.asked_columns(stream, columns)
+        parts = self.check_cuts(stream.name, start, end)
+        times = (time_from_us, time_to_us)
+        return self._read(stream, parts, start, end, asked, times, rows_max)
+
+    def tail(
+        self,
+        stream: Stream,
+        *,
+        start: Cut,
+        columns: Sequence[str] | None = None,
+        rows_max: int = 10_000,
+        idle_seconds: float = 0.2,
+    ) -> Iterator[Batch | None]:
+        """Yield the events after `start` for ever; see `EventLog.tail`.
+
+        Partitions that are added later are taken up from their first event, within 5 s.
+        """
+        asked = frames.asked_columns(stream, columns)
+        self.check_cuts(stream.name, start, start)
+        return follow(
+            stream,
+            start,
+            asked,
+            cursors=self._client,
+            parts=lambda: self._parts(stream.name),
+            rows_max=rows_max,
+            idle_seconds=idle_seconds,
+            clock=self._clock,
+        )
+
+    def close(self) -> None:
+        """Close all connections; calls after it raise."""
+        self._client.close()
+
+    def check_cuts(self, name: str, start: Cut, end: Cut) -> list[Part]:
+        """Return the stream's partitions, once `start` and `end` are known to lie before its end.
+
+        Pulsar itself would accept any position and go on at some other one.
+        """
+        parts = self._parts(name)
+        there = self._end(parts)
+        for position in (*start, *end):
+            last = there.get(position.partition)
+            if last is None or position > last or min(position) < 0:
+                raise UnknownPosition(
+                    f"Stream {name!r} has no position {position}.",
+                    found=f"its end is {there}",
+                    remedy="positions of one stream mean nothing on another, or on another ledger",
+                )
+        return parts
+
+    def decoded(
+        self, stream: Stream, part: Part, start: Position | None, end: Position, *, rows_max: int
+    ) -> Generator[Decoded, None, None]:
+        """Yield the events of one partition in (start, end], all columns, as they come."""
+        if start is not None and start >= end:
+            return
+        reader = PartReader(self._client, part, start)
+        try:
+            make = partial(
+                chunks_until, reader, end, rows_max=min(rows_max, CHUNK_MESSAGES), clock=self._clock
+            )
+            for chunk in ahead(make):
+                yield from decode(chunk, stream)
+        finally:
+            reader.close()
+
+    def _read(
+        self,
+        stream: Stream,
+        parts: list[Part],
+        start: Cut,
+        end: Cut,
+        asked: tuple[str, ...],
+        times: tuple[int | None, int | None],
+        rows_max: int,
+    ) -> Iterator[Batch]:
+        for until in end:
+            part, after = parts[until.partition], start.get(until.partition)
+            found = self.decoded(stream, part, after, until, rows_max=rows_max)
+            with closing(found):
+                yield from regrouped(found, stream, asked, times, rows_max)
+
+    def _parts(self, name: str) -> list[Part]:
+        return [Part(name, topic, i) for i, topic in enumerate(self._topics(name))]
+
+    def _topics(self, name: str) -> list[str]:
+        """Return the topics of the stream's partitions, in order."""
+        topic = self._topic(check_stream_name(name))
+        try:
+            count = self._admin.partitions(topic)
+        except (UnreachableError, Refused):
+            return self._client.partitions(topic.full)
+        if count is None:
+            raise self._missing(name)
+        return [f"{topic.full}-partition-{i}" for i in range(count)] if count else [topic.full]
+
+    def _missing(self, name: str) -> FeatureStoreError:
+        known: list[str] = []
+        with suppress(FeatureStoreError):
+            known = self.names()
+        return unknown_name("stream", name, known, remedy="upload events to make a stream")
+
+    def _earliest(self, name: str) -> str:
+        first = [f"{at}" for part in self._parts(name) if (at := self.earliest(part))]
+        return "from " + ", ".join(first) if first else "empty"
+
+    def _end(self, parts: Sequence[Part]) -> Cut:
+        if len(parts) > 1:
+            with ThreadPoolExecutor(min(len(parts), ENDS_AT_ONCE_MAX)) as pool:
+                ends = list(pool.map(self._end_of, parts))
+        else:
+            ends = [self._end_of(part) for part in parts]
+        return Cut(tuple(end for end in ends if end is not None))
+
+    def _end_of(self, part: Part) -> Position | None:
+        """Return the position of the partition's newest event, or None if it has none.
+
+        The admin interface answers ten times sooner than a reader, which must seek; either gives
+        the same answer. A message that was sent alone is looked at, as it may be an Arrow batch.
+        """
+        try:
+            found = self._admin.last(self._topic(part.topic))
+        except (UnreachableError, Refused):
+            return end_of(self._client, part)
+        if found is None:
+            return None
+        ledger, entry, batch = found
+        if batch >= 0:
+            return Position(part.partition, ledger, entry, batch)
+        if self._last_rows.get(part.topic, (0, 0, 0))[:2] != (ledger, entry):
+            at = Position(part.partition, ledger, entry, 0)
+            rows = rows_at(self._client, part, at)
+            self._last_rows[part.topic] = (ledger, entry, rows)
+        rows = self._last_rows[part.topic][2]
+        return Position(part.partition, ledger, entry, rows - 1)
+
+    def _cut_after(self, parts: list[Part], sent: Sent, *, base: Cut | None = None) -> Cut:
+        """Return the cut with what was sent; other partitions are as in `base`, or as they are."""
+        if base is None:
+            base = self._end([p for p in parts if p.partition not in sent.ends])
+        return base.advanced(sent.ends.values())
+
+
+def _warn_retention(why: str, command: str) -> None:
+    warnings.warn(
+        f"Events may be removed after a while: {why}. To keep them for ever, run: {command}",
+        RetentionWarning,
+        stacklevel=3,
+    )
+
+
+def _is_system(name: str) -> bool:
+    return name.startswith(("__change_events", "__transaction", "__compaction"))

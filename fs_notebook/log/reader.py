@@ -1,0 +1,354 @@
+"""Reading one partition of a topic: from a position, in order, in chunks, up to an end or on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from fs_notebook.clock import Clock
+from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
+from fs_notebook.log.decode import ARROW_MAGIC, arrow_rows
+from fs_notebook.log.messages import (
+    Chunk,
+    Message,
+    Place,
+    Places,
+    above,
+    above_each,
+    is_arrow,
+    place,
+    places,
+    spot,
+)
+from fs_notebook.position import Position
+
+QUEUE_MESSAGES = 10_000
+CHUNK_BYTES_MAX = 64 * 2**20
+WAIT_MS = 100
+STALL_S_MAX = 30.0
+CHUNKS_AHEAD_MAX = 2
+LOOK_AGAIN = 64
+_ALL_ROWS = 2**62
+
+
+class Cursor(Protocol):
+    """A reader of the client, stripped to what is used."""
+
+    def next(self, timeout_ms: int) -> Message | None:
+        """Return the next message, or None if there was none in time."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Cursors(Protocol):
+    """Where cursors come from: the client."""
+
+    url: str
+
+    def cursor(self, topic: str, start: Position | None) -> Cursor:
+        """Open a reader at `start`'s entry (inclusive), or at the earliest message."""
+        ...
+
+    def last(self, topic: str) -> Message | None:
+        """Return the topic's newest message, or None if it is empty."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """One partition of a stream."""
+
+    stream: str
+    topic: str
+    partition: int
+
+
+def end_of(cursors: Cursors, part: Part) -> Position | None:
+    """Return the position of the partition's newest event, or None if it has none."""
+    message = cursors.last(part.topic)
+    if message is None:
+        return None
+    ledger, entry, batch = place(message)
+    payload = message.data()
+    if is_arrow(message, payload):
+        batch = arrow_rows(payload) - 1
+    return Position(part.partition, ledger, entry, batch)
+
+
+def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
+    """Return how many positions the message at `at`, which was sent alone, takes."""
+    cursor = cursors.cursor(part.topic, at)
+    try:
+        message = cursor.next(5_000)
+        if message is None or place(message)[:2] != at[1:3]:
+            return 1
+        payload = message.data()
+        return arrow_rows(payload) if is_arrow(message, payload) else 1
+    finally:
+        cursor.close()
+
+
+class PartReader:
+    """Reads a partition's messages after `start`, in the order in which they lie there.
+
+    The broker is asked for the entry of `start` itself: if that does not come first, then the
+    position is not, or no longer, in the topic. The broker would not say so: it goes on with
+    whatever comes next.
+    """
+
+    def __init__(self, cursors: Cursors, part: Part, start: Position | None) -> None:
+        self.part = part
+        self._cursors = cursors
+        self._start = start
+        self._after: Place | None = None if start is None else start[1:]
+        self._held: Message | None = None
+        self._checked = start is None
+        self._skipping = start is not None
+        self._seen: Place | None = self._after
+        self.reached = False
+        """Whether the last chunk came up to the end that it was asked for."""
+        self.exact = False
+        """Whether the event at that very end was there."""
+        self._cursor = cursors.cursor(part.topic, start)
+
+    def close(self) -> None:
+        """Close the reader at the broker."""
+        self._cursor.close()
+
+    def collect(
+        self, rows_max: int, *, end: Place | None, wait_ms: int, linger_ms: int
+    ) -> Chunk | None:
+        """Return the next messages, up to `end` if there is one; None if none came in time.
+
+        A chunk has messages of one kind. `wait_ms` is how long to wait for the first,
+        `linger_ms` for each further one.
+        """
+        messages: list[Message] = []
+        payloads: list[bytes] = []
+        chunk = Chunk(self.part.partition, False, messages, payloads, self._after, end)
+        size = count = seen = 0
+        due = 1
+        timeout_ms = wait_ms
+        take = self._cursor.next
+        while count < rows_max and size < CHUNK_BYTES_MAX:
+            message = self._held or take(timeout_ms)
+            self._held = None
+            if message is None:
+                break
+            if not self._checked:
+                self._check_start(message)
+            payload = message.data()
+            arrow = payload[:4] == ARROW_MAGIC and is_arrow(message, payload)
+            if not messages:
+                chunk.arrow = arrow
+                timeout_ms = linger_ms
+            elif chunk.arrow != arrow:
+                self._held = message
+                break
+            messages.append(message)
+            payloads.append(payload)
+            size += len(payload)
+            count += _rows(message, payload) if arrow else 1
+            seen += 1
+            if seen >= due:
+                before = _messages_before(end, place(message), arrow) if end else LOOK_AGAIN
+                if before <= 0:
+                    break
+                due = seen + before
+        if not messages:
+            return None
+        self._sift(chunk, end)
+        return chunk
+
+    def _sift(self, chunk: Chunk, end: Place | None) -> None:
+        """Drop what lies outside (start, end] or was there before; note how far reading has come.
+
+        When its connection was cut, the client hands over again some of what it had handed over.
+        """
+        if chunk.arrow:
+            self._sift_arrow(chunk, end)
+            return
+        spots = places(chunk.messages)
+        if self._skipping:
+            self._look_for_start(spots)
+        keep = above(spots, self._seen)
+        last = self._seen
+        if keep.any():
+            last = spot(spots, int(np.flatnonzero(keep)[-1]))
+        self.reached = end is not None and last is not None and last >= end
+        if self.reached:
+            assert end is not None
+            keep &= ~above_each(spots, end)
+            kept = np.flatnonzero(keep)
+            self.exact = bool(kept.size) and spot(spots, int(kept[-1])) == end
+        self._seen = last
+        if not keep.all():
+            chunk.messages = [m for m, k in zip(chunk.messages, keep, strict=True) if k]
+            chunk.payloads = [p for p, k in zip(chunk.payloads, keep, strict=True) if k]
+            spots = (spots[0][keep], spots[1][keep], spots[2][keep])
+        chunk.places = spots
+
+    def _sift_arrow(self, chunk: Chunk, end: Place | None) -> None:
+        self._skipping = False
+        kept: list[tuple[Message, bytes]] = []
+        for message, payload in zip(chunk.messages, chunk.payloads, strict=True):
+            ledger, entry, _ = place(message)
+            whole = (ledger, entry, _ALL_ROWS)
+            if self._seen is not None and whole <= self._seen:
+                continue
+            if end is not None and (ledger, entry) >= end[:2]:
+                self.reached = True
+                self.exact = (ledger, entry) == end[:2] and end[2] < arrow_rows(payload)
+                if (ledger, entry) > end[:2]:
+                    break
+            kept.append((message, payload))
+            self._seen = whole
+        chunk.messages = [m for m, _ in kept]
+        chunk.payloads = [p for _, p in kept]
+
+    def _look_for_start(self, spots: Places) -> None:
+        """Make sure that the very message of `start` is there, not just its entry."""
+        assert self._after is not None
+        beyond = above_each(spots, self._after)
+        before = above_each(spots, (self._after[0], self._after[1], self._after[2] - 1))
+        if (before & ~beyond).any():
+            self._skipping = False
+        elif beyond.any():
+            raise self._unknown(f"its entry has no index {self._after[2]}")
+
+    def _check_start(self, message: Message) -> None:
+        """Make sure that the first message lies in the entry of `start`."""
+        assert self._start is not None
+        at = place(message)
+        self._checked = True
+        if at[:2] == self._start[1:3]:
+            payload = message.data()
+            rows = arrow_rows(payload) if is_arrow(message, payload) else None
+            if rows is not None and self._start.batch >= rows:
+                raise self._unknown(f"its entry has {rows} rows")
+            return
+        cursor = self._cursors.cursor(self.part.topic, None)
+        try:
+            earliest = cursor.next(5_000)
+        finally:
+            cursor.close()
+        if earliest is not None and self._start[1:] < place(earliest):
+            raise HistoryLost(
+                f"Events of stream {self.part.stream!r} after {self._start} are gone.",
+                found=f"the earliest that is left is {self.part.partition}:"
+                + ":".join(map(str, place(earliest))),
+                remedy="read from the start of what is left, and keep the topic for ever: "
+                "pulsar-admin topics set-retention --time -1 --size -1 " + self.part.topic,
+            )
+        raise self._unknown("the broker goes on at " + ":".join(map(str, at)))
+
+    def _unknown(self, found: str) -> UnknownPosition:
+        return UnknownPosition(
+            f"Stream {self.part.stream!r} has no position {self._start}.",
+            found=found,
+            remedy="positions of one stream mean nothing on another, or on another ledger",
+        )
+
+
+def _rows(message: Message, payload: bytes) -> int:
+    """Return about how many rows an Arrow message has; writers say so in a property."""
+    told = message.properties().get("fs-rows", "")
+    return int(told) if told.isdigit() else arrow_rows(payload)
+
+
+def _messages_before(end: Place, at: Place, arrow: bool) -> int:
+    """Return how many messages can safely be taken before looking again; 0 at or past `end`.
+
+    A message moves on by one entry at most, save for the broker's own markers, which cost
+    no more than one waiting time at the very end.
+    """
+    if at[:2] >= end[:2]:
+        return 0 if arrow or at[:2] > end[:2] else max(end[2] - at[2], 0)
+    return end[1] - at[1] if at[0] == end[0] else LOOK_AGAIN
+
+
+def chunks_until(
+    reader: PartReader, end: Position, *, rows_max: int, clock: Clock
+) -> Iterator[Chunk]:
+    """Yield the chunks up to `end` exactly.
+
+    Raises
+    ------
+    UnknownPosition
+        If messages go on past `end` without it.
+    UnreachableError
+        If nothing comes for 30 s though `end` has not been reached.
+    """
+    target: Place = end[1:]
+    stalled_since = clock.monotonic_s()
+    while not reader.reached:
+        chunk = reader.collect(rows_max, end=target, wait_ms=WAIT_MS, linger_ms=WAIT_MS)
+        if chunk is None:
+            if clock.monotonic_s() - stalled_since > STALL_S_MAX:
+                raise UnreachableError(
+                    f"The broker stopped sending {reader.part.topic!r}.",
+                    found=f"nothing for {STALL_S_MAX:.0f} s before {end}",
+                    remedy="see whether the broker is up, then read again",
+                )
+            continue
+        stalled_since = clock.monotonic_s()
+        if chunk.messages:
+            yield chunk
+    if not reader.exact:
+        raise UnknownPosition(
+            f"Stream {reader.part.stream!r} has no position {end}.",
+            found="the broker's messages go on past it without it",
+            remedy="positions of one stream mean nothing on another, or on another ledger",
+        )
+
+
+def ahead(make: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk]:
+    """Yield what `make()` yields, made in a thread of its own, a bounded number ahead.
+
+    So the client hands over messages while Polars decodes those before. Closing the generator,
+    or an interrupt, ends the thread within its waiting time.
+    """
+    made: queue.Queue[Chunk | BaseException | None] = queue.Queue(CHUNKS_AHEAD_MAX)
+    stopped = threading.Event()
+
+    def put(item: Chunk | BaseException | None) -> bool:
+        while not stopped.is_set():
+            try:
+                made.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def run() -> None:
+        last: BaseException | None = None
+        try:
+            for chunk in make():
+                if not put(chunk):
+                    return
+        except BaseException as error:  # noqa: BLE001 - it goes on in the other thread.
+            last = error
+        put(last)
+
+    thread = threading.Thread(target=run, name="fs-notebook-read", daemon=True)
+    thread.start()
+    try:
+        while True:
+            try:
+                item = made.get(timeout=0.1)
+            except queue.Empty:
+                continue
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join(timeout=5)

@@ -1,0 +1,110 @@
+"""A small card of figures and tables as HTML: no script, no network, all text escaped."""
+
+from __future__ import annotations
+
+import html
+import unicodedata
+from collections.abc import Sequence
+from datetime import datetime
+
+_LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
+_SOFT = "var(--jp-ui-font-color2, #767676)"
+_BOX = (
+    "font:13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);"
+    "color:var(--jp-ui-font-color1, inherit);max-width:1000px;padding:2px 0 6px"
+)
+_CELL = "border:0;padding:2px 14px 2px 0;text-align:left;overflow-wrap:anywhere"
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# A notebook's own style sheet floats the parts of a list beside each other, at fixed widths.
+_PLAIN = "float:none;width:auto;margin:0;padding:0"
+TEXT_MAX = 120
+
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+
+
+def text(value: str) -> str:
+    """Return any text as safe HTML on one line, of bounded length, with nothing that steers it."""
+    cut = value if len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
+    return html.escape("".join("\ufffd" if _steers(c) else c for c in cut))
+
+
+def _steers(char: str) -> bool:
+    return char in _TURNING or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def count(number: float) -> str:
+    """Return a count with thousands separated."""
+    return f"{number:,.0f}"
+
+
+def percent(share: float) -> str:
+    """Return a share from 0 to 1 as a percentage that is 0% or 100% only if it is."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+def moment(value: datetime) -> str:
+    """Return a time as ``2013-01-31 12:00``, seconds only where there are some."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value.second else f"{value:%Y-%m-%d %H:%M}"
+
+
+def card(
+    title: str,
+    figures: Sequence[tuple[str, str]],
+    *,
+    subtitle: str = "",
+    notes: Sequence[str] = (),
+    svg: str = "",
+    tables: Sequence[Table] = (),
+) -> str:
+    """Return a card.
+
+    Parameters
+    ----------
+    title, subtitle, figures, notes, tables
+        Plain text, escaped here. Figures are pairs of a name and a value; a table is its
+        headings and its rows.
+    svg
+        A drawing of our own, put in as it is.
+    """
+    head = f'<strong style="font-size:16px;overflow-wrap:anywhere">{text(title)}</strong>'
+    beside = f'<span style="color:{_SOFT}">{text(subtitle)}</span>'
+    parts = [f'<p style="margin:0 0 6px">{head} {beside}</p>']
+    shown = "".join(
+        f'<div style="margin:0"><dt style="{_PLAIN};color:{_SOFT};font-size:11px;'
+        f'font-weight:normal">{text(name)}</dt>'
+        f'<dd style="{_PLAIN};font-variant-numeric:tabular-nums">'
+        f"{text(value)}</dd></div>"
+        for name, value in figures
+    )
+    style = "display:flex;flex-wrap:wrap;gap:4px 26px;margin:0 0 8px"
+    parts.append(f'<dl style="{style}">{shown}</dl>')
+    parts += [
+        f'<p style="margin:0 0 8px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b">'
+        f"{text(note)}</p>"
+        for note in notes
+    ]
+    parts += [f'<div style="overflow-x:auto;margin:0 0 6px">{svg}</div>'] if svg else []
+    wrapped = "".join(_table(headings, rows) for headings, rows in tables if rows)
+    if wrapped:
+        style = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 34px"
+        parts.append(f'<div style="{style}">{wrapped}</div>')
+    return f'<div class="fsn" style="{_BOX}">{"".join(parts)}</div>'
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(
+        f'<th scope="col" style="{_CELL};border-bottom:1px solid {_LINE}">{text(h)}</th>'
+        for h in headings
+    )
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{_CELL}">{text(c)}</td>' for c in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        '<table style="border-collapse:collapse;margin:0;font-size:12.5px">'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )

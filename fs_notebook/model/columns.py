@@ -1,0 +1,210 @@
+"""From a training set's columns to what a model takes: floats, NaN for nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fs_notebook.errors import UsageError
+from fs_notebook.model import scores
+from fs_notebook.model.scores import Floats, Metric
+
+if TYPE_CHECKING:
+    from fs_notebook.model.estimate import Estimate
+    from fs_notebook.model.training import TrainingSet
+
+Rows = npt.NDArray[np.int64]
+
+TEXT_VALUES_MAX = 50
+"""A label's text column with more values than this is taken for a name, not for a kind."""
+
+CATEGORIES_MAX = 255
+"""What the default model can hold of one categorical column."""
+
+_LARGE = 1e300
+CLASSES_ROWS_MIN = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """Encoded columns, one row a label; `categorical` marks those that hold ranks of texts."""
+
+    values: Floats
+    names: tuple[str, ...]
+    categorical: tuple[bool, ...]
+
+    def beside(self, other: Matrix) -> Matrix:
+        """Return this one's columns, then the other's."""
+        return Matrix(
+            np.hstack([self.values, other.values]),
+            (*self.names, *other.names),
+            (*self.categorical, *other.categorical),
+        )
+
+    def taken(self, rows: Rows) -> Matrix:
+        """Return these rows, in this order."""
+        return Matrix(self.values[rows], self.names, self.categorical)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What to predict, as floats, and how predictions of it are judged."""
+
+    name: str
+    task: str
+    values: Floats
+    classes: tuple[str, ...] = ()
+
+    @property
+    def is_class(self) -> bool:
+        return self.task == "classification"
+
+    @property
+    def metric_name(self) -> str:
+        return "ROC AUC" if self.is_class else "R²"
+
+    @property
+    def error_name(self) -> str:
+        return "log loss" if self.is_class else "mean absolute error"
+
+    def metric(self, truth: Floats, predicted: Floats) -> Metric:
+        """Return the metric of predictions, as a function of the rows' weights."""
+        return (scores.auc if self.is_class else scores.r_squared)(truth, predicted)
+
+    def error(self, truth: Floats, fit: Estimate) -> float | None:
+        """Return the second metric, of which less is better."""
+        if not self.is_class:
+            return scores.mean_absolute_error(truth, fit.scores)
+        return scores.log_loss(truth, fit.scores) if fit.probabilities else None
+
+    def check_classes(self, train: Rows, test: Rows) -> None:
+        """Raise if earlier or later labels lack one of the classes, or do not vary at all."""
+        for what, rows in (("earlier labels", train), ("later labels", test)):
+            seen = self.values[rows]
+            if self.is_class:
+                counts = [int((seen == c).sum()) for c in (0.0, 1.0)]
+                if min(counts) >= CLASSES_ROWS_MIN:
+                    continue
+                found = ", ".join(f"{n:,} × {c}" for n, c in zip(counts, self.classes, strict=True))
+                missing = self.classes[counts.index(min(counts))]
+                message = f"The {what} have hardly any {self.name} = {missing}."
+            elif seen.size and seen.min() != seen.max():
+                continue
+            else:
+                message = f"The {what} all have the same {self.name}."
+                found = f"{seen.size:,} labels"
+            raise UsageError(message, found=found, remedy="more labels, or another test_share")
+
+
+def target_of(frame: pl.DataFrame, name: str) -> Target:
+    """Return the target column as floats: 0 and 1 for two values, numbers as they are.
+
+    Of two values the smaller is 0; of texts the first in the alphabet.
+
+    Raises
+    ------
+    UsageError
+        If it has nulls, one value only, or is neither of two values nor a number.
+    """
+    column = frame.get_column(name)
+    nulls = column.null_count()
+    if column.dtype.is_float():
+        nulls += int((~column.is_finite()).sum())
+    if nulls:
+        raise UsageError(
+            f"The target {name!r} is not known for {nulls:,} of {column.len():,} labels.",
+            found="null, NaN or infinite",
+            remedy="drop those labels first",
+        )
+    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
+        raise UsageError(f"The target {name!r} is nothing to predict.", found=str(column.dtype))
+    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
+        column = column.cast(pl.String)
+    distinct = column.unique().sort()
+    if distinct.len() == 1:
+        raise UsageError(
+            f"The target {name!r} has one value only, so that there is nothing to tell apart.",
+            found=str(distinct[0]),
+        )
+    if distinct.len() == 2 and not column.dtype.is_temporal():
+        values = (column == distinct[1]).cast(pl.Float64).to_numpy()
+        return Target(name, "classification", values, (str(distinct[0]), str(distinct[1])))
+    if column.dtype.is_numeric():
+        return Target(name, "regression", column.cast(pl.Float64).to_numpy())
+    raise UsageError(
+        f"The target {name!r} is neither of two values nor a number.",
+        found=f"{column.dtype} with {distinct.len():,} values",
+        remedy="make it a boolean: one value against the rest",
+    )
+
+
+def default_baseline(
+    training: TrainingSet, target: str, candidate: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the usable label columns, and the features that are no candidates."""
+    taken = {target, training.time, *training.keys, *candidate}
+    own = [n for n in training.label_columns if n not in taken]
+    usable = [n for n in own if _is_usable(training.frame.get_column(n))]
+    return (*usable, *(f for f in training.features if f not in taken))
+
+
+def _is_usable(column: pl.Series) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, (pl.String, pl.Categorical, pl.Enum)):
+        return 2 <= column.drop_nulls().n_unique() <= TEXT_VALUES_MAX
+    return bool(dtype.is_numeric()) or dtype == pl.Boolean
+
+
+def encode(frame: pl.DataFrame, columns: Sequence[str], *, learnt_from: Rows) -> Matrix:
+    """Return columns as floats.
+
+    Texts become their rank among the values of the rows `learnt_from`, others NaN; times are
+    microseconds; infinities become the largest floats, since most models take none.
+
+    Raises
+    ------
+    UsageError
+        If a column has a type that no model takes.
+    """
+    encoded: list[Floats] = []
+    categorical: list[bool] = []
+    for name in columns:
+        values, is_category = _encoded(frame.get_column(name), learnt_from)
+        encoded.append(values)
+        categorical.append(is_category)
+    shape = (frame.height, len(encoded))
+    stacked = np.column_stack(encoded) if encoded else np.empty(shape)
+    return Matrix(stacked, tuple(columns), tuple(categorical))
+
+
+def _encoded(column: pl.Series, learnt_from: Rows) -> tuple[Floats, bool]:
+    dtype = column.dtype
+    if isinstance(dtype, (pl.Categorical, pl.Enum)):
+        column = column.cast(pl.String)
+    if column.dtype == pl.String:
+        known = column.gather(learnt_from).drop_nulls().unique().sort()
+        ranks = pl.DataFrame({"v": known}).with_row_index("r")
+        found = column.alias("v").to_frame().join(ranks, on="v", how="left", maintain_order="left")
+        numbers = found.get_column("r").cast(pl.Float64)
+        return _floats(numbers), 0 < known.len() <= CATEGORIES_MAX
+    if dtype.is_temporal():
+        if dtype != pl.Time:
+            column = column.cast(pl.Duration("us") if dtype == pl.Duration else pl.Datetime("us"))
+        return _floats(column.to_physical().cast(pl.Float64)), False
+    if dtype.is_numeric() or dtype in (pl.Boolean, pl.Null):
+        return _floats(column.cast(pl.Float64)), False
+    raise UsageError(
+        f"The column {column.name!r} has a type that no model takes.",
+        found=str(dtype),
+        remedy="leave it out, or make numbers of it",
+    )
+
+
+def _floats(column: pl.Series) -> Floats:
+    values: Any = column.fill_null(float("nan")).to_numpy()
+    return np.asarray(np.clip(values, -_LARGE, _LARGE), dtype=np.float64)

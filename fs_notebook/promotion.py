@@ -1,0 +1,182 @@
+"""Promote, roll back, retire: the catalog's record of the wish, and the wait for it."""
+
+from __future__ import annotations
+
+from fs_notebook.catalog import Catalog, CatalogState, Group, Version
+from fs_notebook.catalog.model import PROMOTED, RETIRED, ROLLED_BACK
+from fs_notebook.clock import Clock
+from fs_notebook.compute.preview import OnProgress, Progress, silent
+from fs_notebook.errors import ConflictError, FeatureStoreError, UsageError
+from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.views import Status, status_of
+from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid, served_record
+
+PROMOTE_SECONDS_MAX = 3_600.0
+RETRYING_SECONDS_MAX = 30.0
+RETIRE_SECONDS_MAX = 30.0
+
+
+class Promotions:
+    """What changes which version is wanted. `Session` documents each call."""
+
+    def __init__(
+        self, connection: Connection, catalog: Catalog, store: OnlineStore, *, clock: Clock
+    ) -> None:
+        self.connection = connection
+        self.catalog = catalog
+        self.store = store
+        self.clock = clock
+
+    def promote(
+        self,
+        name: str,
+        *,
+        wait: bool = True,
+        actor: str | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Status:
+        """Record the wish, see that a runner lives, and wait until the version serves."""
+        group = self.catalog.refresh().group(name)
+        definition = group.latest
+        seen = (group.wanted, group.draft, len(group.versions))
+        known = group.by_fingerprint(definition.fingerprint)
+        stuck = (
+            known is not None
+            and known.number == group.wanted
+            and status_of(group, known, self.store).state == "failing"
+        )
+        if stuck:
+            # Its worker cannot go on with the state as it is (a damaged value, another stream):
+            # without one it builds it anew from the ledger.
+            self.store.drop(definition.shard)
+
+        def check(state: CatalogState) -> bool:
+            now = state.groups[group.name]
+            known = now.by_fingerprint(definition.fingerprint)
+            if known is not None and now.wanted == known.number and not known.retired:
+                return False
+            if (now.wanted, now.draft, len(now.versions)) != seen:
+                raise ConflictError(
+                    f"{group.name!r} was changed by somebody else meanwhile.",
+                    found=f"{now.actor}, {now.at:%Y-%m-%d %H:%M:%S} UTC",
+                    remedy="look at what they did, then promote again",
+                )
+            state.check_names(definition)
+            return True
+
+        state = self.catalog.record(
+            PROMOTED, group.name, {"definition": definition.to_dict()}, check=check, actor=actor
+        )
+        ensure_runner(self.connection, clock=self.clock)
+        version = state.groups[group.name].by_fingerprint(definition.fingerprint)
+        assert version is not None
+        if wait:
+            self._await_live(group.name, version, on_progress)
+        return status_of(self.catalog.refresh().groups[group.name], version, self.store)
+
+    def _await_live(self, name: str, version: Version, on_progress: OnProgress) -> None:
+        begun_s = retrying_since_s = self.clock.monotonic_s()
+        runner_lost = False
+        while True:
+            group = self.catalog.refresh().groups[name]
+            status = status_of(group, version, self.store)
+            serving = group.serving
+            if serving is not None and serving.number == version.number:
+                # The record alone may be of before a rebuild, the worker's word of before a flip.
+                published = self.store.published()[1].get(name)
+                record = served_record(group, version).to_record()
+                if status.state == "live" and published == record:
+                    return
+            elif group.wanted != version.number:
+                raise ConflictError(
+                    f"The promotion of {name!r} v{version.number} was overtaken.",
+                    found=f"{group.actor} chose v{group.wanted}", remedy="%feature status",
+                )  # fmt: skip
+            if group.version(version.number).retired:
+                raise ConflictError(
+                    f"{name!r} v{version.number} was retired before it was live.",
+                    found=f"by {group.actor}", remedy="promote it again if it is wanted",
+                )  # fmt: skip
+            now_s = self.clock.monotonic_s()
+            elapsed_s = now_s - begun_s
+            if status.state != "retrying":
+                retrying_since_s = now_s
+            elif now_s - retrying_since_s > RETRYING_SECONDS_MAX:
+                raise FeatureStoreError(
+                    f"The worker of {name!r} v{version.number} gets no further; it goes on trying.",
+                    found=status.error, remedy="%feature status",
+                )  # fmt: skip
+            if runner_pid(self.connection) is None:
+                if runner_lost:
+                    raise FeatureStoreError(
+                        "The background runner ends as soon as it is started.",
+                        found=runner_log(self.connection), remedy="see its log in the home folder",
+                    )  # fmt: skip
+                runner_lost = True
+                ensure_runner(self.connection, clock=self.clock)
+            if status.state == "failing" and status.error:
+                raise FeatureStoreError(
+                    f"The worker of {name!r} v{version.number} cannot go on.",
+                    found=status.error, remedy=f"fs-notebook logs {name}",
+                )  # fmt: skip
+            if elapsed_s > PROMOTE_SECONDS_MAX:
+                raise FeatureStoreError(
+                    f"{name!r} is not live yet; its worker goes on.", remedy="%feature status"
+                )
+            on_progress(Progress(status.progress, status.events, elapsed_s, "bootstrapping"))
+            self.clock.sleep_s(0.05)
+
+    def rollback(self, name: str, *, actor: str | None = None) -> Status:
+        """Serve the former version again, or take back a promotion that is under way."""
+        group = self.catalog.refresh().group(name)
+        target = self._rollback_target(group)
+
+        def check(state: CatalogState) -> bool:
+            now = state.groups[group.name]
+            if self._rollback_target(now).number != target.number:
+                raise ConflictError(
+                    f"{group.name!r} was changed by somebody else meanwhile.",
+                    found=f"{now.actor}, {now.at:%Y-%m-%d %H:%M:%S} UTC",
+                    remedy="%feature status, then roll back again if it is still needed",
+                )
+            return True
+
+        self.catalog.record(
+            ROLLED_BACK, group.name, {"version": target.number}, check=check, actor=actor
+        )
+        self.store.publish(group.name, served_record(group, target).to_record())
+        return status_of(self.catalog.refresh().groups[group.name], target, self.store)
+
+    @staticmethod
+    def _rollback_target(group: Group) -> Version:
+        serving = group.serving
+        if serving is not None and group.wanted != serving.number:
+            return serving
+        if group.previous is None:
+            raise UsageError(
+                f"{group.name!r} has no former version to go back to.",
+                found="never promoted" if serving is None else f"only v{serving.number} has served",
+                remedy="promote a second version first",
+            )
+        return group.previous
+
+    def retire(self, name: str, version: int) -> None:
+        """Stop a version that does not serve, and free its state."""
+        group = self.catalog.refresh().group(name)
+        chosen = group.version(version)
+        if group.serving is not None and group.serving.number == version:
+            raise UsageError(
+                f"v{version} of {group.name!r} serves.", remedy="roll back or promote first"
+            )
+        self.catalog.record(RETIRED, group.name, {"version": version})
+        # The runner stops its worker first; only then is nobody left to write the state again.
+        ensure_runner(self.connection, clock=self.clock)
+        until_s = self.clock.monotonic_s() + RETIRE_SECONDS_MAX
+        while self.store.state(chosen.definition.shard) is not None:
+            if self.clock.monotonic_s() > until_s:
+                raise FeatureStoreError(
+                    f"v{version} of {group.name!r} is retired, but its state is still there.",
+                    remedy=f"fs-notebook logs {group.name}; the runner frees it when it can",
+                )
+            self.clock.sleep_s(0.05)

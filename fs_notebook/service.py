@@ -1,0 +1,73 @@
+"""The session as the Jupyter server extension uses it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from fs_notebook.language.cell import parse_source
+from fs_notebook.session import Session
+from fs_notebook.views import status_of
+from fs_notebook.worker.connection import Connection, default_home
+
+
+class Service:
+    """The session as the Jupyter server extension uses it; follows the home's connection."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._former: list[Session] = []
+        self._lock = threading.Lock()
+
+    def _follow(self) -> Session:
+        """Return the session of the home's connection; the server's threads call this at once."""
+        with self._lock:
+            remembered = Connection.remembered(self.session.connection.home)
+            if remembered != self.session.connection:
+                # Another thread may be reading from the former one: it is closed with this.
+                self._former.append(self.session)
+                self.session = Session(remembered)
+            return self.session
+
+    def overview(self) -> dict[str, Any]:
+        session = self._follow()
+        return {
+            "revision": self.revision(),
+            "connection": {"log": session.log.url, "online": session.store.url},
+            "groups": session.features(),
+        }
+
+    def revision(self) -> str:
+        """Return text that changes whenever the overview does."""
+        session = self._follow()
+        state = session.catalog.refresh()
+        running = [
+            (s.name, s.version, s.state, s.serving, s.lag, s.error, round(s.progress or 0, 2))
+            for g in state.groups.values()
+            for s in (status_of(g, v, session.store) for v in g.running)
+        ]
+        return f"{session.connection.id}:{state.events}:{hash(tuple(running))}"
+
+    def promote_source(self, source: str, *, actor: str) -> dict[str, Any]:
+        session = self._follow()
+        definition = session.define_cell(parse_source(source))
+        return self.promote(definition.name, actor=actor)
+
+    def promote(self, name: str, *, actor: str) -> dict[str, Any]:
+        session = self._follow()
+        session.promote(name, wait=False, actor=actor)
+        return session.view(name)
+
+    def rollback(self, name: str, *, actor: str) -> dict[str, Any]:
+        session = self._follow()
+        session.rollback(name, actor=actor)
+        return session.view(name)
+
+    def close(self) -> None:
+        for session in (*self._former, self.session):
+            session.close()
+
+
+def open_service() -> Service:
+    """Return the service over what the home is connected to."""
+    return Service(Session(Connection.remembered(default_home())))

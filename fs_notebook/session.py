@@ -1,0 +1,473 @@
+"""The Python API: one object that wires ledger, store, catalog and workers together.
+
+Every magic has its twin here, so scripts and tests need no IPython.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from fs_notebook.catalog import Catalog, CatalogState, Definition, Group
+from fs_notebook.catalog.model import DRAFTED, VALIDATED
+from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.compute.preview import (
+    OnProgress,
+    Preview,
+    Progress,
+    Slice,
+    parse_moment,
+    parse_span,
+    silent,
+)
+from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.errors import UnknownName, UsageError
+from fs_notebook.ingest import to_frame
+from fs_notebook.language.cell import Cell, check_name, parse_sample
+from fs_notebook.language.sql import SourceColumns, compile_sql
+from fs_notebook.log.protocol import Stream
+from fs_notebook.online.serve import FeatureReader, FeatureVector
+from fs_notebook.position import START
+from fs_notebook.promotion import Promotions
+from fs_notebook.sources import Sources
+from fs_notebook.views import Status, Uploaded, all_views, group_view, status_of
+from fs_notebook.worker.connection import Connection, default_actor
+from fs_notebook.worker.runner import stop_runner
+from fs_notebook.worker.verify import Verification
+from fs_notebook.worker.verify import verify as run_verify
+
+if TYPE_CHECKING:
+    from fs_notebook.model.lift import Lift
+    from fs_notebook.model.training import TrainingSet
+
+
+class Session:
+    """A ledger, an online store, and the catalog in the ledger.
+
+    Parameters
+    ----------
+    connection
+        Where they are.
+    actor
+        Who changes are recorded as; default: the user's login.
+    clock
+        What time it is.
+    """
+
+    def __init__(
+        self, connection: Connection, *, actor: str | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        self.connection = connection
+        self.clock = clock
+        connection.home.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as undo:
+            self.log = connection.open_log()
+            undo.callback(self.log.close)
+            self.store = connection.open_store()
+            undo.callback(self.store.close)
+            self.catalog = Catalog(self.log, actor=actor or default_actor(), clock=clock)
+            undo.pop_all()
+        self._reader = FeatureReader(self.store, clock=clock)
+        self._sources = Sources(self.catalog, self.log, clock=clock)
+        self._promotions = Promotions(connection, self.catalog, self.store, clock=clock)
+
+    def __repr__(self) -> str:
+        state = self.catalog.refresh()
+        return (
+            f"fs_notebook session: ledger {self.log.url}, online {self.store.url}, "
+            f"{len(state.sources)} streams, {len(state.groups)} feature groups"
+        )
+
+    def close(self) -> None:
+        """Let go of connections. Runner and workers go on."""
+        self.log.close()
+        self.store.close()
+
+    def upload(
+        self,
+        data: Any,
+        stream: str,
+        *,
+        time: str | None = None,
+        key: str | Sequence[str] = (),
+        partitions: int = 1,
+        once: bool = False,
+        on_progress: OnProgress = silent,
+    ) -> Uploaded:
+        """Append events to a stream, declared by the first upload.
+
+        Parameters
+        ----------
+        data
+            A polars, pandas or Arrow table, a list of dicts, or the path of a Parquet, CSV,
+            NDJSON or Arrow file.
+        stream
+            The stream's name.
+        time
+            The column of event times; may be left out where only one column holds times.
+        key
+            The columns that route an event to its partition.
+        once
+            Append nothing if the very same table was uploaded `once` before: a notebook's cell
+            may then be run again.
+
+        Raises
+        ------
+        UsageError
+            If the data does not fit the stream; nothing is appended then.
+        """
+        return self._sources.upload(
+            data, stream, time=time, key=key, partitions=partitions, once=once,
+            on_progress=on_progress,
+        )  # fmt: skip
+
+    append = upload
+
+    def source(self, name: str) -> Stream:
+        """Return a stream's declaration; one that is only in the ledger is looked at first."""
+        return self._sources.find(name)
+
+    def streams(self) -> list[Stream]:
+        """Return the declared streams, by name."""
+        return [s.stream for _, s in sorted(self.catalog.refresh().sources.items())]
+
+    def define(
+        self,
+        name: str,
+        text: str,
+        *,
+        entity: str | Sequence[str] = (),
+        window: str | None = None,
+        closed: str = "left",
+        description: str | None = None,
+        tags: Sequence[str] = (),
+        owner: str | None = None,
+        cell: str | None = None,
+    ) -> Definition:
+        """Compile a feature group and record it as a draft in the catalog.
+
+        Raises
+        ------
+        DefinitionError
+            If the SQL cannot be folded; nothing is recorded then.
+        NameTaken
+            If one of its names means something else already.
+        """
+        check_name(name)
+        if not isinstance(text, str):
+            raise UsageError(
+                "A definition is SQL text.", found=type(text).__name__, remedy="'SELECT …'"
+            )
+        if closed not in ("left", "right"):
+            raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
+        if isinstance(tags, str):
+            tags = [t.strip() for t in tags.split(",") if t.strip()]
+        entities = [entity] if isinstance(entity, str) else list(entity)
+        sources: dict[str, Stream] = {}
+
+        def find(source: str) -> SourceColumns:
+            stream = sources[source] = self.source(source)
+            return SourceColumns(stream.name, stream.columns, stream.time)
+
+        plan = compile_sql(
+            text, name=name, find_source=find, entity=entities, closed=closed,
+            window_us=None if window is None else parse_span(window, option="--window"),
+        )  # fmt: skip
+        for feature in plan.features:
+            check_name(feature)
+            if feature.startswith("__"):
+                raise UsageError(
+                    "Names that begin with two underscores are ours.", found=feature,
+                    remedy=feature.strip("_"),
+                )  # fmt: skip
+        definition = Definition(
+            name=name, text=text, plan=plan, source=sources[plan.source],
+            options={"window": window, "closed": closed, "entity": entities},
+            owner=owner, description=description, tags=tuple(tags), cell=cell,
+        )  # fmt: skip
+
+        def check(state: CatalogState) -> bool:
+            state.check_names(definition)
+            known = state.groups.get(name)
+            return known is None or known.latest != definition
+
+        self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
+        return definition
+
+    def define_cell(self, cell: Cell) -> Definition:
+        """Define what a `%%feature` cell says."""
+        return self.define(
+            cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
+            description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
+        )  # fmt: skip
+
+    def feature(
+        self, name: str, text: str, *, on_progress: OnProgress = silent, **options: Any
+    ) -> Preview:
+        """Define a feature group and preview it: the twin of a `%%feature` cell.
+
+        Takes the options of `define` and of `preview`.
+        """
+        chosen = {k: options.pop(k) for k in ("last", "from_", "to", "sample") if k in options}
+        self.define(name, text, **options)
+        return self.preview(name, on_progress=on_progress, **chosen)
+
+    def preview(
+        self,
+        name: str,
+        *,
+        last: str | None = None,
+        from_: str | datetime | None = None,
+        to: str | datetime | None = None,
+        sample: str | float | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Preview:
+        """Fold a slice of history and return the values at its end.
+
+        Parameters
+        ----------
+        last
+            Only the stream's newest stretch, e.g. ``"30d"``.
+        from_, to
+            Only events with time in [from, to).
+        sample
+            At most so many entities, or (below 1, or ``"5%"``) a share of them.
+        """
+        group = self.catalog.refresh().group(name)
+        definition = group.latest
+        where = Slice(
+            last_us=None if last is None else parse_span(last, option="--last"),
+            from_us=None if from_ is None else parse_moment(from_, option="--from"),
+            to_us=None if to is None else parse_moment(to, option="--to"),
+            sample=parse_sample(sample) if isinstance(sample, str) else sample,
+        )
+        return run_preview(
+            group.name, definition.plan, definition.source, self.log, clock=self.clock,
+            where=where, on_progress=on_progress, notes=self._notes(group),
+        )  # fmt: skip
+
+    def _notes(self, group: Group) -> tuple[str, ...]:
+        if group.draft is None or not group.versions:
+            return ()
+        live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
+        return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
+
+    def training_set(
+        self,
+        labels: Any,
+        features: str | Sequence[str],
+        *,
+        time: str | None = None,
+        entity: str | Mapping[str, str] | None = None,
+        on_progress: OnProgress = silent,
+    ) -> TrainingSet:
+        """Return the labels with each feature as it stood just before each label's time.
+
+        Parameters
+        ----------
+        labels
+            A table (or a stream's name, or a file's path), with the entities' columns and a time.
+        features
+            Names of features or groups, promoted or not.
+        time
+            The labels' time column; default: their only temporal column.
+        entity
+            Entity name → the labels' column, where they differ; for features of one entity the
+            column's name alone will do.
+        """
+        from fs_notebook.model.training import build_training_set
+
+        names = [features] if isinstance(features, str) else list(features)
+        wanted = self._wanted(names)
+        if isinstance(entity, str):
+            keys = {key for definition, _ in wanted for key in definition.plan.entity}
+            if len(keys) != 1:
+                raise UsageError(
+                    "These features have several entities.",
+                    found=", ".join(sorted(keys)),
+                    remedy="entity={'user': 'user_id', …}",
+                )
+            entity = {keys.pop(): entity}
+        return build_training_set(
+            self._labels(labels), wanted, self.log, time=time, entity=entity,
+            clock=self.clock, on_progress=on_progress,
+        )  # fmt: skip
+
+    def _labels(self, labels: Any) -> Any:
+        if isinstance(labels, str) and labels in self.catalog.refresh().sources:
+            stream = self.source(labels)
+            batches = self.log.read(stream, start=START, end=self.log.end(labels))
+            frames = [b.rows.select(stream.names) for b in batches]
+            schema = {n: t.polars for n, t in stream.columns}
+            return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+        if isinstance(labels, (str, Path)) and not Path(labels).suffix:
+            raise UnknownName(
+                f"There is no stream of labels named {str(labels)!r}.",
+                found=", ".join(s.name for s in self.streams()) or "no streams",
+                remedy="a stream, a file, or a table",
+            )
+        return to_frame(labels) if isinstance(labels, (str, Path)) else labels
+
+    def _wanted(self, names: Sequence[str]) -> list[tuple[Definition, tuple[str, ...]]]:
+        state = self.catalog.refresh()
+        wanted: dict[str, tuple[Definition, list[str]]] = {}
+        for asked in names:
+            name, _, number = asked.partition("@")
+            group = state.group(name)
+            definition = group.latest
+            if number:
+                if not number.isdecimal():
+                    raise UsageError("A version is a number.", found=asked, remedy=f"{name}@1")
+                definition = group.version(int(number)).definition
+            mine = [name] if name in definition.plan.features else list(definition.plan.features)
+            former, features = wanted.setdefault(group.name, (definition, []))
+            if former.fingerprint != definition.fingerprint:
+                raise UsageError(
+                    f"Two versions of {group.name!r} have features of the same names.",
+                    found=", ".join(names), remedy="one version of a group in a set",
+                )  # fmt: skip
+            features += [f for f in mine if f not in features]
+        return [(d, tuple(f)) for d, f in wanted.values()]
+
+    def lift(
+        self,
+        name: str | Sequence[str],
+        labels: Any,
+        target: str,
+        *,
+        base: Sequence[str] = (),
+        baseline: Sequence[str] | None = None,
+        time: str | None = None,
+        entity: str | Mapping[str, str] | None = None,
+        seed: int = 0,
+        model: Any = None,
+        on_progress: OnProgress = silent,
+    ) -> Lift:
+        """Measure what a feature brings a model on point-in-time-correct training data.
+
+        Parameters
+        ----------
+        name
+            The candidate: a feature, a group, or several.
+        labels, time, entity
+            As for `training_set`.
+        target
+            The labels' column to predict.
+        base
+            Features that the model has already.
+        baseline
+            The labels' columns that the model has already; default: all that are usable.
+        """
+        # scikit-learn takes a second to load: only who measures a lift pays for it.
+        from fs_notebook.model.lift import measure_lift
+
+        candidates = [name] if isinstance(name, str) else list(name)
+        training = self.training_set(
+            labels, [*base, *candidates], time=time, entity=entity, on_progress=on_progress
+        )
+        chosen = [f for _, features in self._wanted(candidates) for f in features]
+        columns = baseline
+        if columns is not None:
+            columns = [*columns, *(f for f in training.features if f not in chosen)]
+        lift = measure_lift(
+            training, target=target, candidate=chosen, baseline=columns, clock=self.clock,
+            seed=seed, model=model, on_progress=on_progress,
+        )  # fmt: skip
+        self._record_lift(candidates, lift, target)
+        return lift
+
+    def _record_lift(self, candidates: Sequence[str], lift: Lift, target: str) -> None:
+        state = self.catalog.refresh()
+        body = {
+            "target": target, "metric": lift.metric, "difference": lift.difference,
+            "low": lift.low, "high": lift.high, "verdict": lift.verdict,
+        }  # fmt: skip
+        for group in {state.group(c.partition("@")[0]).name for c in candidates}:
+            fingerprint = state.groups[group].latest.fingerprint
+            self.catalog.record(VALIDATED, group, {**body, "fingerprint": fingerprint})
+
+    def promote(
+        self,
+        name: str,
+        *,
+        wait: bool = True,
+        actor: str | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Status:
+        """Send the newest definition to a background worker; return when it serves.
+
+        The former version serves on until the new one is bootstrapped. An interrupt stops the
+        waiting, not the worker. Where the worker of that very definition cannot go on, its
+        state is built anew from the ledger.
+
+        Raises
+        ------
+        ConflictError
+            If somebody else changed the group at the same time; says who and when.
+        """
+        return self._promotions.promote(name, wait=wait, actor=actor, on_progress=on_progress)
+
+    def rollback(self, name: str, *, actor: str | None = None) -> Status:
+        """Serve the former version again, at once: it was kept warm.
+
+        While a new version is still bootstrapping this takes the promotion back.
+        """
+        return self._promotions.rollback(name, actor=actor)
+
+    def retire(self, name: str, version: int) -> None:
+        """Stop a version's worker and free its state. The one that serves cannot be retired."""
+        self._promotions.retire(name, version)
+
+    def status(self, name: str | None = None) -> list[Status]:
+        """Return what each running version's worker last reported."""
+        state = self.catalog.refresh()
+        groups = [state.group(name)] if name else sorted(state.groups.values(), key=_by_name)
+        return [status_of(g, v, self.store) for g in groups for v in g.running]
+
+    def serve(self, features: str | Sequence[str], **entities: Any) -> FeatureVector:
+        """Return features of entities from the online store, in one round trip.
+
+        ``fs.serve(["total_readtime"], user=["u7", "u8"])``
+        """
+        return self._reader.read(features, **entities)
+
+    def verify(
+        self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
+    ) -> Verification:
+        """Replay the ledger to the worker's own position and compare every online value."""
+        group = self.catalog.refresh().group(name)
+        chosen = group.serving if version is None else group.version(version)
+        if chosen is None:
+            raise UsageError(f"{group.name!r} is not served yet.",
+                             remedy=f"%feature promote {group.name}")  # fmt: skip
+        begun_s = self.clock.monotonic_s()
+
+        def report(share: float) -> None:
+            elapsed_s = self.clock.monotonic_s() - begun_s
+            on_progress(Progress(share, 0, elapsed_s, "comparing"))
+
+        return run_verify(
+            chosen.definition, chosen.number, self.log, self.store,
+            now_us=self.clock.now_us(), progress=report,
+        )  # fmt: skip
+
+    def features(self, words: str = "") -> list[dict[str, Any]]:
+        """Return the catalog's groups that match all `words`: the twin of `%feature catalog`."""
+        return all_views(self.catalog.refresh(), self.store, words)
+
+    def view(self, name: str) -> dict[str, Any]:
+        """Return one group as the catalog and the sidebar show it."""
+        return group_view(self.catalog.refresh().group(name), self.store)
+
+    def stop(self) -> bool:
+        """Stop the background runner and its workers; what they committed stays."""
+        return stop_runner(self.connection)
+
+
+def _by_name(group: Group) -> str:
+    return group.name

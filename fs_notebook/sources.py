@@ -1,0 +1,117 @@
+"""Streams: declared by their first upload, or by a look at what the ledger has already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import polars as pl
+
+from fs_notebook.catalog import Catalog
+from fs_notebook.catalog.catalog import STREAM as CATALOG
+from fs_notebook.catalog.model import DECLARED, UPLOADED
+from fs_notebook.clock import Clock
+from fs_notebook.compute.preview import OnProgress, Progress
+from fs_notebook.errors import UsageError
+from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
+from fs_notebook.language.types import conform
+from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.views import Uploaded
+
+UPLOAD_ROWS_MAX = 500_000
+
+
+class Sources:
+    """What puts events into streams and finds their declarations. `Session` documents each call."""
+
+    def __init__(self, catalog: Catalog, log: EventLog, *, clock: Clock) -> None:
+        self.catalog = catalog
+        self.log = log
+        self.clock = clock
+
+    def upload(
+        self,
+        data: Any,
+        stream: str,
+        *,
+        time: str | None,
+        key: str | Sequence[str],
+        partitions: int,
+        once: bool,
+        on_progress: OnProgress,
+    ) -> Uploaded:
+        """Append events to a stream, declared by the first upload."""
+        begun_s = self.clock.monotonic_s()
+        if stream == CATALOG.name:
+            raise UsageError(
+                f"{stream!r} is the catalog's own stream.", remedy="another name for this one"
+            )
+        frame = to_frame(data)
+        known = self.catalog.refresh().sources.get(stream)
+        if known is None and self.log.exists(stream):
+            known_stream: Stream | None = self._adopt(stream)
+        else:
+            known_stream = None if known is None else known.stream
+        created = known_stream is None
+        if known_stream is None:
+            keys = [key] if isinstance(key, str) else list(key)
+            time = time_column(frame, stream, time)
+            frame = conform(with_time(frame, time))
+            known_stream = declare(frame, stream, time=time, key=keys, partitions=partitions)
+        elif time is not None and time != known_stream.time:
+            raise UsageError(
+                f"The time column of {stream!r} is {known_stream.time!r}.",
+                found=f"--time {time}", remedy="leave it out, or upload to a new stream",
+            )  # fmt: skip
+        rows = fit(frame, known_stream)
+        if created:
+            self.log.create(known_stream)
+            self._declare(known_stream)
+        digest = digest_of(rows) if once else None
+        source = self.catalog.refresh().source(stream)
+        before, done = source.uploads.get(digest, (None, 0)) if digest else (None, 0)
+        if before is not None and done == rows.height:
+            return Uploaded(stream, 0, 0.0, str(self.log.end(stream)), False, done, before)
+        self._append(source.stream, rows, done, digest, on_progress)
+        seconds = self.clock.monotonic_s() - begun_s
+        position = str(self.log.end(stream))
+        return Uploaded(stream, rows.height - done, seconds, position, created)
+
+    def _append(
+        self,
+        stream: Stream,
+        rows: pl.DataFrame,
+        done: int,
+        digest: str | None,
+        on_progress: OnProgress,
+    ) -> None:
+        """Append `rows` from number `done` on, in parts that are durable each for itself."""
+        begun_s = self.clock.monotonic_s()
+        for start in range(done, rows.height, UPLOAD_ROWS_MAX):
+            self.log.append(stream, rows.slice(start, UPLOAD_ROWS_MAX))
+            end = min(start + UPLOAD_ROWS_MAX, rows.height)
+            if digest is not None:
+                # What is interrupted after this part is taken up behind it, not begun again.
+                self.catalog.record(UPLOADED, stream.name, {"digest": digest, "rows": end})
+            elapsed_s = self.clock.monotonic_s() - begun_s
+            on_progress(Progress(end / rows.height, end, elapsed_s, "uploading"))
+
+    def _declare(self, stream: Stream) -> None:
+        self.catalog.record(
+            DECLARED, stream.name, {"stream": stream.to_dict()},
+            check=lambda state: stream.name not in state.sources,
+        )  # fmt: skip
+
+    def _adopt(self, name: str) -> Stream:
+        """Declare a stream that is in the ledger already, by a look at its events."""
+        infer: Callable[[str], Stream] = cast(Any, self.log).infer_stream
+        stream = infer(name)
+        self._declare(stream)
+        return stream
+
+    def find(self, name: str) -> Stream:
+        """Return a stream's declaration; one that is only in the ledger is looked at first."""
+        state = self.catalog.refresh()
+        if name not in state.sources and self.log.exists(name):
+            return self._adopt(name)
+        return state.source(name).stream

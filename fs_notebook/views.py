@@ -1,0 +1,165 @@
+"""What a session shows of groups, workers and uploads: plain records with plain displays."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import psutil
+
+from fs_notebook.catalog.model import CatalogState, Group, Version
+from fs_notebook.online.protocol import OnlineStore
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What an upload did."""
+
+    stream: str
+    rows: int
+    seconds: float
+    position: str
+    created: bool
+    repeated: int = 0
+    before: datetime | None = None
+
+    def __repr__(self) -> str:
+        if self.before is not None:
+            return (
+                f"nothing appended to {self.stream}: these {self.repeated:,} events were uploaded "
+                f"on {self.before:%Y-%m-%d %H:%M:%S} UTC (--again appends them once more)"
+            )
+        made = " (new stream)" if self.created else ""
+        rate = self.rows / self.seconds if self.seconds > 0 else 0.0
+        return (
+            f"{self.rows:,} events to {self.stream}{made} in {self.seconds:.2f} s "
+            f"({rate:,.0f}/s), now at {self.position}"
+        )
+
+
+@dataclass(frozen=True)
+class Status:
+    """One running version, as its worker last reported it."""
+
+    name: str
+    version: int
+    serving: bool
+    state: str
+    position: str | None
+    lag: int | None
+    rate: float | None
+    events: int
+    progress: float | None
+    error: str | None
+    null_keys: int = 0
+    late: int = 0
+    dead: int = 0
+    pid: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __repr__(self) -> str:
+        parts = [f"{self.name} v{self.version} {self.state}{' (serving)' if self.serving else ''}"]
+        if self.progress is not None:
+            parts.append(f"{self.progress:.0%}")
+        parts += [f"at {self.position}", f"lag {self.lag}", f"{self.events:,} events"]
+        parts += [f"{self.rate:,.0f}/s"] if self.rate is not None else []
+        parts += [f"error: {self.error}"] if self.error else []
+        return ", ".join(parts)
+
+
+def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
+    """Return what is known of a version's worker: its heartbeat, else its last commit."""
+    shard = version.definition.shard
+    health: Mapping[str, Any] = store.health(shard) or {}
+    stored = store.state(shard)
+    info: Mapping[str, Any] = stored.info if stored is not None else {}
+    if health:
+        state = str(health["state"])
+        if health.get("host") == socket.gethostname() and state in ("live", "bootstrapping"):
+            # A worker that was killed left a report behind; here one can look.
+            state = state if psutil.pid_exists(int(health["pid"])) else "restarting"
+    elif version.retired:
+        state = "retired"
+    else:
+        # A version that is wanted and has no heartbeat yet is being started, or its runner died.
+        state = "starting" if stored is None else "stopped"
+    cut = stored.cut if stored is not None else None
+    return Status(
+        name=group.name, version=version.number,
+        serving=group.serving is not None and group.serving.number == version.number,
+        state=state, position=health.get("position") or (str(cut) if cut is not None else None),
+        lag=health.get("lag"), rate=health.get("rate"),
+        events=int(health.get("events") or info.get("events", 0)),
+        progress=health.get("progress"), error=health.get("error"),
+        null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
+        dead=int(info.get("dead", 0)), pid=health.get("pid"),
+    )  # fmt: skip
+
+
+def group_view(group: Group, store: OnlineStore) -> dict[str, Any]:
+    """Return one group as the sidebar and the catalog table show it.
+
+    What serves is what is described; before anything serves it is the newest definition.
+    """
+    serving = group.serving
+    definition = group.latest if serving is None else serving.definition
+    wanted = None if group.wanted is None else group.version(group.wanted)
+    status = None if wanted is None else status_of(group, wanted, store)
+    state = "draft"
+    if status is not None:
+        waiting = serving is None or serving.number != status.version
+        known = {
+            "starting": "bootstrapping",
+            "restarting": "bootstrapping" if waiting else "live",
+            "retrying": "failing",
+            "retired": "stopped",
+        }
+        state = known.get(status.state, status.state)
+        if state == "live" and waiting:
+            state = "bootstrapping"
+    previous = group.previous
+    return {
+        "name": group.name,
+        "entity": list(definition.plan.entity),
+        "features": [{"name": o.name, "type": o.type.value} for o in definition.plan.outputs],
+        "state": state,
+        "version": None if serving is None else serving.number,
+        "latest": len(group.versions),
+        "previous": None if previous is None else previous.number,
+        "fingerprint": definition.fingerprint,
+        "progress": None if status is None else status.progress,
+        "lag": None if status is None else status.lag,
+        "events_per_second": None if status is None else status.rate,
+        "position": None if status is None else status.position,
+        "error": None if status is None else status.error,
+        "owner": definition.owner,
+        "tags": list(definition.tags),
+        "description": definition.description,
+        "definition": definition.text,
+        "source": definition.cell,
+        "updated_at": "" if group.at is None else group.at.isoformat(),
+        "actor": group.actor,
+    }
+
+
+def matches(group: Group, words: str) -> bool:
+    """Tell whether every word of a search is somewhere in what the catalog says of `group`."""
+    definition = group.latest
+    text = " ".join(
+        [
+            group.name, *definition.plan.entity, *definition.plan.features, *definition.tags,
+            definition.description or "", definition.owner or "", definition.source.name,
+        ]
+    ).casefold()  # fmt: skip
+    return all(word in text for word in words.casefold().split())
+
+
+def all_views(state: CatalogState, store: OnlineStore, words: str = "") -> list[dict[str, Any]]:
+    """Return the views of all groups that match `words`, by name."""
+    groups = sorted(state.groups.values(), key=lambda g: g.name)
+    return [group_view(g, store) for g in groups if matches(g, words)]

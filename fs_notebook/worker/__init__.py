@@ -1,0 +1,1 @@
+"""Bootstrap, hand-over, the loop, and the detached runner."""

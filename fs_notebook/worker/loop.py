@@ -1,0 +1,338 @@
+"""The worker: one loop that folds history, then the live stream, and commits as it goes.
+
+A worker keeps no state between batches. It loads the states that a batch touches at the stored
+position, folds, and commits new absolute values together with the new position. Whatever
+interrupts it, the store is at some position of the log with exactly the values of that
+position, and the next worker goes on from the very next event.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from fs_notebook.catalog.model import Definition
+from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.compute.fold import Fold
+from fs_notebook.errors import (
+    FeatureStoreError,
+    FencedError,
+    StalePosition,
+    StreamChanged,
+    UnreachableError,
+)
+from fs_notebook.log.protocol import Batch, EventLog
+from fs_notebook.online.protocol import Lease, OnlineStore
+from fs_notebook.online.states import StateCodec
+from fs_notebook.position import START, Cut, Way
+
+BOOTSTRAP_ROWS_MAX = 200_000
+LIVE_ROWS_MAX = 10_000
+GATHER_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_TTL_SECONDS = 10.0
+ERROR_TTL_SECONDS = 3_600.0
+BACKOFF_SECONDS_MAX = 5.0
+COUNTERS = ("events", "null_keys", "late", "dead")
+
+
+@dataclass
+class Progress:
+    """What the worker reports of itself."""
+
+    state: str = "starting"
+    rate: float = 0.0
+    error: str | None = None
+    progress: float | None = None
+    counted: int = 0
+    since_s: float = 0.0
+    beat_s: float = field(default=-1e9)
+
+
+class Worker:
+    """Keeps one feature version's shard current.
+
+    Parameters
+    ----------
+    definition
+        What to fold.
+    log, store
+        Where events come from and values go to.
+    should_stop
+        Asked between batches; True ends `run` after the batch is committed.
+    is_wanted
+        Asked when the state is not where the worker left it: False ends `run`, for what was
+        retired must not be built again.
+    """
+
+    def __init__(
+        self,
+        definition: Definition,
+        log: EventLog,
+        store: OnlineStore,
+        *,
+        clock: Clock = SYSTEM,
+        should_stop: Callable[[], bool] = lambda: False,
+        is_wanted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.definition = definition
+        self.shard = definition.shard
+        self.log = log
+        self.store = store
+        self.fold = Fold(definition.plan)
+        self.codec = StateCodec(self.fold)
+        self._clock = clock
+        self._should_stop = should_stop
+        self._is_wanted = is_wanted
+        self._report = Progress()
+        self._name = definition.source.name
+        self._way = Way(START)
+        self._epoch = 0
+
+    def run(self) -> None:
+        """Bootstrap if that is still to do, then follow the stream until told to stop.
+
+        Raises
+        ------
+        FencedError
+            If another worker took the shard over.
+        FeatureStoreError
+            What cannot be mended by trying again: lost history, a changed stream, overflow.
+        """
+        wait_s = 0.1
+        while not self._should_stop():
+            try:
+                lease = self._claim()
+                lease = self._bootstrap(lease)
+                wait_s = 0.1
+                self._follow(lease)
+            except FencedError:
+                if not self._went_back():
+                    # The shard and its report are somebody else's now.
+                    raise
+                self._pause(wait_s)
+            except (StalePosition, UnreachableError) as error:
+                # The store went back to an older position, was flushed, or does not answer:
+                # claiming again reads back where it is.
+                self._note("retrying", error)
+                if isinstance(error, StalePosition) and not self._is_wanted():
+                    return
+                self._pause(wait_s)
+                wait_s = min(2 * wait_s, BACKOFF_SECONDS_MAX)
+            except Exception as error:
+                self._note("failing", error)
+                raise
+
+    def _went_back(self) -> bool:
+        """Tell whether the store was restored to a moment before this worker's own claim.
+
+        Epochs only grow: a newer one is another worker's, an older one is of the past.
+        """
+        stored = self.store.state(self.shard)
+        return stored is None or stored.epoch < self._epoch
+
+    def _claim(self) -> Lease:
+        lease = self.store.claim(self.shard, fingerprint=self.definition.fingerprint)
+        self._epoch = lease.epoch
+        identity = self.log.identity(self._name)
+        known = lease.info.get("identity")
+        if known is not None and known != identity:
+            raise StreamChanged(
+                f"The stream {self._name!r} is not the one that {self.definition.name!r} was "
+                "built from.",
+                found="it was deleted and made again",
+                remedy="promote the feature again to rebuild it from the new stream",
+            )
+        if known is None:
+            lease = Lease(lease.shard, lease.epoch, lease.cut, {"identity": identity})
+        return lease
+
+    def _bootstrap(self, lease: Lease) -> Lease:
+        """Fold history up to a cut that was frozen when this began.
+
+        A worker that starts again catches up in the same way before it calls itself live; what
+        was `built` once is served meanwhile.
+        """
+        frozen = lease.info.get("target") if lease.info.get("phase") != "live" else None
+        target = self.log.end(self._name) if frozen is None else Cut.from_json(frozen)
+        if lease.info.get("phase") == "live" and (lease.cut or START).contains(target):
+            self._report.error = None
+            self._beat("live", lease, None, force=True)
+            return lease
+        self._way = Way(target)
+        info = {**lease.info, "phase": "bootstrapping", "target": target.to_json()}
+        lease = self.store.commit(lease, cut=lease.cut or START, puts={}, info=info)
+        self._beat("bootstrapping", lease, target, force=True)
+        batches = self.log.read(
+            self.definition.source,
+            start=lease.cut or START,
+            end=target,
+            columns=self.fold.plan.columns,
+            rows_max=BOOTSTRAP_ROWS_MAX,
+        )
+        for batch in gathered(batches, clock=self._clock):
+            lease = self._step(lease, batch)
+            self._beat("bootstrapping", lease, target)
+            if self._should_stop():
+                return lease
+        info = {**lease.info, "phase": "live", "built": True}
+        lease = self.store.commit(lease, cut=lease.cut or START, puts={}, info=info)
+        self._report.error = None
+        self._beat("live", lease, None, force=True)
+        return lease
+
+    def _follow(self, lease: Lease) -> None:
+        """Go on from the very next event, for as long as nobody says stop."""
+        if self._should_stop():
+            return
+        tail: Iterator[Batch | None] = self.log.tail(
+            self.definition.source,
+            start=lease.cut or START,
+            columns=self.fold.plan.columns,
+            rows_max=LIVE_ROWS_MAX,
+        )
+        try:
+            for batch in tail:
+                if batch is not None:
+                    lease = self._step(lease, batch)
+                self._beat("live", lease, None)
+                if self._should_stop():
+                    return
+        finally:
+            close = getattr(tail, "close", None)
+            if close is not None:
+                close()
+
+    def _step(self, lease: Lease, batch: Batch) -> Lease:
+        """Fold one batch and commit it: states, counters and position in one."""
+        frame, null_keys = self.fold.project(batch.rows)
+        keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
+        state = self.codec.decode(keys, self.store.load(lease, keys))
+        folded = self.fold.add_projected(state, frame)
+        puts = self.codec.encode(folded.state)
+        assert set(puts) == set(keys)
+        info: dict[str, Any] = dict(lease.info)
+        counted = {
+            "events": batch.rows.height,
+            "null_keys": null_keys,
+            "late": folded.late,
+            "dead": len(batch.dead),
+        }
+        for name in COUNTERS:
+            info[name] = int(info.get(name, 0)) + counted[name]
+        cut = (lease.cut or START).advanced([batch.end])
+        self._report.counted += batch.rows.height
+        return self.store.commit(lease, cut=cut, puts=puts, info=info)
+
+    def _beat(self, state: str, lease: Lease, target: Cut | None, *, force: bool = False) -> None:
+        """Report, at most every `HEARTBEAT_SECONDS`; stop a worker that was taken over."""
+        now_s = self._clock.monotonic_s()
+        report = self._report
+        elapsed_s = now_s - report.beat_s
+        if not force and elapsed_s < HEARTBEAT_SECONDS:
+            return
+        stored = self.store.state(self.shard)
+        if stored is None or stored.epoch != lease.epoch:
+            # An idle worker commits nothing, so it asks whether the shard is still its own.
+            if stored is None:
+                raise StalePosition(f"The state of {self.shard!r} is gone from the store.")
+            raise FencedError(
+                f"Another worker took {self.shard!r} over.", found=f"epoch {stored.epoch}"
+            )
+        if stored.cut != lease.cut:
+            # A store that was restored to an earlier moment: the events since are folded again.
+            raise StalePosition(
+                f"The stored position of {self.shard!r} moved behind the worker's back.",
+                found=f"{stored.cut} instead of {lease.cut}",
+            )
+        if elapsed_s < 1e6:
+            report.rate = report.counted / max(elapsed_s, 1e-6)
+        report.counted, report.beat_s, report.state = 0, now_s, state
+        end = target if target is not None else self.log.end(self._name)
+        cut = lease.cut or START
+        lag = cut.entries_to(end)
+        report.progress = None if target is None else self._way.share(cut)
+        self._send(cut, lag, lease)
+
+    def _send(
+        self,
+        cut: Cut | None,
+        lag: int | None,
+        lease: Lease | None,
+        *,
+        ttl_seconds: float = HEARTBEAT_TTL_SECONDS,
+    ) -> None:
+        report = self._report
+        counters = {} if lease is None else {n: lease.info.get(n, 0) for n in COUNTERS}
+        self.store.heartbeat(
+            self.shard,
+            {
+                "state": report.state,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "position": None if cut is None else str(cut),
+                "lag": lag,
+                "rate": round(report.rate, 1),
+                "progress": report.progress,
+                "error": report.error,
+                "at_us": self._clock.now_us(),
+                **counters,
+            },
+            ttl_seconds=ttl_seconds,
+        )
+
+    def _note(self, state: str, error: Exception) -> None:
+        """Keep the error for `status`, long enough for a person; telling it must not hide it."""
+        known = isinstance(error, FeatureStoreError)
+        self._report.error = str(error) if known else f"{type(error).__name__}: {error}"
+        self._report.state = state
+        with suppress(FeatureStoreError):
+            self._send(None, None, None, ttl_seconds=ERROR_TTL_SECONDS)
+
+    def _pause(self, seconds: float) -> None:
+        until_s = self._clock.monotonic_s() + seconds
+        while self._clock.monotonic_s() < until_s and not self._should_stop():
+            self._clock.sleep_s(0.05)
+
+
+def gathered(
+    batches: Iterable[Batch],
+    *,
+    clock: Clock,
+    rows_max: int = BOOTSTRAP_ROWS_MAX,
+    seconds_max: float = GATHER_SECONDS,
+) -> Iterator[Batch]:
+    """Yield neighbouring batches of a partition joined, up to `rows_max` rows.
+
+    A commit costs by the entities that it touches, and in history each batch touches much the
+    same ones: joined they are written once. A log that hands over slowly is not waited for
+    longer than `seconds_max`, so that reports stay fresh.
+    """
+    held: list[Batch] = []
+    rows, since_s = 0, 0.0
+    for batch in batches:
+        late = clock.monotonic_s() - since_s > seconds_max
+        other = bool(held) and held[-1].partition != batch.partition
+        if held and (late or other or rows + batch.rows.height > rows_max):
+            yield _joined(held)
+            held, rows = [], 0
+        if not held:
+            since_s = clock.monotonic_s()
+        held.append(batch)
+        rows += batch.rows.height
+    if held:
+        yield _joined(held)
+
+
+def _joined(held: list[Batch]) -> Batch:
+    if len(held) == 1:
+        return held[0]
+    dead = tuple(letter for batch in held for letter in batch.dead)
+    rows = pl.concat([batch.rows for batch in held])
+    return Batch(held[-1].partition, rows, held[-1].end, dead)

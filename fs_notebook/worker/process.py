@@ -1,0 +1,66 @@
+"""One worker process: `python -m fs_notebook.worker.process GROUP FINGERPRINT`.
+
+Exit codes tell the runner what to do: 0 told to stop, 3 taken over by another worker, 4 cannot
+go on without somebody's help, 1 unexpected.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+from fs_notebook.catalog import Catalog
+from fs_notebook.errors import FeatureStoreError, FencedError
+from fs_notebook.worker.connection import Connection, default_actor
+from fs_notebook.worker.loop import Worker
+
+STOPPED, FENCED, STUCK = 0, 3, 4
+LOG = logging.getLogger("fs_notebook.worker")
+
+
+def main(argv: list[str]) -> int:
+    """Run the worker of one version until told to stop."""
+    group, fingerprint = argv
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    stopping = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    connection = Connection.from_environment()
+    try:
+        log, store = connection.open_log(), connection.open_store()
+        catalog = Catalog(log, actor=default_actor())
+        version = catalog.refresh().group(group).by_fingerprint(fingerprint)
+        if version is None:
+            LOG.error("no version %s of %s in the catalog", fingerprint[:16], group)
+            return STUCK
+        LOG.info("worker of %s version %d starts", group, version.number)
+        number = version.number
+
+        def is_wanted() -> bool:
+            return number in {v.number for v in catalog.refresh().group(group).running}
+
+        Worker(
+            version.definition, log, store, should_stop=lambda: stopping, is_wanted=is_wanted
+        ).run()
+    except FencedError as error:
+        LOG.info("taken over: %s", error)
+        return FENCED
+    except FeatureStoreError as error:
+        LOG.error("%s: %s", type(error).__name__, error)
+        return STUCK
+    except Exception:
+        LOG.exception("the worker of %s met what it was not made for", group)
+        return STUCK
+    LOG.info("worker of %s stopped, all committed", group)
+    return STOPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,355 @@
+"""The runner: one a machine and connection, detached; makes reality match the catalog.
+
+For each version that the catalog wants it keeps one worker process alive, restarting it with
+growing pauses; it flips a group to the wanted version once that is bootstrapped, and sees to it
+that the store serves what the catalog says.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import psutil
+
+from fs_notebook.catalog import Catalog, CatalogState, Group, Version
+from fs_notebook.catalog.model import LIVE
+from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.errors import FeatureStoreError, UnreachableError
+from fs_notebook.language.expr import Column
+from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.serve import Served
+from fs_notebook.processes import start_detached
+from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
+from fs_notebook.worker.process import FENCED, STOPPED
+
+LOG = logging.getLogger("fs_notebook.runner")
+POLL_SECONDS = 0.1
+BACKOFF_SECONDS_MAX = 30.0
+START_SECONDS_MAX = 20.0
+STOP_SECONDS_MAX = 10.0
+RESTART_SECONDS = 0.25
+
+
+def served_record(group: Group, version: Version) -> Served:
+    """Return what the store must know to serve `version` of `group`."""
+    plan = version.definition.plan
+    columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
+    return Served(
+        group.name, version.number, version.fingerprint, version.definition.shard, plan, columns
+    )
+
+
+@dataclass
+class Child:
+    """A worker process that the runner started."""
+
+    version: Version
+    process: subprocess.Popen[bytes] | None = None
+    wait_s: float = RESTART_SECONDS
+    due_s: float = 0.0
+    fenced: bool = False
+
+
+@dataclass
+class Runner:
+    """Reconciles the catalog's wish with the processes of this machine."""
+
+    connection: Connection
+    clock: Clock = SYSTEM
+    children: dict[str, Child] = field(default_factory=dict)
+    freed: set[str] = field(default_factory=set)
+    stopping: bool = False
+
+    def run(self) -> None:
+        """Reconcile until told to stop, then stop the workers, everything committed."""
+        log, store = self.connection.open_log(), self.connection.open_store()
+        catalog = Catalog(log, actor=f"{default_actor()} (runner)")
+        try:
+            while not self.stopping:
+                try:
+                    self.reconcile(catalog, store)
+                except FeatureStoreError as error:
+                    LOG.warning("%s", error)
+                    self.clock.sleep_s(1.0)
+                self.clock.sleep_s(POLL_SECONDS)
+        finally:
+            self._stop_children(list(self.children))
+
+    def reconcile(self, catalog: Catalog, store: OnlineStore) -> None:
+        """Make one round: processes, flips, serving records."""
+        state = catalog.refresh()
+        wanted = {
+            version.definition.shard: version
+            for group in state.groups.values()
+            for version in group.running
+        }
+        self._stop_children([shard for shard in self.children if shard not in wanted])
+        self._free(state, store)
+        for shard, version in wanted.items():
+            child = self.children.setdefault(shard, Child(version))
+            with self._apart(shard):
+                self._keep_alive(child, shard, store)
+        for group in state.groups.values():
+            with self._apart(group.name):
+                self._flip(group, catalog, store)
+        self._publish(catalog.refresh(), store)
+
+    @contextmanager
+    def _apart(self, what: str) -> Iterator[None]:
+        """Keep the trouble of one group or shard from stopping the others."""
+        try:
+            yield
+        except UnreachableError:
+            raise
+        except (FeatureStoreError, OSError) as error:
+            LOG.warning("%s: %s", what, error)
+
+    def _free(self, state: CatalogState, store: OnlineStore) -> None:
+        """Drop the states of retired versions, once their workers are stopped."""
+        retired = {
+            version.definition.shard
+            for group in state.groups.values()
+            for version in group.versions
+            if version.retired
+        }
+        for shard in retired - self.freed:
+            store.drop(shard)
+        self.freed = retired
+
+    def _keep_alive(self, child: Child, shard: str, store: OnlineStore) -> None:
+        now_s = self.clock.monotonic_s()
+        if child.process is not None:
+            code = child.process.poll()
+            if code is None:
+                return
+            health = store.health(shard) or {}
+            was_at_work = health.get("pid") == child.process.pid and health["state"] != "failing"
+            if was_at_work and code < 0:
+                # Somebody killed a worker that was well: that is no crash loop.
+                child.wait_s = RESTART_SECONDS
+            LOG.warning("worker %s ended with code %s", shard, code)
+            child.process = None
+            # One that was taken over must not take the shard straight back.
+            child.fenced = code == FENCED
+            pause_s = BACKOFF_SECONDS_MAX if child.fenced else child.wait_s
+            child.due_s = now_s + (0.0 if code == STOPPED else pause_s)
+            child.wait_s = min(2 * child.wait_s, BACKOFF_SECONDS_MAX)
+        if now_s >= child.due_s:
+            other = store.health(shard) if child.fenced else None
+            if other is not None and other.get("state") in ("live", "bootstrapping"):
+                # Whoever took the shard over is at work: there is nothing to take back.
+                child.due_s = now_s + BACKOFF_SECONDS_MAX
+                return
+            child.fenced = False
+            child.process = self._spawn(child.version)
+
+    def _spawn(self, version: Version) -> subprocess.Popen[bytes]:
+        path = log_path(self.connection, version.definition.shard)
+        with path.open("ab") as sink:
+            return subprocess.Popen(
+                [
+                    sys.executable, "-m", "fs_notebook.worker.process",
+                    version.definition.name, version.fingerprint,
+                ],
+                env=dict(self.connection.environment()),
+                stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=self.connection.home,
+            )  # fmt: skip
+
+    def _flip(self, group: Group, catalog: Catalog, store: OnlineStore) -> None:
+        if group.wanted is None or group.served[-1:] == (group.wanted,):
+            return
+        version = group.version(group.wanted)
+        child = self.children.get(version.definition.shard)
+        health = store.health(version.definition.shard)
+        if child is None or child.process is None or health is None:
+            return
+        # Only the worker that runs now can tell that it has caught up; what is stored may be of
+        # another time.
+        if health.get("pid") != child.process.pid or health.get("state") != "live":
+            return
+
+        def still_wanted(state: CatalogState) -> bool:
+            now = state.groups[group.name]
+            return now.wanted == version.number and now.served[-1:] != (version.number,)
+
+        catalog.record(LIVE, group.name, {"version": version.number}, check=still_wanted)
+        LOG.info("%s version %d is live", group.name, version.number)
+
+    def _publish(self, state: CatalogState, store: OnlineStore) -> None:
+        _, published = store.published()
+        for group in state.groups.values():
+            version = group.serving
+            record: dict[str, Any] | None = None
+            if version is not None:
+                stored = store.state(version.definition.shard)
+                # A store that was flushed serves nothing until the state is built again.
+                if stored is not None and stored.info.get("built"):
+                    record = served_record(group, version).to_record()
+            if published.get(group.name) != record:
+                store.publish(group.name, record)
+
+    def _stop_children(self, shards: list[str]) -> None:
+        children = [self.children.pop(shard) for shard in shards]
+        processes = [c.process for c in children if c.process is not None]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(STOP_SECONDS_MAX)
+
+
+def folder(connection: Connection) -> Path:
+    """Return the folder of a connection's lock, pid and logs, made if it is not there."""
+    path = connection.home / "runners" / connection.id
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def log_path(connection: Connection, shard: str) -> Path:
+    """Return where a worker's log lines go."""
+    return folder(connection) / f"{shard}.log"
+
+
+def _pid_file(connection: Connection) -> Path:
+    return folder(connection) / "runner.pid"
+
+
+def runner_pid(connection: Connection) -> int | None:
+    """Return the process number of the connection's runner, None if none runs."""
+    with (folder(connection) / "runner.lock").open("a+") as handle:
+        try:
+            # A shared lock: those who only look do not take each other for a runner.
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            pass
+    try:
+        pid, born = _pid_file(connection).read_text().split()
+        alive = abs(psutil.Process(int(pid)).create_time() - float(born)) < 1.0
+    except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        return None
+    # The number of a process that ended may be another's by now.
+    return int(pid) if alive else None
+
+
+def ensure_runner(connection: Connection, *, clock: Clock = SYSTEM) -> int:
+    """Return the process number of the connection's runner, started if none runs.
+
+    The runner is detached: it outlives the kernel, the Jupyter server and the terminal.
+
+    Raises
+    ------
+    UnreachableError
+        If it does not start within 20 s; shows the end of its log.
+    """
+    found = runner_pid(connection)
+    if found is not None:
+        return found
+    path = folder(connection) / "runner.log"
+    command = [sys.executable, "-m", "fs_notebook.worker.runner"]
+    start_detached(command, log=path, folder=connection.home, env=connection.environment())
+    until_s = clock.monotonic_s() + START_SECONDS_MAX
+    while clock.monotonic_s() < until_s:
+        found = runner_pid(connection)
+        if found is not None:
+            return found
+        clock.sleep_s(0.02)
+    raise UnreachableError(
+        "The background runner did not start.",
+        found=runner_log(connection),
+        remedy=f"see {path}",
+    )
+
+
+def runner_log(connection: Connection) -> str:
+    """Return the last lines of the runner's log, on one line."""
+    path = folder(connection) / "runner.log"
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return "; ".join(lines[-5:])
+
+
+def stop_runner(connection: Connection) -> bool:
+    """Stop the connection's runner and its workers; tell whether one was running."""
+    pid = runner_pid(connection)
+    if pid is not None:
+        with suppress(psutil.NoSuchProcess):
+            _end([psutil.Process(pid)])
+    # Workers whose runner was killed go on without one.
+    _end(list(orphans(connection)))
+    return pid is not None
+
+
+def orphans(connection: Connection) -> Iterator[psutil.Process]:
+    """Yield the connection's worker processes that run on this machine."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "fs_notebook.worker.process" not in process.cmdline():
+                continue
+            if process.environ().get(CONNECTION_VARIABLE) == connection.to_json():
+                yield process
+
+
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stuck = psutil.wait_procs(processes, timeout=STOP_SECONDS_MAX * 2)
+    for process in stuck:
+        # It hangs on a store or a ledger that is gone. Killing loses nothing: what is committed
+        # is committed, and the rest is folded again.
+        with suppress(psutil.NoSuchProcess):
+            for doomed in [*process.children(recursive=True), process]:
+                doomed.kill()
+
+
+def serve_forever(connection: Connection) -> int:
+    """Run in the foreground, for systemd and Kubernetes; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with (folder(connection) / "runner.lock").open("a+") as handle:
+        if not _locked(handle):
+            LOG.info("another runner serves this connection")
+            return STOPPED
+        me = psutil.Process()
+        _pid_file(connection).write_text(f"{me.pid} {me.create_time()}")
+        runner = Runner(connection)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            runner.stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        try:
+            runner.run()
+        finally:
+            _pid_file(connection).unlink(missing_ok=True)
+    return STOPPED
+
+
+def _locked(handle: IO[str], *, clock: Clock = SYSTEM) -> bool:
+    """Take the runner's lock, waiting out those who only look."""
+    until_s = clock.monotonic_s() + 2.0
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if clock.monotonic_s() > until_s:
+                return False
+            clock.sleep_s(0.01)
+
+
+if __name__ == "__main__":
+    sys.exit(serve_forever(Connection.from_environment()))

@@ -1,0 +1,212 @@
+"""`verify`: every online value, recomputed from the ledger at the worker's own position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from fs_notebook.catalog.model import Definition
+from fs_notebook.compute.fold import NEWEST, Fold, State
+from fs_notebook.errors import FeatureStoreError
+from fs_notebook.log.protocol import EventLog
+from fs_notebook.online.codec import show_key
+from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.states import StateCodec
+from fs_notebook.position import START, Cut
+
+CHUNK = 1_000
+SHOWN_MAX = 20
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One value that is not what the ledger says."""
+
+    entity: str
+    feature: str
+    online: Any
+    ledger: Any
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The outcome of `verify`: how many entities and values were compared, what differed."""
+
+    name: str
+    version: int
+    position: str
+    entities: int
+    values: int
+    events: int
+    mismatches: int
+    examples: tuple[Mismatch, ...]
+
+    @property
+    def ok(self) -> bool:
+        return self.mismatches == 0
+
+    def __repr__(self) -> str:
+        head = (
+            f"{self.name} v{self.version}: {self.mismatches} mismatches in {self.values:,} values "
+            f"of {self.entities:,} entities, {self.events:,} events replayed to {self.position}"
+        )
+        lines = [
+            f"  {m.entity} {m.feature}: online {m.online!r}, ledger {m.ledger!r}"
+            for m in self.examples
+        ]
+        return "\n".join([head, *lines])
+
+
+def verify(
+    definition: Definition,
+    version: int,
+    log: EventLog,
+    store: OnlineStore,
+    *,
+    now_us: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Verification:
+    """Replay the ledger to the worker's position and compare every online value.
+
+    The worker may go on meanwhile. Values are fetched in chunks, each together with the
+    position it was committed at, and each chunk is compared with the fold up to its own
+    position: one replay, stopped here and there.
+
+    Parameters
+    ----------
+    now_us
+        The t at which windows are finished, in microseconds since the epoch.
+    progress
+        Called with the share done, from 0 to 1.
+    """
+    fold = Fold(definition.plan)
+    codec = StateCodec(fold)
+    first = store.state(definition.shard)
+    if first is None or first.cut is None:
+        raise FeatureStoreError(
+            f"{definition.name!r} has no online values yet.", remedy="%feature status"
+        )
+    keys = sorted(set(store.entities(definition.shard)))
+    chunks = _snapshots(store, definition.shard, keys)
+    oracle = _Oracle(definition, fold, log, START, fold.empty)
+    oracle.advance(first.cut)
+    checker = _Checker(codec, now_us)
+    checker.missing(oracle.state, set(keys))
+    done = 0
+    for cut, chunk, blobs in chunks:
+        oracle.advance(cut)
+        checker.compare(oracle.state, chunk, blobs)
+        done += len(chunk)
+        progress(done / max(len(keys), 1))
+    return Verification(
+        name=definition.name, version=version, position=str(oracle.cut), entities=len(keys),
+        values=checker.values, events=oracle.events, mismatches=checker.mismatches,
+        examples=tuple(checker.examples),
+    )  # fmt: skip
+
+
+def _snapshots(
+    store: OnlineStore, shard: str, keys: list[bytes]
+) -> Iterator[tuple[Cut, list[bytes], list[bytes | None]]]:
+    for start in range(0, len(keys), CHUNK):
+        chunk = keys[start : start + CHUNK]
+        state, blobs = store.snapshot(shard, chunk)
+        if state is None or state.cut is None:
+            raise FeatureStoreError(
+                "The online values went away while they were compared.", remedy="verify again"
+            )
+        yield state.cut, chunk, blobs
+
+
+@dataclass
+class _Oracle:
+    """The fold of the ledger, up to a cut that only moves forward."""
+
+    definition: Definition
+    fold: Fold
+    log: EventLog
+    cut: Cut
+    state: State
+    events: int = 0
+
+    def advance(self, cut: Cut) -> None:
+        if cut == self.cut:
+            return
+        if not cut.contains(self.cut):
+            raise FeatureStoreError(
+                "The worker's position went back while its values were compared.",
+                found=f"{cut} after {self.cut}",
+                remedy="the store was restored or flushed: verify again when it is live",
+            )
+        columns = self.fold.plan.columns
+        source = self.definition.source
+        for batch in self.log.read(source, start=self.cut, end=cut, columns=columns):
+            self.state = self.fold.add(self.state, batch.rows).state
+            self.events += batch.rows.height
+        self.cut = cut
+
+
+class _Checker:
+    def __init__(self, codec: StateCodec, now_us: int) -> None:
+        self.codec = codec
+        self.now_us = now_us
+        self.values = 0
+        self.mismatches = 0
+        self.examples: list[Mismatch] = []
+
+    def missing(self, state: State, stored: set[bytes]) -> None:
+        """Count entities that the ledger has and the store has not."""
+        for key in self.codec.keys_of(state.lifetime):
+            if key not in stored:
+                self._differ(key, "(the entity)", "not there", "there")
+
+    def compare(self, state: State, keys: list[bytes], blobs: list[bytes | None]) -> None:
+        """Compare stored values with `state`, both at newest + 1 and now."""
+        fold = self.codec.fold
+        online = self.codec.decode(keys, blobs)
+        wanted = pl.DataFrame(online.lifetime.select(fold.keys))
+        ledger = State(
+            state.lifetime.join(wanted, on=fold.keys, how="semi"),
+            state.recent.join(wanted, on=fold.keys, how="semi"),
+        )
+        moments = (None, self.now_us) if fold.windows else (None,)
+        for moment in moments:
+            mine = self._table(online, moment)
+            theirs = self._table(ledger, moment)
+            for key in keys:
+                self._row(key, mine.get(key), theirs.get(key))
+
+    def _table(self, state: State, moment: int | None) -> dict[bytes, dict[str, Any]]:
+        fold = self.codec.fold
+        frame = fold.values(state, now_us=moment)
+        rows = frame.select(*fold.plan.features, NEWEST).rows(named=True)
+        return dict(zip(self.codec.keys_of(frame), rows, strict=True))
+
+    def _row(self, key: bytes, mine: dict[str, Any] | None, theirs: dict[str, Any] | None) -> None:
+        if mine is None or theirs is None:
+            self._differ(key, "(the entity)", _there(mine), _there(theirs))
+            return
+        for name, value in theirs.items():
+            self.values += name != NEWEST
+            if not same(mine[name], value):
+                self._differ(key, name, mine[name], value)
+
+    def _differ(self, key: bytes, feature: str, online: Any, ledger: Any) -> None:
+        self.mismatches += 1
+        if len(self.examples) < SHOWN_MAX:
+            self.examples.append(Mismatch(show_key(key), feature, online, ledger))
+
+
+def _there(row: dict[str, Any] | None) -> str:
+    return "not there" if row is None else "there"
+
+
+def same(a: Any, b: Any) -> bool:
+    """Tell whether two values are equal: floats within 1e-9 relative, all else exactly."""
+    if isinstance(a, float) and isinstance(b, float):
+        return (a != a and b != b) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(a == b)

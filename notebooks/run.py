@@ -1,0 +1,94 @@
+"""Run a notebook as `make demo` does: a fresh home, a real kernel, the executed copy kept.
+
+Usage: python notebooks/run.py NOTEBOOK [--home FOLDER] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from fs_notebook.cli import main as fs_notebook
+
+# The kernel warns that its ports on this machine are not encrypted; that is no news here.
+QUIET = ["--IPKernelApp.log_level=ERROR"]
+
+
+def stop(home: Path) -> None:
+    """Stop what a former run left running in `home`."""
+    if home.exists():
+        fs_notebook(["--home", str(home), "stop"], standalone_mode=False)
+
+
+def heading(cells: list[nbformat.NotebookNode], index: int) -> str:
+    """Return the first line of a code cell, for the list of what runs."""
+    return str(cells[index].source.splitlines()[0])[:90]
+
+
+def execute(path: Path, home: Path) -> tuple[nbformat.NotebookNode, bool]:
+    """Execute all cells with real magics; return the notebook and whether all went well."""
+    os.environ["FS_NOTEBOOK_HOME"] = str(home)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=600, kernel_name="python3", extra_arguments=QUIET,
+        resources={"metadata": {"path": str(path.parent)}},
+    )  # fmt: skip
+
+    def started(cell: nbformat.NotebookNode, cell_index: int) -> None:
+        if cell.cell_type == "code":
+            print(f"  {heading(notebook.cells, cell_index)}", flush=True)
+
+    client.on_cell_start = started
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(error, file=sys.stderr)
+        return notebook, False
+    return notebook, True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--home", type=Path, default=Path(".demo"))
+    parser.add_argument("--out", type=Path, default=Path("notebooks/executed"))
+    options = parser.parse_args()
+    home, out = options.home.absolute(), options.out.absolute()
+    stop(home)
+    shutil.rmtree(home, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    print(f"Running {options.notebook} with FS_NOTEBOOK_HOME={home}")
+    begun = time.monotonic()
+    notebook, well = execute(options.notebook.absolute(), home)
+    copy = out / options.notebook.name
+    nbformat.write(notebook, copy)
+    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    copy.with_suffix(".html").write_text(page, encoding="utf-8")
+    if not well:
+        print(f"The notebook did not finish; as far as it came: {copy.with_suffix('.html')}")
+        return 1
+    shown = copy.with_suffix(".html")
+    print(f"""
+Done in {time.monotonic() - begun:.0f} s. Where to look:
+  previews, lift, served values   {shown}
+  the same as a notebook          {copy}
+  the workers, still running      .venv/bin/fs-notebook --home {options.home} status
+  every value checked again       .venv/bin/fs-notebook --home {options.home} verify plane_delay
+  JupyterLab with the sidebar     make lab
+  stop workers and Redis          .venv/bin/fs-notebook --home {options.home} stop
+""")
+    fs_notebook(["--home", str(home), "status"], standalone_mode=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

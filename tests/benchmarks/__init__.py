@@ -1,0 +1,1 @@
+"""Each figure beside its own rival, measured in the same run: ``python -m tests.benchmarks``."""

@@ -1,0 +1,36 @@
+"""How large a run is: the figures of the README, or just enough to see that all of it works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of everything.
+
+    Attributes
+    ----------
+    messages
+        JSON messages of the topic that is replayed and folded.
+    entities
+        Distinct entities in every data set.
+    events, labels
+        Of the training set.
+    read_entities
+        How many entities one online read asks for, one case each.
+    repeats
+        How often each side of a long duel runs; `repeats_many` of a short one.
+    """
+
+    messages: int
+    entities: int
+    events: int
+    labels: int
+    read_entities: tuple[int, ...]
+    repeats: int
+    repeats_many: int
+
+
+FULL = Sizes(1_000_000, 20_000, 2_000_000, 200_000, (1, 100, 1_000), 5, 11)
+QUICK = Sizes(8_000, 200, 10_000, 1_000, (1, 20), 1, 2)

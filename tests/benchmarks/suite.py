@@ -1,0 +1,168 @@
+"""All duels in order, on a broker and a Redis of their own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import psutil
+
+from tests.benchmarks import reads, replay, training, work
+from tests.benchmarks.harness import Duel, Side, ask, duel
+from tests.benchmarks.sizes import Sizes
+from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
+from tests.support import broker as brokers
+from tests.support.redis import RedisServer, make_server, remove_server, system_server
+
+Say = Callable[[str], None]
+Config = dict[str, Any]
+
+
+def run(
+    sizes: Sizes, *, say: Say, broker: brokers.Broker | None = None
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of the table and the notes under it.
+
+    Parameters
+    ----------
+    say
+        Told what goes on.
+    broker
+        A broker that runs already; by default one is started, and ended with the run.
+    """
+    begun_s = time.monotonic()
+    load = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="fsn-bench-") as folder:
+        rows = _training(sizes, Path(folder), say)
+        with _redis() as redis:
+            config = asdict(sizes) | {"folder": folder, "redis": redis.url}
+            rows = _reads(sizes, config, say) + rows
+            with _broker(broker, Path(folder)) as there:
+                config |= {"url": there.url, "admin_url": there.admin_url}
+                rows = _streams(sizes, config | {"topic": there.fresh("bench")}, say) + rows
+    return rows, _notes(sizes, rows, load, time.monotonic() - begun_s)
+
+
+def _notes(sizes: Sizes, rows: list[Row], load: float, seconds: float) -> list[str]:
+    busy = [row.duel.busy for row in rows]
+    machine = (
+        f"{psutil.cpu_count()} cores; others used {min(busy):.0%} to {max(busy):.0%} of them just "
+        f"before a duel (load {load:.1f} at the start, {os.getloadavg()[0]:.1f} at the end). "
+        f"The run took {seconds:.0f} s."
+    )
+    work_done = (
+        f"{sizes.messages:,} JSON messages in one partition, {sizes.entities:,} entities; training "
+        f"set of {sizes.labels:,} labels × {sizes.events:,} events; polars {pl.__version__}, "
+        f"DuckDB {duckdb.__version__} with {training.THREADS} threads."
+    )
+    ratios = (
+        "Ratios are of the medians of runs taken in turns; 'of pairs' is the least and the most of "
+        "neighbouring runs. A '≥' ratio is of speeds, a '≤' ratio of times."
+    )
+    memory = (
+        "Memory is a process's peak while it worked, and in brackets what it grew by: before, it "
+        "held interpreter, libraries and the data it was given."
+    )
+    rivals = (
+        "The bare client only receives: its loop decodes nothing. redis-py returns bytes. Of the "
+        "SQL that was tried in DuckDB the fastest is shown; all of it gave our very results."
+    )
+    return [machine, work_done, ratios, memory, rivals]
+
+
+def report(rows: list[Row], notes: list[str]) -> str:
+    """Return the table as Markdown."""
+    return markdown(rows, notes=notes)
+
+
+def _streams(sizes: Sizes, config: Config, say: Say) -> list[Row]:
+    say("filling the topic")
+    size = ask(replay.fill, config)
+    say(f"replay: messages of {size:.0f} bytes")
+    read = partial(Row, rival="bare client", sense=AT_LEAST, count=sizes.messages)
+    rows = [
+        read(
+            name="replay, decoded", aim=0.7,
+            duel=_duel(replay.ours, replay.bare, config, sizes.repeats),
+        )
+    ]  # fmt: skip
+    say("replay from the cache")
+    cached = _duel(replay.warm, replay.cold, config, sizes.repeats)
+    rows.append(Row("replay, cached", "first read", AT_LEAST, 10.0, cached, sizes.messages))
+    say("worker on Pulsar")
+    rows.append(
+        read(
+            name="worker, Pulsar to Redis", aim=0.4,
+            duel=_duel(work.on_pulsar, replay.bare, config, sizes.repeats),
+        )
+    )  # fmt: skip
+    say("worker on the embedded ledger")
+    rows.append(
+        read(
+            name="worker, embedded to Redis", aim=None,
+            duel=_duel(work.on_embedded, replay.bare, config, sizes.repeats),
+        )
+    )  # fmt: skip
+    return rows
+
+
+def _reads(sizes: Sizes, config: Config, say: Say) -> list[Row]:
+    ask(reads.fill, config)
+    rows = []
+    for size in sizes.read_entities:
+        say(f"read of {size:,} entities")
+        found = _duel(reads.ours, reads.raw, config | {"size": size}, sizes.repeats_many)
+        name = f"read {size:,} × 10 features, p50"
+        rows.append(Row(name, "redis-py HMGET", AT_MOST, 2.0, found))
+    return rows
+
+
+def _training(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
+    config: Config = asdict(sizes) | {"folder": str(folder)}
+    ask(training.fill, config)
+    rows = []
+    for column, kind in (("readtime", "BIGINT"), ("amount", "DOUBLE")):
+        for windowed in (False, True):
+            name = f"training set, {'7-day' if windowed else 'lifetime'} SUM of {kind}"
+            say(name)
+            case = config | {"column": column, "windowed": windowed}
+            choice, tried = ask(training.choose, case)
+            say("  DuckDB: " + "; ".join(f"{n} {s:.3f} s" for n, s in tried.items()))
+            found = _duel(training.ours, training.duck, case | {"choice": choice}, sizes.repeats)
+            rows.append(Row(name, f"DuckDB, {choice}", AT_MOST, 1.5, found))
+    return rows
+
+
+def _duel(ours: Side, rival: Side, config: Config, repeats: int) -> Duel:
+    return duel(ours, rival, config, repeats=repeats)
+
+
+@contextmanager
+def _redis() -> Iterator[RedisServer]:
+    server = make_server(system_server())
+    try:
+        server.start()
+        yield server
+    finally:
+        remove_server(server)
+
+
+@contextmanager
+def _broker(given: brokers.Broker | None, folder: Path) -> Iterator[brokers.Broker]:
+    if given is not None:
+        yield given
+        return
+    process, broker = brokers.start(folder / "broker")
+    try:
+        yield broker
+    finally:
+        brokers.stop(process)

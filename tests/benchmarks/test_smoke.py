@@ -1,0 +1,40 @@
+"""The benchmarks run: every row is there, every ratio is a number. How fast is not asserted."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tests.benchmarks.sizes import QUICK
+from tests.benchmarks.suite import report, run
+from tests.support.broker import Broker
+
+ROWS = [
+    "replay, decoded",
+    "replay, cached",
+    "worker, Pulsar to Redis",
+    "worker, embedded to Redis",
+    "read 1 × 10 features, p50",
+    "read 20 × 10 features, p50",
+    "training set, lifetime SUM of BIGINT",
+    "training set, 7-day SUM of BIGINT",
+    "training set, lifetime SUM of DOUBLE",
+    "training set, 7-day SUM of DOUBLE",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.pulsar
+@pytest.mark.redis
+@pytest.mark.timeout(300)
+def test_every_figure_is_measured(broker: Broker) -> None:
+    rows, notes = run(QUICK, say=lambda text: None, broker=broker)
+    assert [row.name for row in rows] == ROWS
+    for row in rows:
+        assert math.isfinite(row.ratio)
+        assert row.ratio > 0
+        assert row.spread[0] <= row.spread[1]
+        assert min(row.duel.ours.peak_mb, row.duel.rival.peak_mb) > 0
+    text = report(rows, notes)
+    assert all(name in text for name in ROWS)

@@ -1,0 +1,225 @@
+"""The cache: the same answers, sooner; never trusted against the broker; never in the way."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pulsar
+import pytest
+
+from fs_notebook.errors import HistoryLost
+from fs_notebook.log.cache import CachedLog, CacheWarning, SegmentCache
+from fs_notebook.log.protocol import PUBLISHED, Stream
+from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.position import START
+from tests.support.broker import Broker
+from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto
+
+pytestmark = pytest.mark.pulsar
+
+
+class Counting:
+    """A Pulsar log that counts how often the broker was read from."""
+
+    def __init__(self, log: PulsarLog) -> None:
+        self._log = log
+        self.reads: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def decoded(self, stream: Stream, part: Any, start: Any, end: Any, **options: Any) -> Any:
+        self.reads.append((start, end))
+        return self._log.decoded(stream, part, start, end, **options)
+
+
+@pytest.fixture
+def counting(pulsar_log: PulsarLog) -> Counting:
+    return Counting(pulsar_log)
+
+
+@pytest.fixture
+def cached(counting: Any, tmp_path: Path) -> CachedLog:
+    return CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+
+
+@pytest.fixture
+def stream(broker: Broker, pulsar_log: PulsarLog) -> Stream:
+    stream = Stream(broker.fresh(), COLUMNS, time="ts")
+    pulsar_log.create(stream)
+    return stream
+
+
+@pytest.fixture
+def mixed(broker: Broker, pulsar_log: PulsarLog, stream: Stream, tmp_path: Path) -> Stream:
+    """A stream of JSON and Arrow messages with malformed ones among them."""
+    pulsar_log.append(stream, events(0, 900))
+    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, str(tmp_path / "client.log"))
+    client = pulsar.Client(broker.url, logger=logger)
+    producer = client.create_producer(stream.name, batching_enabled=True)
+    for payload in (b"{", json.dumps({"n": 900}).encode(), b"junk"):
+        producer.send_async(payload, lambda *_: None)
+    producer.flush()
+    client.close()
+    pulsar_log.append(stream, events(901, 6_000))
+    return stream
+
+
+def everything(batches: list[Any]) -> tuple[Any, ...]:
+    frames = [b.rows for b in batches]
+    dead = [d for b in batches for d in b.dead]
+    return [r for f in frames for r in f.rows()], positions_of(batches), dead, batches[-1].end
+
+
+def test_the_answer_is_the_same_from_the_cache(
+    mixed: Stream, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog
+) -> None:
+    columns = [*mixed.names, PUBLISHED]
+    plain = everything(read_all(pulsar_log, mixed, columns=columns))
+    cold = everything(read_all(cached, mixed, columns=columns))
+    assert len(counting.reads) == 1
+    warm = everything(read_all(cached, mixed, columns=columns))
+    assert len(counting.reads) == 1
+    assert plain == cold == warm
+    assert len(warm[2]) == 2
+    places = warm[1]
+    for k in (0, 899, 900, 901, 3_000, len(places) - 1):
+        cut = upto([places[k]])
+        after, before = read_all(cached, mixed, start=cut), read_all(cached, mixed, end=cut)
+        assert positions_of(before) + positions_of(after) == places
+    span = {"time_from_us": 1_700_000_100_000_000, "time_to_us": 1_700_003_000_000_000}
+    filtered = everything(read_all(cached, mixed, rows_max=500, **span))
+    assert filtered == everything(read_all(pulsar_log, mixed, **span))
+    assert len(counting.reads) == 1
+
+
+def test_only_the_rest_is_read_from_the_broker(
+    stream: Stream, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog
+) -> None:
+    first = pulsar_log.append(stream, events(0, 7_000))
+    read_all(cached, stream)
+    second = pulsar_log.append(stream, events(7_000, 8_000))
+    assert numbers(read_all(cached, stream)) == list(range(15_000))
+    assert counting.reads == [(None, first.get(0)), (first.get(0), second.get(0))]
+    assert numbers(read_all(cached, stream, start=first)) == list(range(7_000, 15_000))
+    assert len(counting.reads) == 2
+
+
+def test_a_torn_file_is_noticed_and_read_again(
+    stream: Stream, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    pulsar_log.append(stream, events(0, 7_000))
+    read_all(cached, stream)
+    (file,) = (tmp_path / "cache").glob("*/*.arrow")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert numbers(read_all(cached, stream)) == list(range(7_000))
+    assert len(counting.reads) == 2
+    (file,) = (tmp_path / "cache").glob("*/*.arrow")
+    content = bytearray(file.read_bytes())
+    content[-60:-20] = bytes(40)
+    file.write_bytes(content)
+    log: Any = counting
+    fresh = CachedLog(log, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+    with pytest.warns(CacheWarning, match="damaged"):
+        assert numbers(read_all(fresh, stream)) == list(range(7_000))
+    assert len(counting.reads) == 3
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    """Fault 34."""
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    cached = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+    pulsar_log.append(stream, events(0, 7_000))
+    with pytest.warns(CacheWarning, match="could not be kept"):
+        assert numbers(read_all(cached, stream)) == list(range(7_000))
+    assert numbers(read_all(cached, stream)) == list(range(7_000))
+
+
+def test_the_cache_is_bounded(
+    stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    cached = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=1_200_000))
+    start = START
+    for k in range(5):
+        pulsar_log.append(stream, events(k * 6_000, 6_000))
+        read_all(cached, stream, start=start)
+        start = pulsar_log.end(stream.name)
+    files = list((tmp_path / "cache").glob("*/*.arrow"))
+    assert 0 < len(files) < 5
+    assert sum(f.stat().st_size for f in files) <= 1_200_000
+    assert numbers(read_all(cached, stream)) == list(range(30_000))
+
+
+def test_a_topic_made_again_is_not_answered_from_the_cache(
+    stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
+) -> None:
+    """Fault 17."""
+    pulsar_log.append(stream, events(0, 6_000))
+    read_all(cached, stream)
+    pulsar_log.delete(stream.name)
+    pulsar_log.create(stream)
+    pulsar_log.append(stream, events(100, 5_500))
+    assert numbers(read_all(cached, stream)) == list(range(100, 5_600))
+
+
+def test_history_that_was_trimmed_is_not_answered_from_the_cache(
+    broker: Broker, stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
+) -> None:
+    """Fault 15."""
+    path = f"persistent/public/default/{stream.name}"
+    first = pulsar_log.append(stream, events(0, 6_000))
+    broker.admin("PUT", f"{path}/unload")
+    second = pulsar_log.append(stream, events(6_000, 6_000))
+    read_all(cached, stream)
+    broker.admin("PUT", f"{path}/unload")
+    pulsar_log.append(stream, events(12_000, 10))
+    body = {"retentionTimeInMinutes": 0, "retentionSizeInMB": 0}
+    broker.admin("POST", f"{path}/retention", body)
+    last = second.get(0)
+    assert last is not None
+    gone = threading.Event()
+    while not gone.is_set():
+        broker.admin("POST", f"{path}/trim")
+        ledgers = broker.admin("GET", f"{path}/internalStats")["ledgers"]
+        if min(x["ledgerId"] for x in ledgers) > last.ledger:
+            gone.set()
+        gone.wait(0.1)
+    assert numbers(read_all(cached, stream)) == list(range(12_000, 12_010))
+    with pytest.raises(HistoryLost):
+        read_all(cached, stream, start=first)
+
+
+def test_a_changed_declaration_is_decoded_anew(
+    stream: Stream, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog
+) -> None:
+    pulsar_log.append(stream, events(0, 6_000))
+    read_all(cached, stream)
+    other = Stream(stream.name, COLUMNS[:2], time=None)
+    batches = read_all(cached, other)
+    assert numbers(batches) == list(range(6_000))
+    assert len(counting.reads) == 2
+
+
+def test_several_readers_fill_one_cache(
+    stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    pulsar_log.append(stream, events(0, 9_000))
+    seen: list[list[int]] = []
+
+    def read() -> None:
+        log = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+        seen.append(numbers(read_all(log, stream)))
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert seen == [list(range(9_000))] * 4
+    assert not list((tmp_path / "cache").glob("*/*.part"))

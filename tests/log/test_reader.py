@@ -1,0 +1,155 @@
+"""Reading a partition from a client that repeats itself, without a broker."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fs_notebook.clock import SYSTEM
+from fs_notebook.errors import HistoryLost, UnknownPosition
+from fs_notebook.language.types import Type
+from fs_notebook.log.messages import decode, place, places
+from fs_notebook.log.protocol import Stream
+from fs_notebook.log.reader import Part, PartReader, chunks_until
+from fs_notebook.position import Position
+
+STREAM = Stream("x", (("n", Type.BIGINT),))
+PART = Part("x", "persistent://public/default/x", 0)
+
+
+@dataclass(frozen=True)
+class FakeId:
+    at: tuple[int, int, int]
+
+    def ledger_id(self) -> int:
+        return self.at[0]
+
+    def entry_id(self) -> int:
+        return self.at[1]
+
+    def batch_index(self) -> int:
+        return self.at[2]
+
+
+@dataclass(frozen=True)
+class FakeMessage:
+    at: tuple[int, int, int]
+    number: int
+
+    def data(self) -> bytes:
+        return json.dumps({"n": self.number}).encode()
+
+    def message_id(self) -> FakeId:
+        return FakeId(self.at)
+
+    def publish_timestamp(self) -> int:
+        return 1
+
+    def event_timestamp(self) -> int:
+        return 0
+
+    def properties(self) -> dict[str, str]:
+        return {}
+
+
+def log_of(sizes: list[int]) -> list[FakeMessage]:
+    """Return messages in entries of these sizes, 0 for one that was sent alone; 3 to a ledger."""
+    made: list[FakeMessage] = []
+    for i, size in enumerate(sizes):
+        for index in range(size) if size else (-1,):
+            made.append(FakeMessage((10 + i // 3, i % 3, index), len(made)))
+    return made
+
+
+@dataclass
+class FakeCursor:
+    messages: list[FakeMessage]
+
+    def next(self, timeout_ms: int) -> FakeMessage | None:
+        return self.messages.pop(0) if self.messages else None
+
+    def close(self) -> None:
+        self.messages.clear()
+
+
+@dataclass
+class FakeClient:
+    """Hands over the log; at each of `cuts` it goes back by some messages first."""
+
+    log: list[FakeMessage]
+    cuts: list[tuple[int, int]] = field(default_factory=list)
+    url: str = "fake"
+
+    def cursor(self, topic: str, start: Position | None) -> FakeCursor:
+        first = 0
+        if start is not None:
+            later = (i for i, m in enumerate(self.log) if place(m)[:2] >= start[1:3])
+            first = next(later, len(self.log))
+        handed: list[FakeMessage] = []
+        at = first
+        for where, back in sorted(self.cuts):
+            if where >= at:
+                handed += self.log[at:where]
+                at = max(where - back, first)
+        return FakeCursor(handed + self.log[at:])
+
+    def last(self, topic: str) -> FakeMessage | None:
+        return self.log[-1] if self.log else None
+
+
+SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=12)
+
+
+@given(SIZES)
+def test_inferred_places_are_the_places(sizes: list[int]) -> None:
+    messages = log_of(sizes)
+    ledger, entry, batch = places(messages)
+    assert list(zip(ledger, entry, batch, strict=True)) == [place(m) for m in messages]
+
+
+@given(SIZES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 15)), max_size=4), st.data())
+def test_what_is_handed_over_twice_counts_once(
+    sizes: list[int], cuts: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """Faults 13, 14 and 19: after a reconnection the client repeats messages."""
+    messages = log_of(sizes)
+    count = len(messages)
+    cuts = [(where % (count + 1), back) for where, back in cuts]
+    first = data.draw(st.integers(-1, count - 1))
+    last = data.draw(st.integers(max(first, 0), count - 1))
+    start = None if first < 0 else Position(0, *place(messages[first]))
+    end = Position(0, *place(messages[last]))
+    if start == end:
+        return
+    reader = PartReader(FakeClient(messages, cuts), PART, start)
+    rows_max = data.draw(st.integers(1, 20))
+    got: list[int] = []
+    for chunk in chunks_until(reader, end, rows_max=rows_max, clock=SYSTEM):
+        for one in decode(chunk, STREAM):
+            got += one.rows.get_column("n").to_list()
+            ledger, entry, batch = one.locate()
+            assert len(ledger) == len(entry) == len(batch) == one.rows.height
+    assert got == list(range(first + 1, last + 1))
+
+
+def collect(log: list[FakeMessage], start: Position, end: Position) -> None:
+    reader = PartReader(FakeClient(log), PART, start)
+    for _ in chunks_until(reader, end, rows_max=4, clock=SYSTEM):
+        pass
+
+
+def test_positions_that_are_not_there_are_told() -> None:
+    log = log_of([3, 0, 4, 2])
+    end = Position(0, *place(log[-1]))
+    with pytest.raises(HistoryLost, match="are gone"):
+        collect(log, Position(0, 9, 7, 0), end)
+    with pytest.raises(UnknownPosition, match="has no position"):
+        collect(log, Position(0, 10, 0, 5), end)
+    with pytest.raises(UnknownPosition, match="has no position"):
+        collect(log, Position(0, 10, 9, 0), end)
+    with pytest.raises(UnknownPosition, match="go on past it"):
+        collect(log, Position(0, 10, 0, 0), Position(0, 10, 2, 7))

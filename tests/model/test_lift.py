@@ -1,0 +1,283 @@
+"""A feature that knows something helps, one that knows nothing does not, and both are said."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from fs_notebook.clock import SYSTEM
+from fs_notebook.compute.preview import Progress
+from fs_notebook.errors import UnknownName, UsageError
+from fs_notebook.model.chart import svg_of
+from fs_notebook.model.lift import Lift, measure_lift
+from fs_notebook.model.training import TrainingSet
+
+pytestmark = pytest.mark.timeout(90)
+
+BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
+FEATURES = ("knows", "noise", "partly")
+
+
+def planted(rows: int = 4000, seed: int = 7) -> pl.DataFrame:
+    """Return labels of which `knows` and the label column `base` decide, and `noise` does not."""
+    rng = np.random.default_rng(seed)
+    base, knows, noise = rng.normal(size=(3, rows))
+    chance = 1 / (1 + np.exp(-(base + 1.5 * knows)))
+    return pl.DataFrame(
+        {
+            "user": [f"u{n}" for n in range(rows)],
+            "at": [BEGIN + timedelta(minutes=n) for n in range(rows)],
+            "base": base,
+            "kind": pl.Series(rng.choice(["x", "y", "z"], rows)).cast(pl.Categorical),
+            "clicked": rng.random(rows) < chance,
+            "amount": 3 * base + 4 * knows + rng.normal(size=rows),
+            "knows": knows,
+            "noise": noise,
+            "partly": np.where(rng.random(rows) < 0.7, np.nan, knows),
+        }
+    ).with_columns(pl.col("partly").fill_nan(None))
+
+
+def training_of(frame: pl.DataFrame, features: tuple[str, ...] = FEATURES) -> TrainingSet:
+    return TrainingSet(
+        frame=frame, label_columns=tuple(c for c in frame.columns if c not in features),
+        features=features, time="at", keys=("user",), versions={"g": "0" * 64}, cuts={},
+        first=None, last=None, events=0, seconds=0.0,
+    )  # fmt: skip
+
+
+def lift_of(frame: pl.DataFrame, **options: Any) -> Lift:
+    given: dict[str, Any] = {
+        "target": "clicked", "candidate": ["knows"], "baseline": ["base"], "bootstraps": 200,
+        "clock": SYSTEM,
+    }  # fmt: skip
+    return measure_lift(training_of(frame), **given | options)
+
+
+def test_a_feature_that_knows_helps() -> None:
+    lift = lift_of(planted())
+    assert lift.verdict == "helps"
+    assert (lift.task, lift.metric) == ("classification", "ROC AUC")
+    assert 0 < lift.low < lift.difference < lift.high
+    assert lift.difference == pytest.approx(lift.with_ - lift.without)
+    # What the true chances themselves would reach, less what `base` alone can.
+    assert lift.low < 0.16 < lift.high
+    assert lift.noise_low < 0.01 < lift.low
+    assert lift.error_with is not None
+    assert lift.error_without is not None
+    assert lift.error_with < lift.error_without
+    assert lift.rows_train == 3000
+    assert lift.rows_test == 1000
+    assert lift.split == BEGIN + timedelta(minutes=3000)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_pure_noise_does_not_help(seed: int) -> None:
+    lift = lift_of(planted(seed=seed), candidate=["noise"], seed=seed)
+    assert lift.verdict != "helps"
+    assert abs(lift.difference) < 0.03
+
+
+def test_a_regression() -> None:
+    lift = lift_of(planted(), target="amount", candidate=["knows", "noise"])
+    assert (lift.task, lift.metric, lift.verdict) == ("regression", "R²", "helps")
+    assert lift.error_name == "mean absolute error"
+    # amount = 3 base + 4 knows + noise: of a variance of 26, base explains 9, both 25.
+    assert lift.without == pytest.approx(9 / 26, abs=0.08)
+    assert lift.with_ == pytest.approx(25 / 26, abs=0.08)
+    importances = dict(lift.importances)
+    assert list(importances) == ["knows", "noise"]
+    assert importances["knows"] > 0.5
+    assert abs(importances["noise"]) < 0.05
+
+
+def test_the_model_learns_from_earlier_labels_only() -> None:
+    """What only the later labels show cannot be learnt."""
+    rng = np.random.default_rng(5)
+    frame = planted().with_columns(clicked=pl.Series(rng.random(4000) < 0.5))
+    late = pl.col("at") >= BEGIN + timedelta(minutes=3000)
+    leak = pl.when(late).then(pl.col("clicked").cast(pl.Float64)).otherwise(pl.col("noise"))
+    lift = lift_of(frame.with_columns(knows=leak).sample(fraction=1, shuffle=True, seed=1))
+    assert lift.with_ < 0.8
+    assert lift.split == BEGIN + timedelta(minutes=3000)
+
+
+def test_labels_at_the_boundary_are_all_tested() -> None:
+    frame = planted(1000).with_columns(
+        at=pl.Series([BEGIN + timedelta(hours=n // 100) for n in range(1000)])
+    )
+    lift = lift_of(frame)
+    assert (lift.rows_train, lift.rows_test) == (700, 300)
+    assert lift.split == BEGIN + timedelta(hours=7)
+
+
+def test_default_baseline_is_what_labels_and_other_features_offer() -> None:
+    frame = planted(600).with_columns(
+        many=pl.col("user"), seen=pl.col("at").dt.date(), one=pl.lit("same"), flag=True
+    )
+    lift = lift_of(frame, baseline=None)
+    assert lift.baseline == ("base", "kind", "amount", "flag", "noise", "partly")
+
+
+def test_without_any_baseline_the_rival_is_a_constant() -> None:
+    lift = lift_of(planted(), baseline=[])
+    assert lift.without == 0.5
+    assert lift.verdict == "helps"
+    assert "nothing (a constant)" in repr(lift)
+    assert lift_of(planted(), baseline=[], target="amount").without == pytest.approx(0, abs=0.01)
+
+
+def test_nulls_texts_and_infinities_are_taken() -> None:
+    frame = planted().with_columns(
+        base=pl.when(pl.col("base") > 2).then(float("inf")).otherwise("base"),
+        knows=pl.when(pl.col("knows") > 0).then(pl.lit("yes")).otherwise(pl.lit("no")),
+    )
+    # A text that only the later labels have is as good as a null.
+    unseen = pl.when(pl.col("at") > BEGIN + timedelta(minutes=3900)).then(pl.lit("new"))
+    lift = lift_of(frame.with_columns(knows=unseen.otherwise("knows")), baseline=["base", "kind"])
+    assert lift.verdict == "helps"
+    lift = lift_of(frame, candidate=["partly"])
+    assert lift.verdict == "helps"
+    assert any("partly is null for" in note for note in lift.notes)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        pl.when(pl.col("clicked")).then(pl.lit("yes")).otherwise(pl.lit("no")),
+        pl.when(pl.col("clicked")).then(pl.lit("yes")).otherwise(pl.lit("no")).cast(pl.Categorical),
+        pl.col("clicked").cast(pl.Int8) * 2 - 1,
+        pl.col("clicked").cast(pl.Float32),
+    ],
+)
+def test_two_values_of_any_kind_are_two_classes(target: pl.Expr) -> None:
+    frame = planted(1500)
+    lift = lift_of(frame.with_columns(answer=target), target="answer")
+    assert lift.with_ == lift_of(frame).with_
+    assert lift.task == "classification"
+
+
+def test_same_seed_same_result() -> None:
+    frame = planted(2000)
+    one, two = lift_of(frame, seed=3), lift_of(frame, seed=3)
+    assert replace(one, seconds=0) == replace(two, seconds=0)
+    assert lift_of(frame, seed=4).noise_difference != one.noise_difference
+
+
+def test_any_scikit_learn_model() -> None:
+    lift = lift_of(planted(), model=LogisticRegression())
+    assert lift.model == "LogisticRegression"
+    assert lift.verdict == "helps"
+    with pytest.raises(UsageError, match=r"(?s)LogisticRegression could not be fitted.*NaN"):
+        lift_of(planted(), candidate=["partly"], model=LogisticRegression())
+    with pytest.raises(UsageError, match="no scikit-learn estimator"):
+        lift_of(planted(), model=object())
+
+
+def test_a_leak_is_suspicious() -> None:
+    frame = planted().with_columns(knows=pl.col("clicked").cast(pl.Float64))
+    assert any(note.startswith("suspicious") for note in lift_of(frame).notes)
+    assert lift_of(planted()).notes == ()
+
+
+def test_a_constant_candidate_is_noted() -> None:
+    lift = lift_of(planted().with_columns(knows=1.0))
+    assert lift.notes == ("knows has the same value for all labels",)
+    assert (lift.difference, lift.verdict) == (0.0, "no evidence")
+
+
+@pytest.mark.parametrize(
+    ("frame", "options", "says"),
+    [
+        (planted(99), {}, "99 labels are too few"),
+        (planted(200).with_columns(at=pl.lit(BEGIN)), {}, "nothing to learn from"),
+        (planted(200).with_columns(clicked=True), {}, "one value only"),
+        (
+            planted(200).with_columns(clicked=pl.when(pl.col("base") > 0).then(pl.col("clicked"))),
+            {},
+            r"not known for \d+ of 200",
+        ),
+        (
+            planted(200).with_columns(clicked=pl.col("at") < BEGIN + timedelta(minutes=50)),
+            {},
+            r"(?s)later labels have hardly any clicked = True.*50 × False, 0 × True",
+        ),
+        (
+            planted(200).with_columns(clicked=pl.col("at") > BEGIN + timedelta(minutes=160)),
+            {},
+            "earlier labels have hardly any clicked = True",
+        ),
+        (planted(200), {"target": "kind"}, r"neither of two values nor a number.*\n.*3 values"),
+        (planted(200), {"target": "knows"}, "cannot be what it is predicted from"),
+        (planted(200), {"baseline": ["knows"]}, "both candidate and baseline"),
+        (planted(200), {"candidate": []}, "needs a candidate"),
+        (planted(200), {"test_share": 1.0}, "between 0 and 1"),
+        (planted(200), {"bootstraps": 5}, "20 to 100,000"),
+        (planted(200).with_columns(knows=[[1.0]] * 200), {}, "no model takes"),
+    ],
+)
+def test_what_cannot_be_measured(frame: pl.DataFrame, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        lift_of(frame, **options)
+
+
+def test_names_that_are_not_there_are_suggested() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'clicked'"):
+        lift_of(planted(200), target="cliked")
+    for option in ("candidate", "baseline"):
+        with pytest.raises(UnknownName, match="did you mean 'noise'"):
+            lift_of(planted(200), **{option: ["noize"]})
+
+
+def test_progress_grows_to_the_bootstrap() -> None:
+    told: list[Progress] = []
+    lift_of(planted(400), on_progress=told.append)
+    assert [t.what for t in told] == [
+        "preparing", "fitting without", "fitting with", "fitting with the control",
+        "bootstrapping",
+    ]  # fmt: skip
+    shares = [t.share for t in told if t.share is not None]
+    assert shares == sorted(shares)
+
+
+def test_display_is_a_card_with_a_drawing_and_escapes_names() -> None:
+    frame = planted(600).rename({"knows": "<script>k", "clicked": "<b>c", "base": "<i>base"})
+    training = training_of(frame, ("<script>k", "noise", "partly"))
+    lift = measure_lift(
+        training, target="<b>c", candidate=["<script>k", "noise"], baseline=["<i>base"],
+        bootstraps=50, clock=SYSTEM,
+    )  # fmt: skip
+    shown = lift._repr_html_()
+    assert "<svg" in shown
+    assert "&lt;script&gt;k" in shown
+    for bad in ("<script", "<b>", "<i>", "http://localhost"):
+        assert bad not in shown
+    assert "<script>k, noise" in repr(lift)
+    assert json.loads(json.dumps(lift.to_dict()))["verdict"] == lift.verdict
+
+
+def test_chart_is_an_altair_chart_that_draws_alike() -> None:
+    lift = lift_of(planted(600))
+    chart = lift.chart()
+    assert "HConcatChart" in type(chart).__name__
+    drawn = svg_of(chart)
+    for words in ("knows", "shuffled (control)", f"{lift.with_:.4f}", f"{lift.without:.4f}"):
+        assert words in drawn
+    assert "shuffled (control)" in svg_of(lift.spec())
+
+
+def test_drawing_fetches_nothing() -> None:
+    spec = {
+        "data": {"url": "http://127.0.0.1:9/data.json"},
+        "mark": "point",
+        "encoding": {"x": {"field": "a", "type": "quantitative"}},
+    }
+    with pytest.raises(UsageError, match="could not be drawn"):
+        svg_of(spec)

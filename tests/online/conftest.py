@@ -1,0 +1,95 @@
+"""One suite for every store: each with a back door through which tests do damage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import pytest
+
+from fs_notebook.online.memory import MemoryStore
+from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.redis_store import RedisStore
+from tests.support.redis import RedisServer, own_redis, system_redis, wheel_redis
+
+__all__ = ["own_redis", "system_redis", "wheel_redis"]
+
+
+class BackDoor(Protocol):
+    """Damage done to a store behind its back."""
+
+    @property
+    def store(self) -> OnlineStore: ...
+
+    def evict(self, shard: str, key: bytes) -> None: ...
+
+    def evict_position(self, shard: str) -> None: ...
+
+    def overwrite(self, shard: str, key: bytes, sealed: bytes) -> None: ...
+
+    def sealed(self, shard: str, key: bytes) -> bytes: ...
+
+    def flush(self) -> None: ...
+
+
+class MemoryDoor:
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+
+    def evict(self, shard: str, key: bytes) -> None:
+        del self.store._data.values[shard][key]
+
+    def evict_position(self, shard: str) -> None:
+        del self.store._data.shards[shard]
+
+    def overwrite(self, shard: str, key: bytes, sealed: bytes) -> None:
+        self.store._data.values[shard][key] = sealed
+
+    def sealed(self, shard: str, key: bytes) -> bytes:
+        return self.store._data.values[shard][key]
+
+    def flush(self) -> None:
+        self.store.flush()
+
+
+class RedisDoor:
+    def __init__(self, server: RedisServer, url: str) -> None:
+        self.store = RedisStore(url)
+        self.client = server.client()
+
+    def evict(self, shard: str, key: bytes) -> None:
+        assert self.client.delete(b"fs:{%s}:e:%s" % (shard.encode(), key)) == 1
+
+    def evict_position(self, shard: str) -> None:
+        assert self.client.delete(b"fs:{%s}:m" % shard.encode()) == 1
+
+    def overwrite(self, shard: str, key: bytes, sealed: bytes) -> None:
+        self.client.set(b"fs:{%s}:e:%s" % (shard.encode(), key), sealed)
+
+    def sealed(self, shard: str, key: bytes) -> bytes:
+        found = self.client.get(b"fs:{%s}:e:%s" % (shard.encode(), key))
+        assert isinstance(found, bytes)
+        return found
+
+    def flush(self) -> None:
+        self.client.flushall()
+
+
+@pytest.fixture(params=["memory", "system", "wheel", "socket"])
+def door(request: pytest.FixtureRequest) -> Iterator[BackDoor]:
+    """A store of each kind, empty: Redis over TCP (two versions) and over a Unix socket."""
+    if request.param == "memory":
+        yield MemoryDoor()
+        return
+    name = "system_redis" if request.param == "system" else "wheel_redis"
+    server: RedisServer = request.getfixturevalue(name)
+    made = RedisDoor(server, server.unix_url if request.param == "socket" else server.url)
+    made.client.flushall()
+    yield made
+    made.store.close()
+    made.client.close()
+
+
+@pytest.fixture
+def store(door: BackDoor) -> OnlineStore:
+    return door.store

@@ -1,0 +1,107 @@
+"""Connecting: what is remembered, what is refused, and that nothing is half done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import fs_notebook as fs
+from fs_notebook import current
+from fs_notebook.cli import main
+from fs_notebook.errors import UnreachableError, UsageError
+from fs_notebook.session import Session
+from fs_notebook.worker.connection import Connection
+from tests.support.redis import RedisServer
+from tests.support.sessions import SUM_SQL, read_events, stop_all
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    place = tmp_path / "home"
+    monkeypatch.setenv("FS_NOTEBOOK_HOME", str(place))
+    monkeypatch.setattr(current, "_current", None)
+    yield place
+    if current._current is not None:
+        current._current.close()
+    stop_all(Connection(place))
+
+
+def test_the_first_use_connects_to_the_embedded_pair(home: Path) -> None:
+    assert fs.streams() == []
+    assert (home / "ledger").is_dir()
+
+
+def test_a_connection_is_remembered_privately(home: Path, own_redis: RedisServer) -> None:
+    fs.connect("embedded:", redis=own_redis.url)
+    file = home / "connection.json"
+    assert file.stat().st_mode & 0o077 == 0
+    assert Connection.remembered(home).online == own_redis.url
+    again = fs.connect()
+    assert again.connection.online == own_redis.url
+    assert fs.connect("embedded:").connection.online == "embedded:"
+
+
+@pytest.mark.parametrize(
+    ("log", "redis", "error", "names"),
+    [
+        ("pulsar://127.0.0.1:1", None, UnreachableError, "127.0.0.1:1"),
+        ("pulsar://127.0.0.1:1/one", None, UsageError, "tenant/namespace"),
+        (None, "redis://127.0.0.1:1/0", UnreachableError, "127.0.0.1:1"),
+        ("kafka://127.0.0.1:9092", None, UsageError, "pulsar://"),
+        (None, "memcached://127.0.0.1", UsageError, "redis://"),
+    ],
+)
+@pytest.mark.timeout(60)
+def test_what_cannot_be_reached_leaves_the_session_as_it_was(
+    home: Path, log: str | None, redis: str | None, error: type[Exception], names: str
+) -> None:
+    before = fs.connect()
+    with pytest.raises(error) as caught:
+        fs.connect(log, redis=redis)
+    assert names in str(caught.value)
+    assert current.get_session() is before
+    assert Connection.remembered(home) == Connection(home)
+    assert fs.streams() == []
+
+
+def test_a_password_is_shown_nowhere(home: Path) -> None:
+    with pytest.raises(UnreachableError) as caught:
+        fs.connect("embedded:", redis="redis://:hunter2@127.0.0.1:1/0")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_command_line_says_the_same(home: Path) -> None:
+    session = fs.connect()
+    session.upload(read_events(0, 70), "read_events")
+    session.define("reading_time", SUM_SQL, tags=["reading"])
+
+    def run(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, list(words))
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert "reading_time (user): draft; total_readtime BIGINT" in run("catalog", "reading")
+    assert "read_events: user VARCHAR" in run("streams")
+    assert "reading_time v1 live (serving)" in run("promote", "reading_time")
+    assert "lag 0" in run("status")
+    assert "0 mismatches in 7 values" in run("verify", "reading_time")
+    assert "worker of reading_time version 1 starts" in run("logs", "reading_time")
+    assert "no former version" in run("rollback", "reading_time", code=1)
+    assert "did you mean 'reading_time'" in run("promote", "reading_tim", code=1)
+    assert "runner stopped" in run("stop", "--no-redis")
+    assert "no runner was running" in run("stop", "--no-redis")
+    # What was committed is still served, and a new runner goes on.
+    assert session.serve("total_readtime", user="u1")["total_readtime"] == [sum(range(1, 70, 7))]
+
+
+def test_two_sessions_see_each_others_changes(home: Path) -> None:
+    one, two = fs.connect(), Session(Connection(home), actor="bob")
+    one.upload(read_events(0, 7), "read_events")
+    one.define("reading_time", SUM_SQL)
+    assert [v["name"] for v in two.features()] == ["reading_time"]
+    two.define("reading_time", SUM_SQL, description="By Bob")
+    assert one.view("reading_time")["actor"] == "bob"
+    two.close()

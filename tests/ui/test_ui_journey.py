@@ -1,0 +1,114 @@
+"""The journey on the real thing: run a cell, click Promote, see it live, see Redis hold it."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+from harness import Lab
+from playwright.sync_api import expect
+
+from fs_notebook.errors import FeatureStoreError
+from fs_notebook.session import Session
+from fs_notebook.worker.connection import Connection
+
+UPLOAD = """
+from datetime import UTC, datetime, timedelta
+begin = datetime(2024, 1, 1, tzinfo=UTC)
+reads = [
+    {"user": f"u{n % 5}", "readtime": n, "ts": begin + timedelta(minutes=n)} for n in range(1000)
+]
+"""
+FEATURE = """%%feature reading_time --entity user --tags reading --description "Time spent reading"
+SELECT user, SUM(readtime) AS total_readtime FROM read_events GROUP BY user;"""
+CELLS = [
+    "%load_ext fs_notebook",
+    UPLOAD.strip(),
+    "%feature upload reads --stream read_events",
+    FEATURE,
+    'fs.serve(["total_readtime"], user=["u1"])',
+    "%%feature broken --entity user\nSELECT user, SUM(redtime) AS x FROM read_events GROUP BY user",
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, bundle):
+    folder = tmp_path_factory.mktemp("journey")
+    with Lab(folder, notebooks={"journey.ipynb": CELLS}) as lab:
+        yield lab
+
+
+def served(home: Path) -> int | None:
+    """Return what the store serves for u1, read by a process of ours, not the notebook's."""
+    session = Session(Connection.remembered(home))
+    try:
+        return session.serve("total_readtime", user="u1")["total_readtime"][0]
+    except FeatureStoreError:
+        return None
+    finally:
+        session.close()
+
+
+@pytest.mark.timeout(240)
+def test_from_a_cell_to_production_with_one_click(chromium, lab):
+    page = chromium.open(lab, "journey.ipynb", width=1280, height=1000)
+    page.open_sidebar()
+    for index in range(4):
+        page.run_cell(index)
+    output = page.output(3)
+    expect(output).to_contain_text("5")
+    expect(output).to_contain_text("events folded1,000")
+    # The chart is drawn in the page itself: nothing is fetched for it.
+    chart = output.locator("svg").first
+    expect(chart).to_be_visible()
+    assert chart.bounding_box()["height"] > 40
+    expect(page.row("reading_time")).to_contain_text("draft", timeout=30_000)
+    page.select_cell(3)
+    page.screenshot("journey-preview")
+
+    page.bar("reading_time").get_by_role("button", name="Promote").click()
+    expect(page.bar_state("reading_time")).to_contain_text("live v1", timeout=30_000)
+    expect(page.row("reading_time")).to_contain_text(re.compile("live.*v1|v1.*live"))
+    page.screenshot("journey-live")
+    expected = sum(n for n in range(1000) if n % 5 == 1)
+    assert served(lab.home) == expected
+    page.run_cell(4)
+    expect(page.output(4)).to_contain_text(str(expected))
+
+    # An event that arrives is served, though nobody touches the notebook.
+    session = Session(Connection.remembered(lab.home))
+    session.append({"user": "u1", "readtime": 7, "ts": "2024-06-01T00:00:00Z"}, "read_events")
+    session.close()
+    until = time.monotonic() + 10
+    while served(lab.home) != expected + 7:
+        assert time.monotonic() < until, "the worker does not follow"
+
+    # A changed cell is another version; Promote takes the cell's text, Roll back returns.
+    page.write_cell(3, FEATURE.replace("SUM(readtime)", "SUM(readtime * 2)"))
+    expect(page.bar_state("reading_time")).to_contain_text("edited")
+    page.bar("reading_time").get_by_role("button", name="Promote").click()
+    expect(page.bar_state("reading_time")).to_contain_text("live v2", timeout=30_000)
+    assert served(lab.home) == 2 * (expected + 7)
+    page.bar("reading_time").get_by_role("button", name=re.compile("Roll back")).click()
+    expect(page.row("reading_time")).to_contain_text("v1", timeout=10_000)
+    until = time.monotonic() + 10
+    while served(lab.home) != expected + 7:
+        assert time.monotonic() < until, "the roll-back is not served"
+    page.screenshot("journey-rolled-back")
+    page.assert_clean()
+
+
+def test_an_error_is_one_message_in_the_cell(chromium, lab):
+    page = chromium.open(lab, "journey.ipynb", width=1000, height=800)
+    page.run_cell(0)
+    page.run_cell(1)
+    page.run_cell(2)
+    page.run_cell(5)
+    output = page.output(5)
+    expect(output).to_contain_text("did you mean 'readtime'?")
+    expect(output).to_contain_text("line 1:")
+    expect(output).not_to_contain_text("Traceback")
+    expect(page.bar_state("broken")).to_have_text("draft")
+    page.screenshot("journey-error")
