@@ -11,8 +11,8 @@ from typing import Any
 import polars as pl
 
 from fs_notebook.errors import UsageError, unknown_name
-from fs_notebook.language.types import Type, conform, type_of
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type, conform, type_of
 
 _EARLIEST_US, _LATEST_US = -62_135_596_800_000_000, 253_402_300_800_000_000
 _READERS: dict[str, Callable[..., pl.DataFrame]] = {

@@ -14,8 +14,8 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
 from fs_notebook.errors import UsageError
 from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
-from fs_notebook.language.types import conform
 from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.types import conform
 from fs_notebook.views import Uploaded
 
 UPLOAD_ROWS_MAX = 500_000

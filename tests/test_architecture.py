@@ -15,8 +15,9 @@ LINES_MAX = 520
 # Each row imports only from rows above it and from its own room.
 ROWS = [
     ["_version", "errors", "clock", "position", "processes"],
-    ["language"],
+    ["types"],
     ["kernel"],
+    ["language"],
     ["log"],
     ["compute"],
     ["online"],

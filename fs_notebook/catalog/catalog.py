@@ -13,9 +13,9 @@ import polars as pl
 from fs_notebook.catalog.model import CatalogState, fold
 from fs_notebook.clock import SYSTEM, Clock, from_us
 from fs_notebook.errors import ConflictError
-from fs_notebook.language.types import Type
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
+from fs_notebook.types import Type
 
 STREAM = Stream(
     name="fs_catalog",

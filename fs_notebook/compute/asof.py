@@ -16,11 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fs_notebook.compute.fold import Fold
-from fs_notebook.compute.rows import compile_expr, overflow_named
-from fs_notebook.kernel.aggregates import Field
+from fs_notebook.compute import windows
+from fs_notebook.compute.fold import MOMENT, Fold
+from fs_notebook.compute.ranges import merged_ranges
+from fs_notebook.compute.rows import overflow_named
+from fs_notebook.kernel import Field, Fieldwise
+from fs_notebook.kernel.basic import Count
 from fs_notebook.language.plan import Window
-from fs_notebook.log.protocol import TIME
+from fs_notebook.types import TIME
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -34,7 +37,7 @@ class _Ordered:
     """Events in (entity, time) order, and each label's place among them."""
 
     events: pl.DataFrame
-    """Their arguments."""
+    """Their times, arguments and, where the fold asks for it, their order."""
     firsts: Ints
     """Of each label the index of its entity's first event (or of nothing)."""
     label_codes: Ints
@@ -98,7 +101,7 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
         no event before it has the empty fold's value; so has a label with a null in its key.
     """
     ordered = _order(fold, events, labels)
-    columns: dict[str, pl.Series] = {}
+    columns: dict[str, pl.Series] = {MOMENT: labels[TIME]}
     ranges: dict[Window, tuple[Ints, Ints]] = {}
     with overflow_named("a training set"):
         for index, aggregation in enumerate(fold.plan.aggregations):
@@ -106,9 +109,7 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
             if window not in ranges:
                 ranges[window] = _ranges(ordered, window)
             columns |= _fields(fold, index, ordered, *ranges[window])
-        frame = pl.DataFrame(columns)
-        outputs = [compile_expr(o.expr, fold.finalise).alias(o.name) for o in fold.plan.outputs]
-        result = frame.select(outputs)
+        result = pl.DataFrame(columns).select(fold.outputs())
     assert result.height == labels.height
     return result
 
@@ -127,7 +128,7 @@ def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> _Ordered:
     order = _by_entity_and_time(codes, times, count + 1)[: starts[count + 1]]
     code = _TimeCode.of(times, count)
     return _Ordered(
-        events=events.select(pl.exclude(*fold.keys, TIME).gather(order)),
+        events=events.select(pl.exclude(*fold.keys).gather(order)),
         firsts=starts[label_codes],
         label_codes=label_codes,
         label_times=labels[TIME].to_numpy(),
@@ -164,10 +165,27 @@ def _by_entity_and_time(codes: Ints, times: Ints, code_max: int) -> Ints:
 def _ranges(ordered: _Ordered, window: Window) -> tuple[Ints, Ints]:
     """Return, for each label, the half-open range [low, high) of events that count."""
     side = "left" if window.closed == "left" else "right"
-    high = _bound(ordered, ordered.label_times, side)
+    times = ordered.label_times
+    high = _bound(ordered, windows.end(window, times), side)
+    if window.gap_us is not None:
+        return _open_session(ordered, window.gap_us, high), high
     if window.length_us is None:
         return ordered.firsts, high
-    return _bound(ordered, ordered.label_times - window.length_us, side), high
+    return _bound(ordered, windows.start(window, times), side), high
+
+
+def _open_session(ordered: _Ordered, gap_us: int, high: Ints) -> Ints:
+    """Return where the session that is open at each label begins; `high` where none is."""
+    times = ordered.events[TIME].to_numpy()
+    if not times.size:
+        return high
+    begins = np.ones(times.size, bool)
+    begins[1:] = times[1:] - times[:-1] > gap_us
+    # An entity's first event begins one too; those of labels bound it from below.
+    begin = np.maximum.accumulate(np.where(begins, np.arange(times.size), 0))
+    last = np.maximum(high - 1, 0)
+    is_open = (high > ordered.firsts) & (ordered.label_times - times[last] <= gap_us)
+    return np.where(is_open, np.maximum(begin[last], ordered.firsts), high)
 
 
 def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
@@ -183,18 +201,16 @@ def _fields(
     fold: Fold, index: int, ordered: _Ordered, low: Ints, high: Ints
 ) -> dict[str, pl.Series]:
     """Return the merged state fields of one aggregation over each label's range."""
-    aggregation = fold.plan.aggregations[index]
-    columns: dict[str, pl.Series] = {}
-    if not aggregation.args:
-        ((name, _),) = fold.fields_of(index)
-        return {name: pl.Series(name, high - low)}
+    bound, names = fold.bound[index], fold.fields_of(index)
+    if not isinstance(bound, Fieldwise):
+        states = merged_ranges(bound, ordered.events, fold.args_of(index), low, high)
+        return {n: states.get_column(f.name).cast(f.dtype).rename(n) for n, f in names}
+    if isinstance(bound, Count) and not bound.types:
+        return {names[0][0]: pl.Series(names[0][0], high - low)}
     lifted = ordered.events.select(
-        e.alias(name)
-        for e, (name, _) in zip(fold.lift_of(index), fold.fields_of(index), strict=True)
+        e.alias(name) for e, (name, _) in zip(bound.lift(fold.row_of(index)), names, strict=True)
     )
-    for name, field in fold.fields_of(index):
-        columns[name] = merge_ranges(lifted[name], field, low, high).rename(name)
-    return columns
+    return {n: merge_ranges(lifted[n], f, low, high).rename(n) for n, f in names}
 
 
 def merge_ranges(values: pl.Series, field: Field, low: Ints, high: Ints) -> pl.Series:

@@ -9,20 +9,25 @@ earliest possible time, just after the entity's newest event, would no longer co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import polars as pl
 
+from fs_notebook.compute import windows
 from fs_notebook.compute.rows import compile_expr, overflow_named
-from fs_notebook.kernel.aggregates import AGGREGATES, Field, merge_expr
+from fs_notebook.errors import PositionError
+from fs_notebook.kernel import AGGREGATES, Aggregate, Field, Framewise, Grouped, Row
+from fs_notebook.kernel.basic import Count
 from fs_notebook.language.expr import Expr
 from fs_notebook.language.plan import Aggregation, Plan, Window
-from fs_notebook.log.protocol import TIME
+from fs_notebook.log.protocol import BATCH, ENTRY, LEDGER, PARTITION
+from fs_notebook.types import ORDER, TIME
 
 NEWEST = "__newest"
 VALID_UNTIL = "__valid_until"
+MOMENT = "__t"
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,16 @@ class Fold:
         self._key_exprs = [compile_expr(k.expr).alias(n) for k, n in named]
         self._arg_exprs = [compile_expr(a).alias(f"__x{i}") for i, a in enumerate(self._args)]
         self._where = None if plan.where is None else compile_expr(plan.where)
-        self.lifetimes = [i for i, a in enumerate(plan.aggregations) if a.window.length_us is None]
-        windowed = [i for i, a in enumerate(plan.aggregations) if a.window.length_us is not None]
+        self.bound = [_bound(a) for a in plan.aggregations]
+        self.ordered = any(b.ordered for b in self.bound)
+        self.lifetimes = [i for i, a in enumerate(plan.aggregations) if a.window.is_lifetime]
         self.windows: dict[Window, list[int]] = {}
-        for i in windowed:
-            self.windows.setdefault(plan.aggregations[i].window, []).append(i)
-        self.recent_args = sorted(
-            {f"__x{self._args.index(e)}" for i in windowed for e in plan.aggregations[i].args}
-        )
+        for i, aggregation in enumerate(plan.aggregations):
+            if not aggregation.window.is_lifetime:
+                self.windows.setdefault(aggregation.window, []).append(i)
+        windowed = [i for indices in self.windows.values() for i in indices]
+        self.recent_args = sorted({c for i in windowed for c in self.args_of(i)})
+        self._recent_order = any(self.bound[i].ordered for i in windowed)
 
     @cached_property
     def key_schema(self) -> dict[str, pl.DataType]:
@@ -89,7 +96,9 @@ class Fold:
     @cached_property
     def recent_schema(self) -> dict[str, pl.DataType]:
         types = {f"__x{i}": a.type.polars for i, a in enumerate(self._args)}
-        return dict(self.key_schema) | {TIME: pl.Int64()} | {n: types[n] for n in self.recent_args}
+        schema = dict(self.key_schema) | {TIME: pl.Int64()}
+        schema |= {n: types[n] for n in self.recent_args}
+        return schema | (dict.fromkeys(ORDER, pl.Int64()) if self._recent_order else {})
 
     @cached_property
     def empty(self) -> State:
@@ -98,43 +107,58 @@ class Fold:
             pl.DataFrame(schema=self.lifetime_schema), pl.DataFrame(schema=self.recent_schema)
         )
 
+    def args_of(self, index: int) -> list[str]:
+        """Return the columns that hold the arguments of aggregation `index`."""
+        return [f"__x{self._args.index(a)}" for a in self.plan.aggregations[index].args]
+
     def fields_of(self, index: int) -> list[tuple[str, Field]]:
-        aggregation = self.plan.aggregations[index]
-        kind = aggregation.args[0].type if aggregation.args else None
-        fields = AGGREGATES[aggregation.function].fields(kind)
-        return [(f"__a{index}_{f.name}", f) for f in fields]
+        """Return the columns of aggregation `index`'s state, by their names in a state frame."""
+        return [(f"__a{index}_{f.name}", f) for f in self.bound[index].fields]
 
-    def lift_of(self, index: int) -> list[pl.Expr]:
-        aggregation = self.plan.aggregations[index]
-        if not aggregation.args:
-            return list(AGGREGATES[aggregation.function].lift(None, None))
-        arg = aggregation.args[0]
-        column = pl.col(f"__x{self._args.index(arg)}")
-        return list(AGGREGATES[aggregation.function].lift(column, arg.type))
+    def row_of(self, index: int) -> Row:
+        """Return what aggregation `index` may look at, as expressions over projected rows."""
+        args = tuple(pl.col(c) for c in self.args_of(index))
+        return Row(args, pl.col(TIME))
 
-    def finalise(self, index: int, columns: Sequence[pl.Expr] | None = None) -> pl.Expr:
-        """Return the expression that finishes aggregation `index` from its field columns."""
-        aggregation: Aggregation = self.plan.aggregations[index]
-        kind = aggregation.args[0].type if aggregation.args else None
-        fields = columns or [pl.col(name) for name, _ in self.fields_of(index)]
-        return AGGREGATES[aggregation.function].finalise(fields, kind)
+    def finalise(self, index: int) -> pl.Expr:
+        """Return the expression that finishes aggregation `index` from its columns and `MOMENT`."""
+        state = tuple(pl.col(name) for name, _ in self.fields_of(index))
+        window = self.plan.aggregations[index].window
+        return self.bound[index].finalise(state, windows.end(window, pl.col(MOMENT)))
 
-    def project(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    def project(
+        self, rows: pl.DataFrame, positions: Callable[[], pl.DataFrame] | None = None
+    ) -> tuple[pl.DataFrame, int]:
         """Apply WHERE, keys and arguments to rows of the source.
+
+        Parameters
+        ----------
+        rows
+            The plan's columns and `TIME`.
+        positions
+            Gives the rows' positions (`Batch.positions`); asked where an aggregate needs them.
+            Without it the rows' own order stands for their positions.
 
         Returns
         -------
         frame
-            Key columns, `TIME` as integer microseconds, argument columns; null keys dropped.
+            Key columns, `TIME` as integer microseconds, argument columns, `ORDER` where an
+            aggregate asks for it; null keys dropped.
         null_keys
             How many rows were dropped for a null in their key.
         """
+        extra: list[pl.Expr] = []
+        if self.ordered:
+            order = row_order(rows.height) if positions is None else order_of(positions())
+            rows = rows.hstack(order)
+            extra = [pl.col(c) for c in ORDER]
         with overflow_named("a row expression"):
             lazy = rows.lazy()
             if self._where is not None:
                 lazy = lazy.filter(self._where)
             time = pl.col(TIME).to_physical().alias(TIME)
-            frame = lazy.select(*self._key_exprs, time, *self._arg_exprs).collect()
+            # Beside a column, so that literals get as many rows as there are.
+            frame = lazy.select(time, *self._key_exprs, *self._arg_exprs, *extra).collect()
         before = frame.height
         if any(frame[k].null_count() for k in self.keys):
             frame = frame.drop_nulls(self.keys)
@@ -142,33 +166,63 @@ class Fold:
 
     def partial(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Fold projected rows into lifetime states, one row an entity."""
-        return self._group(frame, self.lifetimes, [pl.col(TIME).max().alias(NEWEST)])
+        return self._folded(frame, self.lifetimes, [pl.col(TIME).max().alias(NEWEST)])
 
-    def _group(
+    def _folded(
         self, frame: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr] = ()
     ) -> pl.DataFrame:
-        exprs = list(more)
+        """Fold rows into the states of aggregations, one row an entity, after `more` columns."""
+        exprs, framewise = list(more), []
         for i in indices:
-            for (name, field), row in zip(self.fields_of(i), self.lift_of(i), strict=True):
-                if field.monoid == "sum" and not self.plan.aggregations[i].args:
-                    exprs.append(pl.len().cast(pl.Int64).alias(name))
-                else:
-                    exprs.append(merge_expr(field, row).alias(name))
-        return frame.group_by(self.keys).agg(exprs)
+            bound, names = self.bound[i], [name for name, _ in self.fields_of(i)]
+            if isinstance(bound, Count) and not bound.types:
+                exprs.append(pl.len().cast(pl.Int64).alias(names[0]))
+            elif isinstance(bound, Grouped):
+                folded = bound.fold(self.row_of(i))
+                exprs += [e.alias(n) for e, n in zip(folded, names, strict=True)]
+            elif isinstance(bound, Framewise):
+                framewise.append((i, bound.fold(frame, self.keys, self.args_of(i))))
+        return self._beside(frame.group_by(self.keys).agg(exprs), framewise)
+
+    def _beside(
+        self, frame: pl.DataFrame, states: Sequence[tuple[int, pl.DataFrame]]
+    ) -> pl.DataFrame:
+        """Put the states of framewise aggregations beside those of the others."""
+        for i, state in states:
+            named = {f.name: name for name, f in self.fields_of(i)}
+            typed = [pl.col(f.name).cast(f.dtype).alias(n) for n, f in self.fields_of(i)]
+            assert set(state.columns) == {*self.keys, *named}, state.columns
+            frame = frame.join(
+                state.select(*self.keys, *typed), on=self.keys, how="left", maintain_order="left"
+            )
+        return frame
 
     def merge(self, states: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """Merge lifetime states, one row an entity."""
-        filled = [s for s in states if s.height]
+        filled = [s.select(list(self.lifetime_schema)) for s in states if s.height]
         if len(filled) <= 1:
             return filled[0] if filled else self.empty.lifetime
-        exprs = [pl.col(NEWEST).max()]
+        together = pl.concat(filled)
+        exprs, framewise = [pl.col(NEWEST).max()], []
         for i in self.lifetimes:
-            exprs += [merge_expr(f, pl.col(name)).alias(name) for name, f in self.fields_of(i)]
-        return pl.concat(filled).group_by(self.keys).agg(exprs)
+            bound, fields = self.bound[i], self.fields_of(i)
+            if isinstance(bound, Grouped):
+                merged = bound.merge(tuple(pl.col(name) for name, _ in fields))
+                exprs += [e.alias(n) for e, (n, _) in zip(merged, fields, strict=True)]
+            elif isinstance(bound, Framewise):
+                plain = [pl.col(name).alias(f.name) for name, f in fields]
+                framewise.append((i, bound.merge(together.select(*self.keys, *plain), self.keys)))
+        merged_frame = self._beside(together.group_by(self.keys).agg(exprs), framewise)
+        return merged_frame.select(list(self.lifetime_schema))
 
-    def add(self, state: State, rows: pl.DataFrame) -> Folded:
+    def add(
+        self,
+        state: State,
+        rows: pl.DataFrame,
+        positions: Callable[[], pl.DataFrame] | None = None,
+    ) -> Folded:
         """Fold rows into `state`; entities that the rows do not touch come along unchanged."""
-        frame, null_keys = self.project(rows)
+        frame, null_keys = self.project(rows, positions)
         folded = self.add_projected(state, frame)
         return Folded(folded.state, folded.events, null_keys, folded.late)
 
@@ -188,25 +242,35 @@ class Fold:
             recent = pl.concat([self._trim(recent, newest), self._trim(fresh, newest)])
         return Folded(State(lifetime, recent), frame.height, 0, late)
 
+    def _oldest(self, newest: pl.Expr) -> pl.Expr | None:
+        """Return the least time that any window can still hold; None if there is no such bound.
+
+        The earliest reader comes at newest + 1, and windows only move on. Keeping what lies at
+        their very start serves both ways of closing them.
+        """
+        if any(w.gap_us is not None for w in self.windows):
+            # A late event may join a session to those before it.
+            return None
+        return pl.min_horizontal(windows.start(w, newest + 1) for w in self.windows)
+
     def _late(self, before: pl.DataFrame, frame: pl.DataFrame) -> int:
-        length = self.plan.window_max_us
-        assert length is not None
         known = before.select(*self.keys, NEWEST)
         here = pl.col(TIME).cum_max().over(self.keys)
-        newest = pl.max_horizontal(pl.col(NEWEST), here)
+        oldest = self._oldest(pl.max_horizontal(pl.col(NEWEST), here))
+        if oldest is None:
+            return 0
         joined = frame.select(*self.keys, TIME).join(
             known, on=self.keys, how="left", maintain_order="left"
         )
-        return int(joined.select((pl.col(TIME) < newest + 1 - length).sum()).item())
+        return int(joined.select((pl.col(TIME) < oldest).sum()).item())
 
     def _trim(self, recent: pl.DataFrame, newest: pl.DataFrame) -> pl.DataFrame:
-        length = self.plan.window_max_us
-        assert length is not None
-        # The earliest reader comes at newest + 1. The widest window then begins at
-        # newest + 1 - length; keeping that very microsecond serves both ways of closing it.
+        oldest = self._oldest(pl.col(NEWEST))
+        if oldest is None:
+            return recent
         return (
             recent.join(newest, on=self.keys, how="left", maintain_order="left")
-            .filter(pl.col(TIME) >= pl.col(NEWEST) + 1 - length)
+            .filter(pl.col(TIME) >= oldest)
             .drop(NEWEST)
         )
 
@@ -229,43 +293,99 @@ class Fold:
         moment = pl.col(NEWEST) + 1
         if now_us is not None:
             moment = pl.max_horizontal(moment, pl.lit(now_us, dtype=pl.Int64))
-        frame = state.lifetime.with_columns(moment.alias("__t"))
+        frame = state.lifetime.with_columns(moment.alias(MOMENT))
         ends: list[str] = []
         for number, (window, indices) in enumerate(self.windows.items()):
-            counted = self._windowed(state.recent, frame.select(*self.keys, "__t"), window, indices)
+            counted = self._windowed(
+                state.recent, frame.select(*self.keys, MOMENT), window, indices
+            )
             end = f"__until{number}"
             ends.append(end)
             frame = frame.join(
                 counted.rename({VALID_UNTIL: end}), on=self.keys, how="left", maintain_order="left"
             )
+            if window.slide_us is not None:
+                # What lies behind this window's end will come into a later one.
+                next_end = windows.valid_until(window, pl.lit(0), pl.lit(0), pl.col(MOMENT))
+                frame = frame.with_columns(next_end.alias(end))
         until = pl.min_horizontal(ends) if ends else pl.lit(None, dtype=pl.Int64)
+        if any(b.timed for b in self.bound):
+            until = pl.col(MOMENT)
         with overflow_named("a feature"):
             return frame.select(
-                *self.keys, *self._outputs(), pl.col(NEWEST), until.alias(VALID_UNTIL)
+                *self.keys, *self.outputs(), pl.col(NEWEST), until.alias(VALID_UNTIL)
             )
 
     def _windowed(
         self, recent: pl.DataFrame, moments: pl.DataFrame, window: Window, indices: list[int]
     ) -> pl.DataFrame:
-        length = window.length_us
-        assert length is not None
-        start = pl.col("__t") - length
-        after = pl.col(TIME) >= start if window.closed == "left" else pl.col(TIME) > start
-        last = length if window.closed == "left" else length - 1
-        inside = recent.join(moments, on=self.keys, how="inner").filter(after)
-        until = (pl.col(TIME).min() + last).alias(VALID_UNTIL)
-        return self._group(inside, indices, [until])
+        joined = recent.join(moments, on=self.keys, how="inner", maintain_order="left")
+        if window.gap_us is None:
+            inside = joined.filter(windows.inside(window, pl.col(MOMENT)))
+        else:
+            inside = self._session(joined, window)
+        time, moment = pl.col(TIME), pl.col(MOMENT).first()
+        until = windows.valid_until(window, time.min(), time.max(), moment).alias(VALID_UNTIL)
+        return self._folded(inside, indices, [until])
 
-    def _outputs(self) -> list[pl.Expr]:
+    def _session(self, frame: pl.DataFrame, window: Window) -> pl.DataFrame:
+        """Return the rows of each entity's session that is open at its moment."""
+        gap, time, moment = window.gap_us, pl.col(TIME), pl.col(MOMENT)
+        assert gap is not None
+        seen = time < moment if window.closed == "left" else time <= moment
+        ordered = frame.filter(seen).sort(TIME, maintain_order=True)
+        fresh = (time - time.shift(1).over(self.keys) > gap).fill_null(True)
+        begin = pl.when(fresh).then(time).max().over(self.keys)
+        is_open = moment - time.max().over(self.keys) <= gap
+        return ordered.with_columns(begin.alias("__begin")).filter(
+            (time >= pl.col("__begin")) & is_open
+        )
+
+    def outputs(self) -> list[pl.Expr]:
+        """Return each feature's expression over the columns of states and `MOMENT`."""
         return [compile_expr(o.expr, self.finalise).alias(o.name) for o in self.plan.outputs]
 
     def empty_values(self) -> dict[str, object]:
         """Return what each feature is for an entity that has no events: the empty fold."""
-        nothing = dict.fromkeys(self.lifetime_schema)
-        schema = dict(self.lifetime_schema)
+        nothing: dict[str, object] = dict.fromkeys([*self.key_schema, MOMENT])
+        schema: dict[str, pl.DataType] = dict(self.key_schema) | {MOMENT: pl.Int64()}
         for i in range(len(self.plan.aggregations)):
             for name, field in self.fields_of(i):
                 schema[name] = field.dtype
                 nothing[name] = None
         frame = pl.DataFrame([nothing], schema=schema, orient="row")
-        return frame.select(self._outputs()).row(0, named=True)
+        return frame.select(self.outputs()).row(0, named=True)
+
+
+def _bound(aggregation: Aggregation) -> Aggregate:
+    return AGGREGATES[aggregation.function](
+        tuple(a.type for a in aggregation.args), aggregation.params, aggregation.window.length_us
+    )
+
+
+_BITS = {PARTITION: 15, LEDGER: 48, ENTRY: 39, BATCH: 24}
+
+
+def order_of(positions: pl.DataFrame) -> pl.DataFrame:
+    """Return positions as two integers of 63 bits that sort like them: the columns `ORDER`.
+
+    Raises
+    ------
+    PositionError
+        If a part of a position is greater than any ledger is known to make it.
+    """
+    for column, bits in _BITS.items():
+        most = positions.get_column(column).max()
+        if isinstance(most, int) and most >= 2**bits:
+            raise PositionError(
+                f"A position's {column.strip('_')} has more than {bits} bits.", found=str(most)
+            )
+    high = pl.col(PARTITION) * 2 ** _BITS[LEDGER] + pl.col(LEDGER)
+    low = pl.col(ENTRY) * 2 ** _BITS[BATCH] + pl.col(BATCH)
+    return positions.select(high.alias(ORDER[0]), low.alias(ORDER[1]))
+
+
+def row_order(count: int) -> pl.DataFrame:
+    """Return the rows' own order as the columns `ORDER`, where there are no positions."""
+    low = pl.int_range(count, dtype=pl.Int64, eager=True)
+    return pl.DataFrame({ORDER[0]: pl.zeros(count, pl.Int64, eager=True), ORDER[1]: low})

@@ -15,8 +15,9 @@ from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.errors import UsageError
 from fs_notebook.language.plan import Plan
-from fs_notebook.log.protocol import TIME, EventLog, Stream
+from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut, Way
+from fs_notebook.types import TIME
 
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)\s*")
 _UNITS = {
@@ -205,7 +206,7 @@ def preview(
         source, start=START, end=end, columns=plan.columns,
         time_from_us=from_us, time_to_us=to_us, rows_max=rows_max,
     ):  # fmt: skip
-        projected, dropped = fold.project(batch.rows)
+        projected, dropped = fold.project(batch.rows, batch.positions)
         if where.sample is not None and where.sample < 1:
             projected = projected.filter(_share(fold, where.sample))
         if projected.height:

@@ -16,7 +16,7 @@ import polars as pl
 
 from fs_notebook.errors import FeatureStoreError, OverflowInFold
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 Build = Callable[[Sequence[pl.Expr], Call], pl.Expr]
 

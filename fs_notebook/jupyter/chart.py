@@ -17,8 +17,8 @@ import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.jupyter.values import clean, count, number, show
-from fs_notebook.language.types import Type, type_of
 from fs_notebook.model.chart import svg_of
+from fs_notebook.types import Type, type_of
 
 BINS_MAX = 40
 TOP = 10

@@ -1,5 +1,30 @@
-"""The aggregate algebra: the only semantics. Pure."""
+"""The aggregate algebra: the only semantics. Pure.
 
-from fs_notebook.kernel.aggregates import AGGREGATES, Aggregate, Field
+`AGGREGATES` has every aggregate of the language by its name.
+"""
 
-__all__ = ["AGGREGATES", "Aggregate", "Field"]
+from fs_notebook.kernel.algebra import (
+    Aggregate,
+    Field,
+    Fieldwise,
+    Framewise,
+    Grouped,
+    Parameter,
+    Row,
+    Scalar,
+    merge_expr,
+)
+from fs_notebook.kernel.registry import AGGREGATES
+
+__all__ = [
+    "AGGREGATES",
+    "Aggregate",
+    "Field",
+    "Fieldwise",
+    "Framewise",
+    "Grouped",
+    "Parameter",
+    "Row",
+    "Scalar",
+    "merge_expr",
+]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 Scalar = int | float | str | bool | None
 

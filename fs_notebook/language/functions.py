@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fs_notebook.errors import DefinitionError
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 Rule = Callable[[Sequence[Type]], Type | None]
 """Gives the result's type, or None where the arguments' types do not fit."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+
 import sqlglot
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language.sql_expr import refuse
@@ -22,6 +24,19 @@ _REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
+_DIALECT = sqlglot.Dialect.get_or_raise("duckdb")
+
+
+def _tokens(text: str) -> list[Token]:
+    """Return the tokens of `text`; SESSION before a bracket is a function's name here."""
+    tokens = list(_DIALECT.tokenize(text))
+    for token, following in itertools.pairwise(tokens):
+        named = token.text.upper() == "SESSION"
+        if named and following.token_type == TokenType.L_PAREN:
+            token.token_type = TokenType.VAR
+    return tokens
+
+
 def parse_select(text: str) -> exp.Select:
     """Return the one SELECT that `text` is; refuse what no feature is made of."""
     select = _parse(text)
@@ -36,7 +51,7 @@ def parse_select(text: str) -> exp.Select:
 
 def _parse(text: str) -> exp.Select:
     try:
-        statements = [s for s in sqlglot.parse(text, read="duckdb") if s is not None]
+        statements = [s for s in _DIALECT.parser().parse(_tokens(text), text) if s is not None]
     except sqlglot.errors.SqlglotError as error:
         details = getattr(error, "errors", None) or [{}]
         first = details[0]

@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language import expr as ex
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 PLAN_FORMAT = 1
+
+Scalar = int | float | str | bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which events count at time t: those in [t - length, t), or all before t.
+    """Which events count at time t.
 
     Attributes
     ----------
@@ -24,18 +27,53 @@ class Window:
         Microseconds; None means a lifetime.
     closed
         ``"left"`` is [t - length, t); ``"right"`` is (t - length, t].
+    slide_us
+        The window ends at the newest multiple of this (since the epoch, UTC) that t has
+        reached, instead of at t itself: the last of the windows that HOP and TUMBLE make.
+    gap_us
+        The window begins where the entity's last run of events began in which no two
+        neighbours are further apart than this; nothing counts once t is further from the
+        newest of them.
+    resolution_us
+        The window's tail is floored to a multiple of this: [floor(t - length), t).
     """
 
     length_us: int | None = None
     closed: str = "left"
+    slide_us: int | None = None
+    gap_us: int | None = None
+    resolution_us: int | None = None
+
+    @property
+    def is_lifetime(self) -> bool:
+        """Whether all events before t count, for ever."""
+        return self.length_us is None and self.gap_us is None
 
     def __str__(self) -> str:
+        if self.gap_us is not None:
+            return f"session {span_text(self.gap_us)}"
         if self.length_us is None:
             return "lifetime"
-        for unit, us in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000)):
-            if self.length_us % us == 0:
-                return f"{self.length_us // us}{unit}"
-        return f"{self.length_us / 1e6:g}s"
+        text = span_text(self.length_us)
+        if self.slide_us == self.length_us:
+            return f"tumbling {text}"
+        if self.slide_us is not None:
+            return f"hopping {text} every {span_text(self.slide_us)}"
+        if self.resolution_us is not None:
+            return f"{text} by {span_text(self.resolution_us)}"
+        return text
+
+    def to_list(self) -> list[Scalar]:
+        """Return the canonical form, fit for `json.dumps`."""
+        return [self.length_us, self.closed, self.slide_us, self.gap_us, self.resolution_us]
+
+
+def span_text(us: int) -> str:
+    """Return a length of time as ``7d``, ``12h``, ``15m`` or ``90s``."""
+    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000)):
+        if us % size == 0:
+            return f"{us // size}{unit}"
+    return f"{us / 1e6:g}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +86,17 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Aggregation:
-    """One aggregate over the rows of a window. `args` is empty for COUNT(*)."""
+    """One aggregate over the rows of a window. `args` is empty for COUNT(*).
+
+    `params` are the constants that it takes beside its arguments, in the order in which
+    `fs_notebook.kernel` declares them.
+    """
 
     function: str
     args: tuple[ex.Expr, ...]
     window: Window
     type: Type
+    params: tuple[Scalar, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +109,14 @@ class Output:
     @property
     def type(self) -> Type:
         return self.expr.type
+
+
+def _params(function: str, texts: list[Any]) -> tuple[Scalar, ...]:
+    """Return parameters as they were: floats are kept as text, so that every bit comes back."""
+    declared = AGGREGATES[function].parameters
+    return tuple(
+        float(v) if p.type is Type.DOUBLE else v for p, v in zip(declared, texts, strict=True)
+    )
 
 
 @dataclass(frozen=True)
@@ -99,10 +150,9 @@ class Plan:
         return tuple(sorted(set().union(*(ex.columns_of(e) for e in read))))
 
     @cached_property
-    def window_max_us(self) -> int | None:
-        """The longest finite window, None where every window is a lifetime."""
-        lengths = [a.window.length_us for a in self.aggregations if a.window.length_us is not None]
-        return max(lengths, default=None)
+    def windows(self) -> tuple[Window, ...]:
+        """The different windows that are no lifetimes, in the order of the aggregations."""
+        return tuple(dict.fromkeys(a.window for a in self.aggregations if not a.window.is_lifetime))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the canonical form, fit for `json.dumps`."""
@@ -116,8 +166,9 @@ class Plan:
                 [
                     a.function,
                     [ex.to_json(e) for e in a.args],
-                    [a.window.length_us, a.window.closed],
+                    a.window.to_list(),
                     a.type.value,
+                    [repr(p) if isinstance(p, float) else p for p in a.params],
                 ]
                 for a in self.aggregations
             ],
@@ -135,8 +186,10 @@ class Plan:
             keys=tuple(Key(n, ex.from_json(e)) for n, e in data["keys"]),
             where=None if data["where"] is None else ex.from_json(data["where"]),
             aggregations=tuple(
-                Aggregation(f, tuple(ex.from_json(e) for e in args), Window(*w), Type(t))
-                for f, args, w, t in data["aggregations"]
+                Aggregation(
+                    f, tuple(ex.from_json(e) for e in args), Window(*w), Type(t), _params(f, p)
+                )
+                for f, args, w, t, p in data["aggregations"]
             ),
             outputs=tuple(Output(n, ex.from_json(e)) for n, e in data["outputs"]),
         )

@@ -19,20 +19,21 @@ from dataclasses import dataclass, field, replace
 from sqlglot import exp
 
 from fs_notebook.errors import DefinitionError
-from fs_notebook.language.aggregates import SIGNATURES, aggregate_type
+from fs_notebook.kernel import AGGREGATES
+from fs_notebook.language.calls import (
+    call_of,
+    has_aggregate,
+    is_aggregate,
+    parameters_of,
+    result_of,
+    usages,
+)
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
+from fs_notebook.language.group_windows import group_window, window_name
 from fs_notebook.language.parse import parse_select, source_name
-from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Window
+from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Scalar, Window
 from fs_notebook.language.sql_expr import Translator, interval_us, null_of, refuse
-from fs_notebook.language.types import Type
-
-_AGGREGATES: dict[type[exp.Expr], str] = {
-    exp.Count: "count",
-    exp.Sum: "sum",
-    exp.Avg: "avg",
-    exp.Min: "min",
-    exp.Max: "max",
-}
+from fs_notebook.types import Type
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Compiler:
                     "SELECT * names no feature.",
                     remedy="the key's columns and aggregates with aliases",
                 )
-            if any(isinstance(n, exp.AggFunc) for n in node.walk()):
+            if has_aggregate(node):
                 outputs.append((alias, self._output(node), node))
             else:
                 plain.append((alias, self.row(node), node))
@@ -169,9 +170,21 @@ class _Compiler:
     def _group_keys(self, group: exp.Group, select: exp.Select) -> list[Expr]:
         if group.args.get("all"):
             bare = [i.this if isinstance(i, exp.Alias) else i for i in select.expressions]
-            nodes = [n for n in bare if not any(isinstance(x, exp.AggFunc) for x in n.walk())]
+            nodes = [n for n in bare if not has_aggregate(n)]
         else:
             nodes = [self._by_position_or_alias(n, select) for n in group.expressions]
+        timed = [n for n in nodes if window_name(n)]
+        nodes = [n for n in nodes if not window_name(n)]
+        if len(timed) > 1:
+            raise refuse(
+                timed[1],
+                self.text,
+                "A feature has one window.",
+                remedy="one of TUMBLE, HOP, SESSION",
+            )
+        if timed:
+            self._check_no_other_window(timed[0])
+            self.window = group_window(timed[0], self.row, self.source.time, self.window.closed)
         if not nodes or any(group.args.get(k) for k in ("cube", "rollup", "grouping_sets")):
             raise refuse(
                 group,
@@ -180,6 +193,16 @@ class _Compiler:
                 remedy="GROUP BY user, or GROUP BY user, genre",
             )
         return [self.row(n) for n in nodes]
+
+    def _check_no_other_window(self, node: exp.Expr) -> None:
+        if self.window.length_us is not None:
+            raise refuse(
+                node,
+                self.text,
+                "The window is given twice.",
+                found=f"--window {self.window} beside {window_name(node)}",
+                remedy="leave one of them out",
+            )
 
     def _by_position_or_alias(self, node: exp.Expr, select: exp.Select) -> exp.Expr:
         items = select.expressions
@@ -278,18 +301,20 @@ class _Compiler:
         inner = node
         while isinstance(inner, (exp.Window, exp.Filter)):
             inner = inner.this
-        if type(inner) in _AGGREGATES and isinstance(inner.this, (exp.Column, exp.Star)):
-            parts = [_AGGREGATES[type(inner)]]
-            if isinstance(inner.this, exp.Column):
-                parts.append(inner.this.name)
-            return "_".join(parts)
+        called = call_of(inner) if is_aggregate(inner) else None
+        if called is not None and all(
+            isinstance(a, (exp.Column, exp.Literal)) for a in called.args
+        ):
+            columns = [a.name for a in called.args if isinstance(a, exp.Column)]
+            return "_".join([called.name, *columns])
         raise refuse(node, self.text, "This feature has no name.", remedy="… AS name")
 
     def _output(self, node: exp.Expr) -> Expr:
         """Translate an expression over aggregates; bare columns cannot stand beside them."""
         for column in node.find_all(exp.Column):
             if not any(
-                isinstance(p, (exp.AggFunc, exp.Filter, exp.Window)) for p in _parents(column, node)
+                is_aggregate(p) or isinstance(p, (exp.Filter, exp.Window))
+                for p in [column, *_parents(column, node)]
             ):
                 raise refuse(
                     column,
@@ -314,45 +339,60 @@ class _Compiler:
         if isinstance(call, exp.Filter):
             condition = self._condition(call.expression.this)
             call = call.this
-        name = _AGGREGATES.get(type(call))
-        if name is None:
+        called = call_of(call)
+        if called is None:
             raise refuse(
                 call,
                 self.text,
                 "This aggregate is not in the feature language.",
-                remedy=", ".join(s.usage for s in SIGNATURES.values()),
+                remedy=usages(call.name or type(call).__name__),
             )
-        args = self._arguments(name, call)
+        for node_ in called.conditions:
+            more = self._condition(node_)
+            condition = more if condition is None else self.row.call("and", condition, more)
+        args, params = self._arguments(called.name, called.args, call)
         if condition is not None:
-            args = (_where(condition, args),)
-        found = Aggregation(name, args, window, aggregate_type(name, [a.type for a in args]))
+            args = _where(condition, args)
+        found = Aggregation(
+            called.name, args, window, result_of(called.name, [a.type for a in args]), params
+        )
         if found not in self.aggregations:
             self.aggregations.append(found)
         return Aggregated(self.aggregations.index(found), found.type)
 
-    def _arguments(self, name: str, call: exp.Expr) -> tuple[Expr, ...]:
-        if isinstance(call.this, exp.Distinct):
-            raise refuse(
-                call,
-                self.text,
-                "DISTINCT inside an aggregate cannot be folded yet.",
-                remedy="COUNT(x), or MIN and MAX, which ignore repeats",
-            )
-        if call.expressions:
-            raise refuse(
-                call,
-                self.text,
-                f"{name.upper()} takes one argument.",
-                remedy=SIGNATURES[name].usage,
-            )
-        if isinstance(call.this, exp.Star):
-            return ()
-        arg = self.row(call.this)
-        if name in ("sum", "avg") and arg.type is Type.BOOLEAN:
-            arg = Call("cast_BIGINT", (arg,), Type.BIGINT)
-        if name == "count" and isinstance(arg, Literal) and arg.value is not None:
-            return ()
-        return (arg,)
+    def _arguments(
+        self, name: str, nodes: tuple[exp.Expr, ...], call: exp.Expr
+    ) -> tuple[tuple[Expr, ...], tuple[Scalar, ...]]:
+        """Return what an aggregate folds, and the constants beside that."""
+        kind = AGGREGATES[name]
+        for node in nodes:
+            if isinstance(node, (exp.Distinct, exp.Order, exp.Limit)):
+                raise refuse(
+                    call,
+                    self.text,
+                    f"This form of {name.upper()} is not in the feature language.",
+                    remedy=usages(name),
+                )
+        asked = len(kind.parameters)
+        optional = sum(p.default is not None for p in kind.parameters)
+        translated = [self.row(n) for n in nodes]
+        given = 0
+        for value in reversed(translated):
+            if given == asked or not isinstance(value, Literal):
+                break
+            given += 1
+        args, constants = translated[: len(nodes) - given], translated[len(nodes) - given :]
+        if given < asked - optional and len(args) > 1:
+            # What stands where a constant is due is an expression.
+            args, constants = args[:-1], [args[-1], *constants]
+        params = parameters_of(name, constants)
+        if name in ("sum", "avg") and args and args[0].type is Type.BOOLEAN:
+            args = [Call("cast_BIGINT", (args[0],), Type.BIGINT), *args[1:]]
+        if name == "count" and len(args) == 1:
+            (arg,) = args
+            if isinstance(arg, Literal) and arg.value is not None:
+                args = []
+        return tuple(args), params
 
     def _window(self, node: exp.Window) -> Window:
         alias = node.args.get("alias")
@@ -441,9 +481,10 @@ class _Compiler:
         return length
 
 
-def _where(condition: Expr, args: tuple[Expr, ...]) -> Expr:
+def _where(condition: Expr, args: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """Make the first argument null where the condition does not hold: aggregates pass it over."""
     value: Expr = args[0] if args else Literal(1, Type.BIGINT)
-    return Call("case", (condition, value, null_of(value.type)), value.type)
+    return (Call("case", (condition, value, null_of(value.type)), value.type), *args[1:])
 
 
 def _bare(item: exp.Expr) -> exp.Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,10 +11,11 @@ from sqlglot import exp
 
 from fs_notebook.clock import to_us
 from fs_notebook.errors import DefinitionError, FeatureStoreError, near_names, unknown_name
-from fs_notebook.language.aggregates import SIGNATURES
+from fs_notebook.kernel import AGGREGATES
+from fs_notebook.language.calls import ALIASES, is_aggregate
 from fs_notebook.language.expr import Call, Column, Expr, Literal
 from fs_notebook.language.functions import CASTS, FUNCTIONS, result_type
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 UNITS_US = {
     "MICROSECOND": 1,
@@ -97,12 +99,22 @@ _CAST_TYPES = {
 }
 
 
+_CALLED = re.compile(r"[A-Za-z_]\w*\s*\(\s*(?:DISTINCT\s+)?$", re.IGNORECASE)
+
+
 def place(node: exp.Expr, text: str) -> tuple[int | None, int | None]:
     """Return the line and column (from 1) in `text` where `node` begins, if the parser kept it."""
     starts = [n.meta["start"] for n in node.walk() if n.meta.get("start") is not None]
     if not starts or min(starts) > len(text):
         return None, None
     before = text[: min(starts)]
+    if (
+        node.meta.get("start") is None
+        and isinstance(node, exp.Func)
+        and (called := _CALLED.search(before)) is not None
+    ):
+        # The parser keeps no place of most functions' names: it is just before their argument.
+        before = before[: called.start()]
     return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
@@ -207,7 +219,7 @@ class Translator:
             return self.column(node)
         if isinstance(node, (exp.Literal, exp.Boolean, exp.Null, exp.Interval)):
             return self._literal(node)
-        if isinstance(node, (exp.Window, exp.Filter, exp.AggFunc)):
+        if isinstance(node, (exp.Window, exp.Filter)) or is_aggregate(node):
             return self._aggregate(node)
         if isinstance(node, exp.Like) and not (
             isinstance(node.expression, exp.Literal) and node.expression.args.get("is_string")
@@ -379,7 +391,7 @@ class Translator:
 
     def _unsupported(self, node: exp.Expr) -> FeatureStoreError:
         if isinstance(node, exp.Anonymous):
-            known = [*(n.upper() for n in FUNCTIONS), *(n.upper() for n in SIGNATURES)]
+            known = [*(n.upper() for n in FUNCTIONS), *(n.upper() for n in (*AGGREGATES, *ALIASES))]
             near = near_names(node.name.upper(), known)
             remedy = f"did you mean {' or '.join(near)}?" if near else "a function of the language"
             return refuse(

@@ -25,7 +25,6 @@ from fs_notebook.log.protocol import (
     LEDGER,
     POSITION_COLUMNS,
     PUBLISHED,
-    TIME,
     Batch,
     DeadLetter,
     Stream,
@@ -33,6 +32,7 @@ from fs_notebook.log.protocol import (
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.reader import Part
 from fs_notebook.position import Cut, Position
+from fs_notebook.types import TIME
 
 SEGMENT_ROWS = 500_000
 SEGMENT_BYTES = 256 * 2**20

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from fs_notebook.language.types import Type
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 
 ARROW_MAGIC = b"\xff\xff\xff\xff"
 """How an Arrow IPC stream starts, and how no JSON text can."""

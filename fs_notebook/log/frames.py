@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from fs_notebook.errors import DefinitionError, UsageError
-from fs_notebook.language.types import Type, conform
-from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, TIME, Stream
+from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, Stream
+from fs_notebook.types import TIME, Type, conform
 
 TIMESTAMP = pl.Datetime("us", "UTC")
 

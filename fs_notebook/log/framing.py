@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from fs_notebook.errors import UsageError
-from fs_notebook.language.types import Type
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 
 JSON_ROWS_MAX = 1_000
 ARROW_ROWS_MAX = 50_000

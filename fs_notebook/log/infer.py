@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import polars as pl
 
 from fs_notebook.errors import UsageError
-from fs_notebook.language.types import Type, type_of
 from fs_notebook.log.decode import ARROW_MAGIC, decode_json
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type, type_of
 
 _TIME_NAMES = ("event_time", "timestamp", "ts", "time", "datetime", "created_at", "at")
 

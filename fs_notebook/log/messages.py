@@ -18,12 +18,12 @@ from fs_notebook.log.protocol import (
     LEDGER,
     PARTITION,
     PUBLISHED,
-    TIME,
     Batch,
     DeadLetter,
     Stream,
 )
 from fs_notebook.position import Position
+from fs_notebook.types import TIME
 
 Place = tuple[int, int, int]
 """Ledger, entry, index: where a message lies in its partition."""

@@ -10,11 +10,8 @@ from typing import Any, Protocol
 import polars as pl
 
 from fs_notebook.errors import unknown_name
-from fs_notebook.language.types import Type
 from fs_notebook.position import Cut, Position
-
-TIME = "__time"
-"""The column of event times that every batch carries: UTC microseconds, never null."""
+from fs_notebook.types import Type
 
 PUBLISHED = "__published"
 """The column of publish times, UTC microseconds: in `rows` only where `columns` names it."""

@@ -10,7 +10,7 @@ import polars as pl
 from fs_notebook.errors import FeatureStoreError, UsageError, unknown_name
 from fs_notebook.language.expr import Column
 from fs_notebook.language.plan import Key, Plan
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 _FLOAT_WHOLE_MAX = 2**53
 _KINDS = "a polars, pandas or Arrow table, a dict of columns, or a list of dicts"
@@ -216,3 +216,4 @@ def _fits(dtype: pl.DataType, kind: Type) -> bool:
             return dtype == pl.Date
         case Type.INTERVAL:
             return isinstance(dtype, pl.Duration)
+    return False

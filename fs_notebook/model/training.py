@@ -15,11 +15,12 @@ import polars as pl
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import Clock, from_us
+from fs_notebook.compute import windows
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError, unknown_name
-from fs_notebook.log.protocol import TIME, EventLog, Stream
+from fs_notebook.log.protocol import Batch, EventLog, Stream
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.labels import (
     check_entity,
@@ -31,6 +32,7 @@ from fs_notebook.model.labels import (
     times_us,
 )
 from fs_notebook.position import START, Cut
+from fs_notebook.types import TIME
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -352,7 +354,7 @@ class _Reading:
         with closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 for group in groups:
-                    kept = _of_labels(group, batch.rows)
+                    kept = _of_labels(group, batch)
                     if kept.height:
                         mine = parts[group.definition.name]
                         mine.setdefault(batch.partition, []).append(kept)
@@ -374,13 +376,14 @@ def _interval(groups: Sequence[_Group], times: pl.Series) -> tuple[int | None, i
     first, last = times.min(), times.max()
     if not isinstance(first, int) or not isinstance(last, int):
         return None, 0
-    lengths = [a.window.length_us for g in groups for a in g.definition.plan.aggregations]
-    finite = [n for n in lengths if n is not None]
-    return first - max(finite) if len(finite) == len(lengths) and finite else None, last + 1
+    spans = {a.window for g in groups for a in g.definition.plan.aggregations}
+    if any(w.length_us is None for w in spans):
+        return None, last + 1
+    return min(windows.start(w, first) for w in spans), last + 1
 
 
-def _of_labels(group: _Group, rows: pl.DataFrame) -> pl.DataFrame:
-    projected, _ = group.fold.project(rows)
+def _of_labels(group: _Group, batch: Batch) -> pl.DataFrame:
+    projected, _ = group.fold.project(batch.rows, batch.positions)
     return projected.join(group.entities, on=group.fold.keys, how="semi", maintain_order="left")
 
 

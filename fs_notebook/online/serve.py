@@ -18,16 +18,15 @@ from fs_notebook.clock import SYSTEM, Clock, from_us
 from fs_notebook.compute.fold import Fold
 from fs_notebook.errors import UnknownName, UsageError, unknown_name
 from fs_notebook.language.plan import Plan
-from fs_notebook.language.types import Type
 from fs_notebook.online.codec import pack_key, unpack_value
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.online.states import StateCodec
+from fs_notebook.online.states import StateCodec, storage
+from fs_notebook.types import Type
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PRESENT, NULL, NOT_FOUND = "present", "null", "not found"
-_TEMPORAL = (Type.TIMESTAMP, Type.DATE, Type.INTERVAL)
 _REFRESHES_MAX = 3
 ENTITIES_MAX = 100_000
 _REQUESTS_MAX = 256
@@ -79,7 +78,7 @@ class _Ready:
     @cached_property
     def temporal(self) -> tuple[str, ...]:
         """The features that are stored as integers but are times."""
-        return tuple(n for n, t in self.types.items() if t in _TEMPORAL)
+        return tuple(n for n, t in self.types.items() if t.holds_temporal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,8 +369,8 @@ def _values(
 def _logical(value: Any, kind: Type) -> Any:
     if value is None:
         return None
-    storage = pl.Int32 if kind is Type.DATE else pl.Int64
-    return pl.Series([value], dtype=storage).cast(kind.polars)[0]
+    restored = pl.Series([value], dtype=storage(kind.polars)).cast(kind.polars)
+    return restored.to_list()[0]
 
 
 def _as_list(value: Any) -> list[Any]:

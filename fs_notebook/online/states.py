@@ -85,28 +85,41 @@ class StateCodec:
             return pl.DataFrame(schema=schema)
         skip = len(self.fold.keys)
         listed: dict[str, pl.DataType] = {
-            name: dtype if i < skip else pl.List(_storage(dtype))
+            name: dtype if i < skip else pl.List(storage(dtype))
             for i, (name, dtype) in enumerate(schema.items())
         }
         frame = pl.DataFrame(rows, schema=listed, orient="row").explode(self._recent)
         return _typed(frame, schema, skip)
 
 
-def _storage(dtype: pl.DataType) -> pl.DataType:
+def storage(dtype: pl.DataType) -> pl.DataType:
+    """Return the type that carries `dtype` in a stored value: times as integers, also inside."""
     if dtype == pl.Date:
         return pl.Int32()
-    return pl.Int64() if isinstance(dtype, _TEMPORAL) else dtype
+    if isinstance(dtype, _TEMPORAL):
+        return pl.Int64()
+    if isinstance(dtype, pl.List):
+        assert isinstance(dtype.inner, pl.DataType)
+        return pl.List(storage(dtype.inner))
+    if isinstance(dtype, pl.Struct):
+        inner = [(f.name, f.dtype) for f in dtype.fields]
+        return pl.Struct([pl.Field(n, storage(t)) for n, t in inner if isinstance(t, pl.DataType)])
+    return dtype
 
 
 def _physical(frame: pl.DataFrame) -> pl.DataFrame:
-    temporal = [n for n, t in frame.schema.items() if isinstance(t, _TEMPORAL)]
-    return frame.with_columns(pl.col(temporal).to_physical()) if temporal else frame
+    casts = [
+        pl.col(name).cast(storage(dtype))
+        for name, dtype in frame.schema.items()
+        if storage(dtype) != dtype
+    ]
+    return frame.with_columns(casts) if casts else frame
 
 
 def _restored(
     rows: list[tuple[Any, ...]], schema: dict[str, pl.DataType], skip: int
 ) -> pl.DataFrame:
-    stored = {n: t if i < skip else _storage(t) for i, (n, t) in enumerate(schema.items())}
+    stored = {n: t if i < skip else storage(t) for i, (n, t) in enumerate(schema.items())}
     return _typed(pl.DataFrame(rows, schema=stored, orient="row"), schema, skip)
 
 
@@ -114,7 +127,7 @@ def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType], skip: int) -> pl
     casts = [
         pl.col(name).cast(dtype)
         for i, (name, dtype) in enumerate(schema.items())
-        if i >= skip and isinstance(dtype, _TEMPORAL)
+        if i >= skip and storage(dtype) != dtype
     ]
     return frame.with_columns(casts) if casts else frame
 

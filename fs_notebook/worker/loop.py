@@ -211,7 +211,7 @@ class Worker:
 
     def _step(self, lease: Lease, batch: Batch) -> Lease:
         """Fold one batch and commit it: states, counters and position in one."""
-        frame, null_keys = self.fold.project(batch.rows)
+        frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
         state = self.codec.decode(keys, self.store.load(lease, keys))
         folded = self.fold.add_projected(state, frame)
@@ -335,4 +335,8 @@ def _joined(held: list[Batch]) -> Batch:
         return held[0]
     dead = tuple(letter for batch in held for letter in batch.dead)
     rows = pl.concat([batch.rows for batch in held])
-    return Batch(held[-1].partition, rows, held[-1].end, dead)
+
+    def positions() -> pl.DataFrame:
+        return pl.concat([batch.positions() for batch in held])
+
+    return Batch(held[-1].partition, rows, held[-1].end, dead, positions)

@@ -145,7 +145,7 @@ class _Oracle:
         columns = self.fold.plan.columns
         source = self.definition.source
         for batch in self.log.read(source, start=self.cut, end=cut, columns=columns):
-            self.state = self.fold.add(self.state, batch.rows).state
+            self.state = self.fold.add(self.state, batch.rows, batch.positions).state
             self.events += batch.rows.height
         self.cut = cut
 

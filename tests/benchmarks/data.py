@@ -7,8 +7,8 @@ import polars as pl
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.language.sql import SourceColumns, compile_sql
-from fs_notebook.language.types import Type
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 
 SEED = 20240101
 BEGIN_US = 1_704_067_200_000_000

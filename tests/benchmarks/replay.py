@@ -14,9 +14,9 @@ import pulsar
 
 from fs_notebook.log.cache import CachedLog, SegmentCache
 from fs_notebook.log.connect import CACHE_BYTES_MAX
-from fs_notebook.log.protocol import TIME
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.position import START
+from fs_notebook.types import TIME
 from tests.benchmarks import data
 from tests.benchmarks.harness import Config, Run
 

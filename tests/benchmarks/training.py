@@ -13,8 +13,8 @@ import polars as pl
 
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
-from fs_notebook.log.protocol import TIME
 from fs_notebook.model.labels import key_values, times_us
+from fs_notebook.types import TIME
 from tests.benchmarks import data
 from tests.benchmarks.harness import Config, Run
 

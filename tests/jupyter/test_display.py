@@ -35,9 +35,9 @@ from fs_notebook.jupyter.display import (
 )
 from fs_notebook.jupyter.table import Table, tag
 from fs_notebook.language.sql import SourceColumns, compile_sql
-from fs_notebook.language.types import Type
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 from fs_notebook.worker.verify import Mismatch, Verification
 
 pytestmark = pytest.mark.timeout(60)

@@ -19,9 +19,9 @@ from fs_notebook.errors import (
     UnknownPosition,
     UsageError,
 )
-from fs_notebook.language.types import Type
-from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, TIME, Stream
+from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, Stream
 from fs_notebook.position import START, Cut, Position
+from fs_notebook.types import TIME, Type
 from tests.support.logs import (
     Ledger,
     events,

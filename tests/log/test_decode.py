@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fs_notebook.language.types import Type
 from fs_notebook.log.decode import decode_arrow, decode_json
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 
 STREAM = Stream(
     "x",

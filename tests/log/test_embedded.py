@@ -20,11 +20,11 @@ from fs_notebook.errors import (
     UnreachableError,
     UsageError,
 )
-from fs_notebook.language.types import Type
 from fs_notebook.log.connect import open_log
 from fs_notebook.log.embedded import EmbeddedLog
-from fs_notebook.log.protocol import PUBLISHED, TIME, Stream
+from fs_notebook.log.protocol import PUBLISHED, Stream
 from fs_notebook.position import START
+from fs_notebook.types import TIME, Type
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto
 
 STREAM = Stream("events", COLUMNS, time="ts")
@@ -35,7 +35,7 @@ import sys
 import polars as pl
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 
 stream = Stream("numbers", (("who", Type.BIGINT), ("n", Type.BIGINT)))
 log = EmbeddedLog(sys.argv[1])

@@ -25,11 +25,11 @@ from fs_notebook.errors import (
     UnreachableError,
     UsageError,
 )
-from fs_notebook.language.types import Type
 from fs_notebook.log.framing import route
-from fs_notebook.log.protocol import TIME, Stream
+from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog, RetentionWarning
 from fs_notebook.position import START, Cut
+from fs_notebook.types import TIME, Type
 from tests.support.broker import Broker, free_ports
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto
 
@@ -320,7 +320,7 @@ SLOW = """
 import sys
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.protocol import Stream
-from fs_notebook.language.types import Type
+from fs_notebook.types import Type
 from fs_notebook.position import START
 
 log = PulsarLog(sys.argv[1], admin_url=sys.argv[2])

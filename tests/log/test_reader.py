@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import HistoryLost, UnknownPosition
-from fs_notebook.language.types import Type
 from fs_notebook.log.messages import decode, place, places
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.reader import Part, PartReader, chunks_until
 from fs_notebook.position import Position
+from fs_notebook.types import Type
 
 STREAM = Stream("x", (("n", Type.BIGINT),))
 PART = Part("x", "persistent://public/default/x", 0)

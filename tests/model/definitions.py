@@ -9,9 +9,9 @@ import polars as pl
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.language.sql import SourceColumns, compile_sql
-from fs_notebook.language.types import Type
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
+from fs_notebook.types import Type
 
 READS = (
     ("user", Type.VARCHAR),

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import UnknownName, UnknownPosition, UsageError
-from fs_notebook.language.types import Type
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Batch
 from fs_notebook.model.training import TrainingSet, build_training_set
 from fs_notebook.position import Cut, Position
+from fs_notebook.types import Type
 from tests.compute import naive
 from tests.model.definitions import READS, SECOND, define, stream_of, windowed
 
@@ -37,7 +37,7 @@ TOTALS = f"""SELECT user, SUM(n) OVER (PARTITION BY user) AS total,
 ALL = ("total", "events", "mean_5s", "most_5s")
 NAIVE = (
     ("sum", "n", None),
-    ("count_star", "n", None),
+    ("count", "", None),
     ("avg", "x", 5 * SECOND),
     ("max", "n", 5 * SECOND),
 )
@@ -107,7 +107,8 @@ def test_every_row_is_the_naive_fold(
         for feature, (function, column, window) in zip(ALL, NAIVE, strict=True):
             want = naive.value(
                 [e | {"t": e["ts"]} for e in events],
-                entity=user, t=t, function=function, column=column, window=window, closed=closed,
+                entity=user, t=t, name=function, args=(column,) if column else (),
+                when=naive.When(window, closed),
             )  # fmt: skip
             assert naive.same(row[feature], want), (feature, row, want)
 

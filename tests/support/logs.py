@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fs_notebook.language.types import Type
 from fs_notebook.log.cache import CachedLog, SegmentCache
 from fs_notebook.log.embedded import EmbeddedLog
-from fs_notebook.log.protocol import TIME, Batch, Stream
+from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.position import START, Cut, Position
+from fs_notebook.types import TIME, Type
 from tests.support.broker import Broker
 
 COLUMNS = (

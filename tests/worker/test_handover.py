@@ -20,13 +20,13 @@ from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import FencedError, IntegrityError
 from fs_notebook.ingest import fit, to_frame
 from fs_notebook.language.sql import SourceColumns, compile_sql
-from fs_notebook.language.types import Type
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.session import Session
+from fs_notebook.types import Type
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.loop import Worker, gathered
 from fs_notebook.worker.runner import ensure_runner, runner_pid
