@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 BUCKET = "__bucket"
 OLDEST, LATEST, COUNT = "__oldest", "__latest", "__count"
+WHOLE, APART = "__whole", "__apart"
 MOMENT = "__t"
 
-BUCKETS = 128
+BUCKETS = 256
 """Buckets that the longest window spans."""
 
 
@@ -107,9 +108,9 @@ def _some(window: Window) -> pl.Expr:
 
 
 def split(
-    fold: Fold, state: State, inside: pl.DataFrame, moments: pl.DataFrame, window: Window
+    fold: Fold, state: State, moments: pl.DataFrame, window: Window
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the events of `inside` that no whole bucket stands for, and the whole buckets.
+    """Return the window's events that no whole bucket stands for, and its whole buckets.
 
     Raises
     ------
@@ -118,19 +119,44 @@ def split(
     """
     assert state.buckets is not None
     by = [*fold.keys, BUCKET]
-    joined = state.buckets.join(moments, on=fold.keys, how="inner")
-    whole = joined.filter(_whole(window))
-    number = bucket_of(fold.bucket_us or 1, pl.col(TIME))
-    apart = joined.filter(_some(window) & ~_whole(window)).select(*by, COUNT)
-    there = state.recent.with_columns(number).group_by(by).agg(pl.len().alias("__there"))
-    short = apart.join(there, on=by, how="left").filter(
-        pl.col("__there").fill_null(0) < pl.col(COUNT)
+    marked = (
+        state.buckets.lazy()
+        .join(moments.lazy(), on=fold.keys, how="inner")
+        .with_columns(_whole(window).alias(WHOLE), (~_whole(window) & _some(window)).alias(APART))
+        .collect()
     )
-    if short.height:
+    # One query for both, since a reader of one entity waits for each that is run.
+    rows = (
+        state.recent.lazy()
+        .join(moments.lazy(), on=fold.keys, how="inner", maintain_order="left")
+        .with_columns(bucket_of(fold.bucket_us or 1, pl.col(TIME)))
+        .join(marked.lazy().select(*by, WHOLE, APART), on=by, how="left", maintain_order="left")
+        .collect()
+    )
+    there = int(rows.get_column(APART).sum())
+    counted = int((marked.get_column(COUNT) * marked.get_column(APART)).sum())
+    if there != counted:
         raise IntegrityError(
-            "Stored events of a window's end are not what its bucket says.",
-            found=f"{short.height} buckets with fewer events than they count",
+            "Stored events of a window's end are not what its buckets say.",
+            found=f"{there:,} events where {counted:,} are counted",
             remedy="promote the feature again to rebuild it from the ledger",
         )
-    events = inside.with_columns(number).join(whole.select(by), on=by, how="anti").drop(BUCKET)
-    return events, whole
+    inside = windows.inside(window, pl.col(MOMENT))
+    return rows.filter(inside & ~pl.col(WHOLE).fill_null(False)), marked.filter(WHOLE)
+
+
+def cut_numbers(fold: Fold, rows: list[list[int]], moment: int) -> list[int]:
+    """Return the numbers of the buckets that some window cuts through at `moment`.
+
+    The same as `cut_through` for one entity, without the cost of a frame: `rows` begin with the
+    bucket's number and the times of its oldest and latest event.
+    """
+    found: set[int] = set()
+    for window in fold.windows:
+        low, high = windows.start(window, moment), windows.end(window, moment)
+        left = window.closed == "left"
+        for number, oldest, latest, *_ in rows:
+            whole = low <= oldest and latest < high if left else low < oldest and latest <= high
+            if not whole and latest >= low and oldest <= high:
+                found.add(number)
+    return sorted(found)

@@ -343,16 +343,18 @@ class Fold:
     def _windowed(
         self, state: State, moments: pl.DataFrame, window: Window, indices: list[int]
     ) -> pl.DataFrame:
-        joined = state.recent.join(moments, on=self.keys, how="inner", maintain_order="left")
-        if window.gap_us is None:
-            inside = joined.filter(windows.inside(window, pl.col(MOMENT)))
-        else:
-            inside = self._session(joined, window)
         time, moment = pl.col(TIME), pl.col(MOMENT).first()
         if state.buckets is None:
+            lazy = state.recent.lazy().join(
+                moments.lazy(), on=self.keys, how="inner", maintain_order="left"
+            )
+            if window.gap_us is None:
+                inside = lazy.filter(windows.inside(window, pl.col(MOMENT))).collect()
+            else:
+                inside = self._session(lazy.collect(), window)
             until = windows.valid_until(window, time.min(), time.max(), moment).alias(VALID_UNTIL)
             return self.folded(inside, indices, [until])
-        events, whole = buckets.split(self, state, inside, moments, window)
+        events, whole = buckets.split(self, state, moments, window)
         oldest, latest = pl.col(buckets.OLDEST), pl.col(buckets.LATEST)
         about = [time.min().alias(buckets.OLDEST), time.max().alias(buckets.LATEST), moment]
         single = self.folded(events, indices, about)

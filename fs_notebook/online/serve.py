@@ -338,18 +338,17 @@ class FeatureReader:
         again together.
         """
         codec = ready.codec
-        state = codec.decode(keys, blobs)
         needed: list[bytes] = []
         more: list[bytes | None] = []
         for _ in range(_REFRESHES_MAX):
-            wanted = codec.needed_at(state, now_us)
+            wanted = codec.needed_at(keys, blobs, now_us)
             if set(wanted) <= set(needed):
+                state = codec.decode(keys, blobs)
                 return codec.with_buckets(state, needed, more) if needed else state
             needed = wanted
             shard = (ready.served.shard, [*keys, *needed])
             _, (found,) = self.store.read(self._generation, [shard])
-            more = found[len(keys) :]
-            state = codec.decode(keys, found[: len(keys)])
+            blobs, more = found[: len(keys)], found[len(keys) :]
         raise UsageError("These entities change faster than they can be read.", remedy="read again")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -84,22 +85,18 @@ class StateCodec:
         recent = state.recent
         if state.buckets is not None:
             recent = recent.join(state.buckets, on=self.fold.keys, how="anti")
-        return self._lists(recent, self.fold.keys)
+        return self._lists(recent)
 
-    def _lists(self, recent: pl.DataFrame, by: list[str]) -> dict[bytes, tuple[Any, ...]]:
-        """Return recent events by entity or, with `by`, by bucket: a list a column."""
+    def _lists(self, recent: pl.DataFrame) -> dict[bytes, tuple[Any, ...]]:
+        """Return recent events by entity, a list a column."""
         if recent.is_empty():
             return {}
+        by = self.fold.keys
         columns = [pl.col(c) for c in self._recent]
         grouped = _physical(recent).group_by(by, maintain_order=True).agg(columns)
         originals = recent.select(by).unique(subset=by, keep="first", maintain_order=True)
-        names = self.keys_of(originals)
-        if len(by) > len(self.fold.keys):
-            names = [
-                bucket_key(k, b) for k, b in zip(names, originals[buckets.BUCKET], strict=True)
-            ]
         rows = (row[len(by) :] for row in grouped.iter_rows())
-        return dict(zip(names, rows, strict=True))
+        return dict(zip(self.keys_of(originals), rows, strict=True))
 
     def _bucket_lists(self, state: State) -> dict[bytes, list[tuple[Any, ...]]]:
         found: dict[bytes, list[tuple[Any, ...]]] = {}
@@ -143,13 +140,27 @@ class StateCodec:
         there = touched.join(state.buckets, on=self._by, how="semi")
         return self._bucket_keys([buckets.cut_through(self.fold, state.buckets, moments), there])
 
-    def needed_at(self, state: State, now_us: int | None) -> list[bytes]:
-        """Return the keys of the buckets without which values at `now_us` cannot be finished."""
-        if state.buckets is None:
-            return []
-        moment = pl.max_horizontal(pl.col(NEWEST) + 1, pl.lit(now_us, dtype=pl.Int64))
-        moments = state.lifetime.select(*self.fold.keys, moment.alias(MOMENT))
-        return self._bucket_keys([buckets.cut_through(self.fold, state.buckets, moments)])
+    def needed_at(
+        self, keys: Sequence[bytes], blobs: Sequence[bytes | None], now_us: int | None
+    ) -> list[bytes]:
+        """Return the keys of the buckets without which values at `now_us` cannot be finished.
+
+        None for `now_us` means just after each entity's newest event.
+        """
+        wanted: list[bytes] = []
+        if self.fold.bucket_us is None:
+            return wanted
+        for key, blob in zip(keys, blobs, strict=True):
+            if blob is None:
+                continue
+            value = unpack_value(blob)
+            rows = _unpack(value.state)[2]
+            moment = value.newest_us + 1
+            moment = moment if now_us is None else max(moment, now_us)
+            if rows:
+                numbers = buckets.cut_numbers(self.fold, rows, moment)
+                wanted += [bucket_key(key, n) for n in numbers]
+        return wanted
 
     def _bucket_keys(self, parts: list[pl.DataFrame]) -> list[bytes]:
         wanted = pl.concat(parts).unique()
@@ -160,12 +171,36 @@ class StateCodec:
         self, state: State, keys: Sequence[bytes], blobs: Sequence[bytes | None]
     ) -> State:
         """Return `state` with the events of buckets beside it."""
-        rows: list[tuple[Any, ...]] = []
+        parts = [state.recent]
         for key, blob in zip(keys, blobs, strict=True):
             if blob is not None:
-                rows.append((*unpack_key(entity_of(key)), *_unpack(blob)[0]))
-        recent = pl.concat([state.recent, self._exploded(rows)])
-        return State(state.lifetime, recent, state.buckets)
+                parts.append(self._bucket_rows(unpack_key(entity_of(key)), blob))
+        return State(state.lifetime, pl.concat(parts), state.buckets)
+
+    def _bucket_blobs(self, rows: pl.DataFrame) -> dict[bytes, bytes]:
+        """Return one Arrow stream for each bucket of `rows`: columns, since they are many."""
+        blobs: dict[bytes, bytes] = {}
+        for name, part in rows.partition_by(self._by, as_dict=True).items():
+            sink = io.BytesIO()
+            _physical(part.select(self._recent)).write_ipc_stream(sink)
+            *key, bucket = name
+            blobs[bucket_key(pack_key(key), bucket)] = sink.getvalue()
+        return blobs
+
+    def _bucket_rows(self, name: tuple[Any, ...], blob: bytes) -> pl.DataFrame:
+        try:
+            events = pl.read_ipc_stream(blob)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise IntegrityError(
+                "Stored events of a bucket cannot be read.",
+                found=str(error).splitlines()[0],
+                remedy="promote the feature again to rebuild it from the ledger",
+            ) from None
+        schema = self.fold.recent_schema
+        keys = [
+            pl.lit(v, dtype=schema[k]).alias(k) for k, v in zip(self.fold.keys, name, strict=True)
+        ]
+        return events.select(*keys, *(pl.col(c).cast(schema[c]) for c in self._recent))
 
     def changes(
         self, before: State, after: State, frame: pl.DataFrame
@@ -183,7 +218,7 @@ class StateCodec:
         written = written.join(after.buckets, on=self._by, how="semi")
         number = buckets.bucket_of(self.fold.bucket_us or 1, pl.col(TIME))
         rows = after.recent.with_columns(number).join(written, on=self._by, how="semi")
-        puts |= {k: _pack([lists, None, None]) for k, lists in self._lists(rows, self._by).items()}
+        puts |= self._bucket_blobs(rows)
         if before.buckets is None:
             return puts, []
         gone = before.buckets.join(after.buckets, on=self._by, how="anti")

@@ -135,9 +135,9 @@ def _whole_snapshot(
     needed: list[bytes] = []
     for _ in range(SNAPSHOTS_MAX):
         cut, (blob, *more) = _snapshot(store, shard, [key, *needed])
-        online = codec.decode([key], [blob])
-        wanted = {*codec.needed_at(online, None), *codec.needed_at(online, now_us)}
+        wanted = {n for t in (None, now_us) for n in codec.needed_at([key], [blob], t)}
         if wanted <= set(needed):
+            online = codec.decode([key], [blob])
             return cut, [key], codec.with_buckets(online, needed, more)
         needed = sorted(wanted)
     raise FeatureStoreError(
