@@ -29,7 +29,8 @@ from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.ingest import to_frame
 from fs_notebook.language.cell import Cell, check_name, parse_sample
-from fs_notebook.language.sql import SourceColumns, compile_sql
+from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.serve import FeatureReader, FeatureVector
 from fs_notebook.position import START

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlglot import exp
 
 from fs_notebook.language.plan import Window
+from fs_notebook.language.relation import Relation
 from fs_notebook.language.sql_expr import Translator, interval_us, refuse
 
 _USAGE = {
@@ -24,7 +25,7 @@ def window_name(node: exp.Expr) -> str:
     return name if name in _USAGE else ""
 
 
-def group_window(node: exp.Expr, row: Translator, time: str | None, closed: str) -> Window:
+def group_window(node: exp.Expr, row: Translator, relation: Relation, closed: str) -> Window:
     """Return the window that a call in GROUP BY means.
 
     Raises
@@ -36,8 +37,8 @@ def group_window(node: exp.Expr, row: Translator, time: str | None, closed: str)
     args = node.expressions
     if len(args) != (3 if name == "HOP" else 2):
         raise refuse(node, text, f"{name} is called in another way.", remedy=_USAGE[name])
-    by = args[0]
-    if time is None or not isinstance(by, exp.Column) or row.column(by).name != time:
+    by, time = args[0], relation.time
+    if not isinstance(by, exp.Column) or not relation.is_time(row.column(by)):
         raise refuse(
             node, text, f"{name} cuts the stream's event time.", found=by.sql(dialect="duckdb"),
             remedy=f"{name}({time}, …)" if time else "declare the stream's time column first",

@@ -12,7 +12,6 @@ from fs_notebook.language.sql_expr import refuse
 
 _REFUSED: dict[str, tuple[str, str]] = {
     "joins": ("A join cannot be folded yet.", "one stream in FROM; upload the joined rows"),
-    "with_": ("A WITH clause cannot be folded yet.", "write the row expressions in place"),
     "having": ("HAVING looks at finished groups.", "WHERE, or CASE inside the aggregate"),
     "order": ("ORDER BY has no meaning: a fold has its order.", "leave it out"),
     "limit": ("LIMIT would drop entities.", "leave it out; --sample makes a preview smaller"),
@@ -40,13 +39,18 @@ def _tokens(text: str) -> list[Token]:
 def parse_select(text: str) -> exp.Select:
     """Return the one SELECT that `text` is; refuse what no feature is made of."""
     select = _parse(text)
+    check_clauses(select, text)
+    return select
+
+
+def check_clauses(select: exp.Select, text: str) -> None:
+    """Refuse the clauses that neither a feature nor a row transform is made of."""
     for clause, (message, remedy) in _REFUSED.items():
         if (node := select.args.get(clause)) is not None and node != []:
             first = node[0] if isinstance(node, list) else node
             raise refuse(
                 first if isinstance(first, exp.Expr) else select, text, message, remedy=remedy
             )
-    return select
 
 
 def _parse(text: str) -> exp.Select:
@@ -86,14 +90,3 @@ def _parse(text: str) -> exp.Select:
             remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key",
         )
     return select
-
-
-def source_name(select: exp.Select, text: str) -> str:
-    """Return the name of the stream that a SELECT reads."""
-    from_ = select.args.get("from_")
-    if from_ is None:
-        raise refuse(select, text, "The SELECT names no stream.", remedy="… FROM stream …")
-    table = from_.this
-    if not isinstance(table, exp.Table) or not isinstance(table.this, exp.Identifier):
-        raise refuse(table, text, "FROM takes the name of a stream.", remedy="FROM read_events")
-    return ".".join(part.name for part in table.parts)

@@ -30,19 +30,17 @@ from fs_notebook.language.calls import (
 )
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
 from fs_notebook.language.group_windows import group_window, window_name
-from fs_notebook.language.parse import parse_select, source_name
+from fs_notebook.language.parse import parse_select
 from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Scalar, Window
+from fs_notebook.language.relation import (
+    Relation,
+    Resolver,
+    SourceColumns,
+    condition_of,
+    conjunction,
+)
 from fs_notebook.language.sql_expr import Translator, interval_us, null_of, refuse
 from fs_notebook.types import Type
-
-
-@dataclass(frozen=True)
-class SourceColumns:
-    """What the compiler must know of a source: its name, its columns, its time column."""
-
-    name: str
-    columns: tuple[tuple[str, Type], ...]
-    time: str | None
 
 
 def compile_sql(
@@ -54,6 +52,7 @@ def compile_sql(
     window_us: int | None = None,
     closed: str = "left",
     resolution_us: int | None = None,
+    find_view: Callable[[str], str | None] = lambda name: None,
 ) -> Plan:
     """Compile a feature cell's SQL.
 
@@ -73,6 +72,8 @@ def compile_sql(
         ``"left"``: windows are [t - length, t). ``"right"``: (t - length, t].
     resolution_us
         Floors the tail of windows that slide to a multiple of this, in microseconds.
+    find_view
+        Gives the text of a view by name, None where there is none.
 
     Raises
     ------
@@ -80,24 +81,26 @@ def compile_sql(
         If the text is no SQL or cannot be folded; says where, why, and what can.
     """
     select = parse_select(text)
-    source = find_source(source_name(select, text))
+    relation = Resolver(find_source, find_view).resolve(select, text)
     window = Window(window_us, closed, resolution_us=resolution_us)
-    return _Compiler(text, name, source, window).compile(select, list(entity))
+    return _Compiler(text, name, relation, window).compile(select, list(entity))
 
 
 @dataclass
 class _Compiler:
     text: str
     name: str
-    source: SourceColumns
+    relation: Relation
     window: Window
     aggregations: list[Aggregation] = field(default_factory=list)
     partitions: list[tuple[Expr, ...]] = field(default_factory=list)
     named: dict[str, exp.Expr] = field(default_factory=dict)
+    key_names: dict[Expr, str] = field(default_factory=dict)
     grouped: bool = False
 
     def __post_init__(self) -> None:
-        self.row = Translator(self.text, self.source.columns, self.source.name)
+        self.source = self.relation.source
+        self.row: Translator = self.relation.translator(self.text, self.source.name)
         self.over = replace(self.row, on_aggregate=self.aggregate)
 
     def compile(self, select: exp.Select, entity: list[str]) -> Plan:
@@ -146,7 +149,7 @@ class _Compiler:
             source=self.source.name,
             time=self.source.time,
             keys=self._named_keys(keys, plain, entity),
-            where=condition,
+            where=conjunction(self.relation.where, condition),
             aggregations=tuple(self.aggregations),
             outputs=self._named_outputs(outputs),
         )
@@ -160,16 +163,7 @@ class _Compiler:
         return plan
 
     def _condition(self, node: exp.Expr) -> Expr:
-        condition = self.row(node)
-        if condition.type is not Type.BOOLEAN:
-            raise refuse(
-                node,
-                self.text,
-                "A condition is true or false.",
-                found=f"{node.sql(dialect='duckdb')}, which is {condition.type}",
-                remedy="a comparison, e.g. x > 0",
-            )
-        return condition
+        return condition_of(self.row, node, self.text)
 
     def _group_keys(self, group: exp.Group, select: exp.Select) -> list[Expr]:
         if group.args.get("all"):
@@ -188,7 +182,7 @@ class _Compiler:
             )
         if timed:
             self._check_no_other_window(timed[0])
-            self.window = group_window(timed[0], self.row, self.source.time, self.window.closed)
+            self.window = group_window(timed[0], self.row, self.relation, self.window.closed)
         if not nodes or any(group.args.get(k) for k in ("cube", "rollup", "grouping_sets")):
             raise refuse(
                 group,
@@ -196,7 +190,14 @@ class _Compiler:
                 "The key must be columns or row expressions.",
                 remedy="GROUP BY user, or GROUP BY user, genre",
             )
-        return [self.row(n) for n in nodes]
+        return [self._key(n) for n in nodes]
+
+    def _key(self, node: exp.Expr) -> Expr:
+        """Translate a part of the key, and remember what it is called if it is a column."""
+        key = self.row(node)
+        if isinstance(node, exp.Column):
+            self.key_names.setdefault(key, self.row.name_of(node))
+        return key
 
     def _check_no_other_window(self, node: exp.Expr) -> None:
         if self.window.length_us is not None:
@@ -221,7 +222,7 @@ class _Compiler:
                 )
             chosen: exp.Expr = items[index]
             return _bare(chosen)
-        if isinstance(node, exp.Column) and node.name not in dict(self.source.columns):
+        if isinstance(node, exp.Column) and node.name not in dict(self.relation.types):
             for item in items:
                 if isinstance(item, exp.Alias) and item.alias == node.name:
                     return _bare(item)
@@ -269,8 +270,8 @@ class _Compiler:
             aliases = [a for a, expr, _ in plain if a and expr == key]
             if aliases:
                 names.append(aliases[0])
-            elif isinstance(key, Column):
-                names.append(key.name)
+            elif key in self.key_names:
+                names.append(self.key_names[key])
             else:
                 raise DefinitionError(
                     "A key that is an expression needs a name.",
@@ -415,7 +416,7 @@ class _Compiler:
         return self._framed(node)
 
     def _framed(self, node: exp.Expr) -> Window:
-        keys = tuple(self.row(n) for n in node.args.get("partition_by") or [])
+        keys = tuple(self._key(n) for n in node.args.get("partition_by") or [])
         if not keys:
             raise refuse(
                 node,
@@ -443,8 +444,9 @@ class _Compiler:
             return
         ordered = order.expressions
         by = ordered[0].this if len(ordered) == 1 else None
-        time = self.source.time
-        fits = isinstance(by, exp.Column) and (time is None or self.row.column(by).name == time)
+        time = self.relation.time
+        known = self.source.time is None
+        fits = isinstance(by, exp.Column) and (known or self.relation.is_time(self.row.column(by)))
         if not fits or ordered[0].args.get("desc"):
             raise refuse(
                 node,

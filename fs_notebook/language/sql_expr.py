@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from sqlglot import exp
@@ -165,23 +165,33 @@ class Translator:
         What errors call the thing that has them.
     on_aggregate
         Called for an aggregate (or a window over one); None where none may stand.
+    bindings
+        What columns stand for, where rows are transformed before.
     """
 
     text: str
     columns: tuple[tuple[str, Type], ...]
     source: str
     on_aggregate: Callable[[exp.Expr], Expr] | None = None
+    bindings: Mapping[str, Expr] = field(default_factory=dict)
 
-    def column(self, node: exp.Column) -> Column:
+    def column(self, node: exp.Column) -> Expr:
+        """Return what a column stands for: itself, or what its row's transform puts there."""
+        name = self.name_of(node)
+        return self.bindings[name] if name in self.bindings else Column(name, self._type_of(name))
+
+    def _type_of(self, name: str) -> Type:
+        return next(kind for known, kind in self.columns if known == name)
+
+    def name_of(self, node: exp.Column) -> str:
         """Resolve a column: by its exact name, else by the only one that differs in case."""
         names = [name for name, _ in self.columns]
         name = node.name
         if name not in names and not node.this.args.get("quoted"):
             alike = [n for n in names if n.casefold() == name.casefold()]
             name = alike[0] if len(alike) == 1 else name
-        for known, kind in self.columns:
-            if known == name:
-                return Column(name, kind)
+        if name in names:
+            return name
         line, column = place(node, self.text)
         error = unknown_name(f"column in {self.source!r}", node.name, names)
         raise DefinitionError(

@@ -1,0 +1,257 @@
+"""What a SELECT reads: a stream, or row transforms over one, inlined.
+
+A sub-query, a CTE or a view is a SELECT of row expressions with a WHERE, over a stream or over
+another such SELECT. It is resolved by putting its expressions in the place of its names. So a
+definition that uses one has the plan, and the fingerprint, of the one that is written out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from sqlglot import exp
+
+from fs_notebook.errors import DefinitionError
+from fs_notebook.language.calls import has_aggregate
+from fs_notebook.language.expr import Call, Column, Expr
+from fs_notebook.language.parse import check_clauses, parse_select
+from fs_notebook.language.sql_expr import Translator, refuse
+from fs_notebook.types import Type
+
+DEPTH_MAX = 20
+_ROWS = (
+    "A sub-query, a CTE and a view give a row for each row: row expressions and a WHERE. "
+    "Aggregates belong into the feature's own SELECT."
+)
+
+
+@dataclass(frozen=True)
+class SourceColumns:
+    """What the compiler must know of a source: its name, its columns, its time column."""
+
+    name: str
+    columns: tuple[tuple[str, Type], ...]
+    time: str | None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Rows of a source, transformed.
+
+    Attributes
+    ----------
+    source
+        The stream that the rows come from.
+    columns
+        What each row has: a name, and the expression over the stream's columns that gives it.
+    where
+        Which of the stream's rows there are; None for all.
+    """
+
+    source: SourceColumns
+    columns: Mapping[str, Expr]
+    where: Expr | None = None
+
+    @property
+    def types(self) -> tuple[tuple[str, Type], ...]:
+        """The columns' names and types, in order."""
+        return tuple((name, expr.type) for name, expr in self.columns.items())
+
+    @property
+    def time(self) -> str | None:
+        """What the event time is called here; None where it has no name."""
+        wanted = self._event_time()
+        return next((n for n, e in self.columns.items() if e == wanted), None)
+
+    def is_time(self, expr: Expr) -> bool:
+        """Tell whether an expression is the event time."""
+        return expr == self._event_time()
+
+    def _event_time(self) -> Expr | None:
+        name = self.source.time
+        return None if name is None else Column(name, Type.TIMESTAMP)
+
+    def translator(self, text: str, name: str) -> Translator:
+        """Return what translates expressions over these rows, called `name` in errors."""
+        return Translator(text, self.types, name, bindings=self.columns)
+
+
+def whole(source: SourceColumns) -> Relation:
+    """Return a stream as it is."""
+    return Relation(source, {name: Column(name, kind) for name, kind in source.columns})
+
+
+def conjunction(left: Expr | None, right: Expr | None) -> Expr | None:
+    """Return what holds where both conditions hold; None stands for one that always does."""
+    if left is None or right is None:
+        return left if right is None else right
+    return Call("and", (left, right), Type.BOOLEAN)
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """Finds what stands in FROM.
+
+    Attributes
+    ----------
+    find_source
+        Gives a stream's columns by name; raises `UnknownName` for one that is not there.
+    find_view
+        Gives the text of a view by name, None where there is none.
+    """
+
+    find_source: Callable[[str], SourceColumns]
+    find_view: Callable[[str], str | None] = field(default=lambda name: None)
+    _ctes: Mapping[str, tuple[exp.Select, str, Resolver]] = field(default_factory=dict)
+    _depth: int = 0
+
+    def resolve(self, select: exp.Select, text: str) -> Relation:
+        """Return the relation that a SELECT reads.
+
+        Raises
+        ------
+        DefinitionError
+            If FROM holds something that is no row transform; says where.
+        UnknownName
+            If nothing has the name that stands there.
+        """
+        if self._depth > DEPTH_MAX:
+            raise refuse(
+                select, text, "Views and sub-queries are nested too deeply.",
+                found=f"more than {DEPTH_MAX} levels", remedy="fewer of them inside each other",
+            )  # fmt: skip
+        scope = self._with_ctes(select, text)
+        from_ = select.args.get("from_")
+        if from_ is None:
+            raise refuse(select, text, "The SELECT names no stream.", remedy="… FROM stream …")
+        return scope._item(from_.this, text)
+
+    def _with_ctes(self, select: exp.Select, text: str) -> Resolver:
+        with_ = select.args.get("with_")
+        if with_ is None:
+            return self
+        if with_.args.get("recursive"):
+            raise refuse(with_, text, "A recursive WITH cannot be folded.", remedy=_ROWS)
+        scope = self
+        for cte in with_.expressions:
+            inner = cte.this
+            if not isinstance(inner, exp.Select) or cte.args["alias"].columns:
+                raise refuse(
+                    cte, text, "A CTE is a SELECT of row expressions.",
+                    remedy="WITH f AS (SELECT user, x + 1 AS y FROM stream) …",
+                )  # fmt: skip
+            # A CTE sees those before it, not itself.
+            known = {**scope._ctes, cte.alias: (inner, text, scope)}
+            scope = replace(scope, _ctes=known)
+        return scope
+
+    def _item(self, node: exp.Expr, text: str) -> Relation:
+        if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select):
+            return self._deeper().transform(node.this, text)
+        if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
+            raise refuse(
+                node, text, "FROM takes a stream, a view or a sub-query.",
+                remedy="FROM read_events",
+            )  # fmt: skip
+        name = ".".join(part.name for part in node.parts)
+        if name in self._ctes:
+            inner, its_text, scope = self._ctes[name]
+            return replace(scope, _depth=self._depth + 1).transform(inner, its_text)
+        view = self.find_view(name)
+        if view is not None:
+            # What a view says does not see the CTEs around it.
+            plain = Resolver(self.find_source, self.find_view, {}, self._depth + 1)
+            return plain.transform(parse_select(view), view)
+        return whole(self.find_source(name))
+
+    def _deeper(self) -> Resolver:
+        return replace(self, _depth=self._depth + 1)
+
+    def transform(self, select: exp.Select, text: str) -> Relation:
+        """Return the rows that a SELECT of row expressions gives.
+
+        Raises
+        ------
+        DefinitionError
+            If it is no row transform, or two of its columns have one name.
+        """
+        check_clauses(select, text)
+        for clause in ("group", "windows"):
+            if node := select.args.get(clause):
+                first = node[0] if isinstance(node, list) else node
+                raise refuse(first, text, "A row transform makes no groups.", remedy=_ROWS)
+        base = self.resolve(select, text)
+        row = base.translator(text, base.source.name)
+        columns: dict[str, Expr] = {}
+        for item in select.expressions:
+            for name, expr in self._columns(item, base, row, text):
+                if name in columns:
+                    raise refuse(
+                        item, text, f"Two columns are called {name!r}.",
+                        remedy="another name after AS",
+                    )  # fmt: skip
+                columns[name] = expr
+        where = select.args.get("where")
+        condition = None if where is None else condition_of(row, where.this, text)
+        return Relation(base.source, columns, conjunction(base.where, condition))
+
+    def _columns(
+        self, item: exp.Expr, base: Relation, row: Translator, text: str
+    ) -> list[tuple[str, Expr]]:
+        if isinstance(item, exp.Star):
+            return self._star(item, base, row, text)
+        if isinstance(item, exp.Column) and isinstance(item.this, exp.Star):
+            return self._star(item.this, base, row, text)
+        node = item.this if isinstance(item, exp.Alias) else item
+        if has_aggregate(node):
+            raise refuse(node, text, "An aggregate stands in a row transform.", remedy=_ROWS)
+        name = item.alias_or_name if isinstance(item, (exp.Alias, exp.Column)) else ""
+        if isinstance(item, exp.Column):
+            name = row.name_of(item)
+        if not name:
+            raise refuse(item, text, "This column has no name.", remedy="… AS name")
+        return [(name, row(node))]
+
+    @staticmethod
+    def _star(star: exp.Star, base: Relation, row: Translator, text: str) -> list[tuple[str, Expr]]:
+        """Expand ``*``, with DuckDB's EXCLUDE and REPLACE."""
+        left_out = {row.name_of(exp.column(c.name)) for c in star.args.get("except_") or []}
+        changed = {e.alias: row(e.this) for e in star.args.get("replace") or []}
+        for name in changed:
+            row.column(exp.column(name))
+        if star.args.get("rename"):
+            raise refuse(star, text, "RENAME is not in the language.", remedy="x AS y")
+        return [(n, changed.get(n, e)) for n, e in base.columns.items() if n not in left_out]
+
+
+def condition_of(row: Translator, node: exp.Expr, text: str) -> Expr:
+    """Translate a condition.
+
+    Raises
+    ------
+    DefinitionError
+        If it is neither true nor false.
+    """
+    condition = row(node)
+    if condition.type is not Type.BOOLEAN:
+        raise refuse(
+            node, text, "A condition is true or false.",
+            found=f"{node.sql(dialect='duckdb')}, which is {condition.type}",
+            remedy="a comparison, e.g. x > 0",
+        )  # fmt: skip
+    return condition
+
+
+def view_relation(text: str, resolver: Resolver) -> Relation:
+    """Return the rows that a view's text gives.
+
+    Raises
+    ------
+    DefinitionError
+        If the text is no SELECT of row expressions.
+    """
+    relation = resolver.transform(parse_select(text), text)
+    if not relation.columns:
+        raise DefinitionError("The view has no column.", remedy="SELECT … FROM stream", text=text)
+    return relation
