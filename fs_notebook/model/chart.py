@@ -19,6 +19,9 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
 _TEXT, _CANDIDATE, _CONTROL = "#7b7b7b", "#3f87c9", "#8a8a8a"
 _CONFIG: Mapping[str, Any] = {
+    # The drawing has one name as a whole; its marks would be read out one by one.
+    "aria": False,
+    "mark": {"aria": False},
     "background": "transparent",
     "font": "sans-serif",
     "view": {"stroke": None},
