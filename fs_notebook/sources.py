@@ -99,7 +99,9 @@ class Sources:
                     if digest is not None:
                         self.catalog.record(UPLOADED, stream.name, {"digest": digest, "rows": end})
                 elapsed_s = self.clock.monotonic_s() - begun_s
-                on_progress(Progress(end / rows.height, end, elapsed_s, "uploading"))
+                # What a former try stored is no pace of this one.
+                share = (end - done) / (rows.height - done)
+                on_progress(Progress(share, end - done, elapsed_s, "uploading"))
         except KeyboardInterrupt:
             again = "run it again: it goes on from there"
             rest = again if digest is not None else f"append the rest, from row {end:,} on"
