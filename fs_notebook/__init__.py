@@ -22,6 +22,7 @@ _PUBLIC = {
     "FeatureStoreError": "fs_notebook.errors",
     "Session": "fs_notebook.session",
     "connect": "fs_notebook.current",
+    "functions": "fs_notebook.language.reference",
     "get_session": "fs_notebook.current",
 }
 

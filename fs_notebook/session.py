@@ -147,6 +147,7 @@ class Session:
         entity: str | Sequence[str] = (),
         window: str | None = None,
         closed: str = "left",
+        resolution: str | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
         owner: str | None = None,
@@ -180,6 +181,9 @@ class Session:
         plan = compile_sql(
             text, name=name, find_source=find, entity=entities, closed=closed,
             window_us=None if window is None else parse_span(window, option="--window"),
+            resolution_us=(
+                None if resolution is None else parse_span(resolution, option="--resolution")
+            ),
         )  # fmt: skip
         for feature in plan.features:
             check_name(feature)
@@ -190,7 +194,9 @@ class Session:
                 )  # fmt: skip
         definition = Definition(
             name=name, text=text, plan=plan, source=sources[plan.source],
-            options={"window": window, "closed": closed, "entity": entities},
+            options={
+                "window": window, "closed": closed, "entity": entities, "resolution": resolution,
+            },
             owner=owner, description=description, tags=tuple(tags), cell=cell,
         )  # fmt: skip
 
@@ -207,6 +213,7 @@ class Session:
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
             cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
+            resolution=cell.resolution,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
         )  # fmt: skip
 

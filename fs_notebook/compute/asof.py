@@ -218,7 +218,9 @@ def merge_ranges(values: pl.Series, field: Field, low: Ints, high: Ints) -> pl.S
     if field.monoid == "sum":
         if field.dtype == pl.Float64:
             numbers = values.fill_null(0.0).to_numpy()
-            return pl.Series(_tile(numbers, low, high, np.add, 0.0))
+            # Infinities of both signs add up to NaN, as IEEE 754 says; that is no mistake here.
+            with np.errstate(invalid="ignore", over="ignore"):
+                return pl.Series(_tile(numbers, low, high, np.add, 0.0))
         return _integer_sums(values, field.dtype, low, high)
     return _extremes(values, field, low, high)
 

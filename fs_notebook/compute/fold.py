@@ -15,11 +15,10 @@ from functools import cached_property
 
 import polars as pl
 
-from fs_notebook.compute import windows
+from fs_notebook.compute import buckets, windows
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import PositionError
 from fs_notebook.kernel import AGGREGATES, Aggregate, Field, Framewise, Grouped, Row
-from fs_notebook.kernel.basic import Count
 from fs_notebook.language.expr import Expr
 from fs_notebook.language.plan import Aggregation, Plan, Window
 from fs_notebook.log.protocol import BATCH, ENTRY, LEDGER, PARTITION
@@ -27,7 +26,7 @@ from fs_notebook.types import ORDER, TIME
 
 NEWEST = "__newest"
 VALID_UNTIL = "__valid_until"
-MOMENT = "__t"
+MOMENT = buckets.MOMENT
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,9 @@ class State:
 
     lifetime: pl.DataFrame
     recent: pl.DataFrame
+    buckets: pl.DataFrame | None = None
+    """Of entities whose recent events are split: see `compute.buckets`. Of those `recent` holds
+    only the events that are needed."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +79,10 @@ class Fold:
         for i, aggregation in enumerate(plan.aggregations):
             if not aggregation.window.is_lifetime:
                 self.windows.setdefault(aggregation.window, []).append(i)
-        windowed = [i for indices in self.windows.values() for i in indices]
-        self.recent_args = sorted({c for i in windowed for c in self.args_of(i)})
-        self._recent_order = any(self.bound[i].ordered for i in windowed)
+        self.windowed = [i for indices in self.windows.values() for i in indices]
+        self.bucket_us = buckets.width_us(plan)
+        self.recent_args = sorted({c for i in self.windowed for c in self.args_of(i)})
+        self._recent_order = any(self.bound[i].ordered for i in self.windowed)
 
     @cached_property
     def key_schema(self) -> dict[str, pl.DataType]:
@@ -166,35 +169,40 @@ class Fold:
 
     def partial(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Fold projected rows into lifetime states, one row an entity."""
-        return self._folded(frame, self.lifetimes, [pl.col(TIME).max().alias(NEWEST)])
+        return self.folded(frame, self.lifetimes, [pl.col(TIME).max().alias(NEWEST)])
 
-    def _folded(
-        self, frame: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr] = ()
+    def folded(
+        self,
+        frame: pl.DataFrame,
+        indices: Sequence[int],
+        more: Sequence[pl.Expr] = (),
+        *,
+        by: Sequence[str] = (),
     ) -> pl.DataFrame:
-        """Fold rows into the states of aggregations, one row an entity, after `more` columns."""
+        """Fold rows into the states of aggregations, one row an entity, after `more` columns.
+
+        `by` replaces the keys as what makes a group.
+        """
+        groups = list(by) or self.keys
         exprs, framewise = list(more), []
         for i in indices:
             bound, names = self.bound[i], [name for name, _ in self.fields_of(i)]
-            if isinstance(bound, Count) and not bound.types:
-                exprs.append(pl.len().cast(pl.Int64).alias(names[0]))
-            elif isinstance(bound, Grouped):
+            if isinstance(bound, Grouped):
                 folded = bound.fold(self.row_of(i))
                 exprs += [e.alias(n) for e, n in zip(folded, names, strict=True)]
             elif isinstance(bound, Framewise):
-                framewise.append((i, bound.fold(frame, self.keys, self.args_of(i))))
-        return self._beside(frame.group_by(self.keys).agg(exprs), framewise)
+                framewise.append((i, bound.fold(frame, groups, self.args_of(i))))
+        return self._beside(frame.group_by(groups).agg(exprs), framewise, groups)
 
     def _beside(
-        self, frame: pl.DataFrame, states: Sequence[tuple[int, pl.DataFrame]]
+        self, frame: pl.DataFrame, states: Sequence[tuple[int, pl.DataFrame]], by: list[str]
     ) -> pl.DataFrame:
         """Put the states of framewise aggregations beside those of the others."""
         for i, state in states:
             named = {f.name: name for name, f in self.fields_of(i)}
             typed = [pl.col(f.name).cast(f.dtype).alias(n) for n, f in self.fields_of(i)]
-            assert set(state.columns) == {*self.keys, *named}, state.columns
-            frame = frame.join(
-                state.select(*self.keys, *typed), on=self.keys, how="left", maintain_order="left"
-            )
+            assert set(state.columns) == {*by, *named}, state.columns
+            frame = frame.join(state.select(*by, *typed), on=by, how="left", maintain_order="left")
         return frame
 
     def merge(self, states: Sequence[pl.DataFrame]) -> pl.DataFrame:
@@ -202,9 +210,16 @@ class Fold:
         filled = [s.select(list(self.lifetime_schema)) for s in states if s.height]
         if len(filled) <= 1:
             return filled[0] if filled else self.empty.lifetime
-        together = pl.concat(filled)
-        exprs, framewise = [pl.col(NEWEST).max()], []
-        for i in self.lifetimes:
+        newest = [pl.col(NEWEST).max()]
+        merged = self._merged(pl.concat(filled), self.lifetimes, newest)
+        return merged.select(list(self.lifetime_schema))
+
+    def _merged(
+        self, together: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr]
+    ) -> pl.DataFrame:
+        """Merge many states of aggregations, one row an entity, after `more` columns."""
+        exprs, framewise = list(more), []
+        for i in indices:
             bound, fields = self.bound[i], self.fields_of(i)
             if isinstance(bound, Grouped):
                 merged = bound.merge(tuple(pl.col(name) for name, _ in fields))
@@ -212,8 +227,7 @@ class Fold:
             elif isinstance(bound, Framewise):
                 plain = [pl.col(name).alias(f.name) for name, f in fields]
                 framewise.append((i, bound.merge(together.select(*self.keys, *plain), self.keys)))
-        merged_frame = self._beside(together.group_by(self.keys).agg(exprs), framewise)
-        return merged_frame.select(list(self.lifetime_schema))
+        return self._beside(together.group_by(self.keys).agg(exprs), framewise, self.keys)
 
     def add(
         self,
@@ -234,13 +248,23 @@ class Fold:
         cut into batches.
         """
         lifetime = self.merge([state.lifetime, self.partial(frame)])
-        recent, late = state.recent, 0
+        recent, split, late = state.recent, state.buckets, 0
         if self.windows and frame.height:
             newest = lifetime.select(*self.keys, NEWEST)
             late = self._late(state.lifetime, frame)
-            fresh = frame.select(list(self.recent_schema))
-            recent = pl.concat([self._trim(recent, newest), self._trim(fresh, newest)])
-        return Folded(State(lifetime, recent), frame.height, 0, late)
+            fresh = self._trim(frame.select(list(self.recent_schema)), newest)
+            if split is None:
+                recent = pl.concat([self._trim(recent, newest), fresh])
+            else:
+                # Of split entities whole buckets go at once, so that a bucket's events are always
+                # all that it counts.
+                mine = split.select(self.keys).unique()
+                whole = recent.join(mine, on=self.keys, how="anti")
+                held = recent.join(mine, on=self.keys, how="semi")
+                recent = pl.concat([self._trim(whole, newest), held, fresh])
+                split = buckets.add(self, split, recent, fresh)
+                split = self._trim(split, newest, time=buckets.LATEST)
+        return Folded(State(lifetime, recent, split), frame.height, 0, late)
 
     def _oldest(self, newest: pl.Expr) -> pl.Expr | None:
         """Return the least time that any window can still hold; None if there is no such bound.
@@ -264,13 +288,15 @@ class Fold:
         )
         return int(joined.select((pl.col(TIME) < oldest).sum()).item())
 
-    def _trim(self, recent: pl.DataFrame, newest: pl.DataFrame) -> pl.DataFrame:
+    def _trim(
+        self, recent: pl.DataFrame, newest: pl.DataFrame, *, time: str = TIME
+    ) -> pl.DataFrame:
         oldest = self._oldest(pl.col(NEWEST))
         if oldest is None:
             return recent
         return (
             recent.join(newest, on=self.keys, how="left", maintain_order="left")
-            .filter(pl.col(TIME) >= oldest)
+            .filter(pl.col(time) >= oldest)
             .drop(NEWEST)
         )
 
@@ -296,9 +322,7 @@ class Fold:
         frame = state.lifetime.with_columns(moment.alias(MOMENT))
         ends: list[str] = []
         for number, (window, indices) in enumerate(self.windows.items()):
-            counted = self._windowed(
-                state.recent, frame.select(*self.keys, MOMENT), window, indices
-            )
+            counted = self._windowed(state, frame.select(*self.keys, MOMENT), window, indices)
             end = f"__until{number}"
             ends.append(end)
             frame = frame.join(
@@ -317,16 +341,26 @@ class Fold:
             )
 
     def _windowed(
-        self, recent: pl.DataFrame, moments: pl.DataFrame, window: Window, indices: list[int]
+        self, state: State, moments: pl.DataFrame, window: Window, indices: list[int]
     ) -> pl.DataFrame:
-        joined = recent.join(moments, on=self.keys, how="inner", maintain_order="left")
-        if window.gap_us is None:
-            inside = joined.filter(windows.inside(window, pl.col(MOMENT)))
-        else:
-            inside = self._session(joined, window)
         time, moment = pl.col(TIME), pl.col(MOMENT).first()
-        until = windows.valid_until(window, time.min(), time.max(), moment).alias(VALID_UNTIL)
-        return self._folded(inside, indices, [until])
+        if state.buckets is None:
+            lazy = state.recent.lazy().join(
+                moments.lazy(), on=self.keys, how="inner", maintain_order="left"
+            )
+            if window.gap_us is None:
+                inside = lazy.filter(windows.inside(window, pl.col(MOMENT))).collect()
+            else:
+                inside = self._session(lazy.collect(), window)
+            until = windows.valid_until(window, time.min(), time.max(), moment).alias(VALID_UNTIL)
+            return self.folded(inside, indices, [until])
+        events, whole = buckets.split(self, state, moments, window)
+        oldest, latest = pl.col(buckets.OLDEST), pl.col(buckets.LATEST)
+        about = [time.min().alias(buckets.OLDEST), time.max().alias(buckets.LATEST), moment]
+        single = self.folded(events, indices, about)
+        together = pl.concat([single, whole.select(single.columns)])
+        until = windows.valid_until(window, oldest.min(), latest.max(), moment)
+        return self._merged(together, indices, [until.alias(VALID_UNTIL)])
 
     def _session(self, frame: pl.DataFrame, window: Window) -> pl.DataFrame:
         """Return the rows of each entity's session that is open at its moment."""

@@ -110,6 +110,9 @@ class Progress:
         return self.events / self.seconds if self.seconds > 0 else 0.0
 
 
+FOLD_ROWS = 1_000_000
+"""Projected rows that a preview folds at once: each fold merges the states of all entities."""
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -199,6 +202,7 @@ def preview(
         newest = _newest_us(log, source, end, to_us)
         from_us = None if newest is None else newest + 1 - where.last_us
     state, events, folded, null_keys, dead = fold.empty, 0, 0, 0, 0
+    held: list[pl.DataFrame] = []
     first_us: int | None = None
     way, at = Way(end), START
     way.share(at)
@@ -212,12 +216,16 @@ def preview(
         if projected.height:
             oldest = int(projected[TIME].min())  # type: ignore[arg-type]
             first_us = oldest if first_us is None else min(first_us, oldest)
-        state = fold.add_projected(state, projected).state
+        held.append(projected)
+        if sum(h.height for h in held) >= FOLD_ROWS:
+            state, held = fold.add_projected(state, pl.concat(held)).state, []
         events += batch.rows.height
         folded += projected.height
         null_keys, dead = null_keys + dropped, dead + len(batch.dead)
         at = at.advanced([batch.end])
         on_progress(Progress(way.share(at), events, clock.monotonic_s() - begun_s))
+    if held:
+        state = fold.add_projected(state, pl.concat(held)).state
     sampled = where.sample is not None and where.sample >= 1
     if sampled:
         state = _some(fold, state, int(where.sample or 0))

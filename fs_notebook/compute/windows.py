@@ -30,9 +30,9 @@ def start(window: Window, t: Any) -> Any:
     return begin if window.resolution_us is None else _floor(begin, window.resolution_us)
 
 
-def inside(window: Window, t: pl.Expr) -> pl.Expr:
-    """Tell which rows a window of some length holds at `t`."""
-    time = pl.col(TIME)
+def inside(window: Window, t: pl.Expr, time: pl.Expr | None = None) -> pl.Expr:
+    """Tell which rows, by their `time`, a window of some length holds at `t`."""
+    time = pl.col(TIME) if time is None else time
     low: pl.Expr = start(window, t)
     high: pl.Expr = end(window, t)
     if window.closed == "left":

@@ -268,6 +268,16 @@ STREAM_COLUMNS = (
 )
 
 
+FUNCTION_COLUMNS = (
+    Column("name", "function"),
+    Column("usage", "what it is"),
+    Column("state"),
+    Column("merges"),
+    Column("invertible"),
+    Column("error"),
+)
+
+
 class StatusTable(Table):
     """The workers' table.
 
@@ -316,6 +326,28 @@ class StreamTable(Table):
             shown, columns=_used(shown, STREAM_COLUMNS), title=title,
             empty="No stream yet: %feature upload makes one.",
         )  # fmt: skip
+
+
+class FunctionTable(Table):
+    """What can be written, and what each aggregate promises."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]], *, title: str = "Functions") -> None:
+        shown = [
+            {
+                **row,
+                "usage": row["about"] or row["usage"],
+                "merges": _yes_no(row["merges"]),
+                "invertible": _yes_no(row["invertible"]),
+            }
+            for row in rows
+        ]
+        super().__init__(
+            shown, columns=_used(shown, FUNCTION_COLUMNS), title=title, empty="No such function."
+        )
+
+
+def _yes_no(value: bool | None) -> str | None:
+    return None if value is None else ("yes" if value else "no")
 
 
 def status_html(rows: Iterable[object]) -> str:

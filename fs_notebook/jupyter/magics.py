@@ -183,5 +183,11 @@ class FeatureMagics(Magics):
 
         _show(StreamTable(_session().streams()))
 
+    def _functions(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import FunctionTable
+        from fs_notebook.language.reference import functions
+
+        _show(FunctionTable(functions(" ".join(options.words))))
+
     def _help(self, options: argparse.Namespace) -> None:
         print(help_text())

@@ -81,6 +81,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "catalog": ("search the shared catalog", _words),
     "streams": ("the declared streams", _nothing),
+    "functions": ("what can be written: aggregates and row functions", _words),
     "help": ("this list", _nothing),
 }
 

@@ -36,6 +36,7 @@ class Cell:
     entity: tuple[str, ...] = ()
     window: str | None = None
     closed: str = "left"
+    resolution: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = ()
     owner: str | None = None
@@ -54,6 +55,7 @@ def cell_parser() -> OptionParser:
     parser.add_argument("--window", help="the window of aggregates that say none: 7d, 12h")
     parser.add_argument("--closed", choices=["left", "right"], default="left",
                         help="left: [t - window, t); right: (t - window, t]")  # fmt: skip
+    parser.add_argument("--resolution", help="floor the windows' tails to multiples of: 1h, 5m")
     parser.add_argument("--description", "-d", help="one sentence for the catalog")
     parser.add_argument("--tags", help="for the catalog: reading,ranking")
     parser.add_argument("--owner", help="who answers for it; default: who promotes it")
@@ -116,7 +118,8 @@ def parse_cell(line: str, body: str) -> Cell:
     return Cell(
         name=check_name(options.name), text=body.strip("\n"),
         source=f"{MAGIC} {line.strip()}\n{body}", entity=split_names(options.entity),
-        window=options.window, closed=options.closed, description=options.description,
+        window=options.window, closed=options.closed, resolution=options.resolution,
+        description=options.description,
         tags=split_names(options.tags), owner=options.owner, language=options.language,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,
     )  # fmt: skip

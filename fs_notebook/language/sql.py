@@ -53,6 +53,7 @@ def compile_sql(
     entity: Sequence[str] = (),
     window_us: int | None = None,
     closed: str = "left",
+    resolution_us: int | None = None,
 ) -> Plan:
     """Compile a feature cell's SQL.
 
@@ -70,6 +71,8 @@ def compile_sql(
         The window, in microseconds, of aggregates that say none themselves.
     closed
         ``"left"``: windows are [t - length, t). ``"right"``: (t - length, t].
+    resolution_us
+        Floors the tail of windows that slide to a multiple of this, in microseconds.
 
     Raises
     ------
@@ -78,7 +81,8 @@ def compile_sql(
     """
     select = parse_select(text)
     source = find_source(source_name(select, text))
-    return _Compiler(text, name, source, Window(window_us, closed)).compile(select, list(entity))
+    window = Window(window_us, closed, resolution_us=resolution_us)
+    return _Compiler(text, name, source, window).compile(select, list(entity))
 
 
 @dataclass
@@ -353,6 +357,9 @@ class _Compiler:
         args, params = self._arguments(called.name, called.args, call)
         if condition is not None:
             args = _where(condition, args)
+        if window.length_us is None:
+            # A lifetime has no tail that could be floored.
+            window = replace(window, resolution_us=None)
         found = Aggregation(
             called.name, args, window, result_of(called.name, [a.type for a in args]), params
         )

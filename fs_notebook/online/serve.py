@@ -6,7 +6,7 @@ application reads features without the ledger and without a notebook.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fs_notebook.clock import SYSTEM, Clock, from_us
-from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.fold import Fold, State
 from fs_notebook.errors import UnknownName, UsageError, unknown_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.online.codec import pack_key, unpack_value
@@ -320,7 +320,7 @@ class FeatureReader:
         newest: list[dict[str, Any]] = [{} for _ in range(count)]
         for (ready, names), mine, found in zip(wanted.groups.items(), keys, blobs, strict=True):
             group = ready.served.group
-            finished = _values(ready, mine, found, now_us)
+            finished = _values(ready, mine, found, now_us, self._state_of)
             for row, moments, (values, at) in zip(rows, newest, finished, strict=True):
                 moments[group] = None if at is None else from_us(at)
                 for name in names:
@@ -330,6 +330,28 @@ class FeatureReader:
             newest=tuple(newest), schema=wanted.schema, owners=wanted.owners,
         )  # fmt: skip
 
+    def _state_of(
+        self, ready: _Ready, keys: list[bytes], blobs: list[bytes | None], now_us: int
+    ) -> State:
+        """Return entities' states, with the buckets of busy ones that values at `now_us` need.
+
+        A bucket is only of use beside the very state that it belongs to, so both are read
+        again together.
+        """
+        codec = ready.codec
+        needed: list[bytes] = []
+        more: list[bytes | None] = []
+        for _ in range(_REFRESHES_MAX):
+            wanted = codec.needed_at(keys, blobs, now_us)
+            if set(wanted) <= set(needed):
+                state = codec.decode(keys, blobs)
+                return codec.with_buckets(state, needed, more) if needed else state
+            needed = wanted
+            shard = (ready.served.shard, [*keys, *needed])
+            _, (found,) = self.store.read(self._generation, [shard])
+            blobs, more = found[: len(keys)], found[len(keys) :]
+        raise UsageError("These entities change faster than they can be read.", remedy="read again")
+
 
 def _status(value: Any, newest: Any) -> str:
     if newest is None:
@@ -338,9 +360,16 @@ def _status(value: Any, newest: Any) -> str:
 
 
 def _values(
-    ready: _Ready, keys: Sequence[bytes], blobs: Sequence[bytes | None], now_us: int
+    ready: _Ready,
+    keys: Sequence[bytes],
+    blobs: Sequence[bytes | None],
+    now_us: int,
+    state_of: Callable[[_Ready, list[bytes], list[bytes | None], int], State],
 ) -> list[tuple[Mapping[str, Any], int | None]]:
-    """Return each entity's values at t = max(now, newest + 1), and its newest event's time."""
+    """Return each entity's values at t = max(now, newest + 1), and its newest event's time.
+
+    `state_of` gives the states behind values that no longer hold.
+    """
     names = ready.served.plan.features
     result: list[tuple[Mapping[str, Any], int | None]] = []
     expired: list[int] = []
@@ -357,7 +386,7 @@ def _values(
         result.append((row, newest))
     if expired:
         # Something left a window since the worker wrote: finish those again from their states.
-        state = ready.codec.decode([keys[i] for i in expired], [blobs[i] for i in expired])
+        state = state_of(ready, [keys[i] for i in expired], [blobs[i] for i in expired], now_us)
         frame = ready.fold.values(state, now_us=now_us).select(*ready.fold.keys, *names)
         by_key = dict(
             zip(ready.codec.keys_of(frame), frame.select(names).rows(named=True), strict=True)

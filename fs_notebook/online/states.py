@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from collections.abc import Sequence
 from typing import Any
 
 import msgpack
 import polars as pl
 
-from fs_notebook.compute.fold import NEWEST, VALID_UNTIL, Fold, State
+from fs_notebook.compute import buckets
+from fs_notebook.compute.fold import MOMENT, NEWEST, VALID_UNTIL, Fold, State
 from fs_notebook.errors import IntegrityError
 from fs_notebook.online.codec import pack_key, pack_value, unpack_key, unpack_value
+from fs_notebook.types import TIME
 
 _TEMPORAL = (pl.Datetime, pl.Date, pl.Duration)
+_MARK = b"\xc1"
+"""Begins a bucket's key: the one byte with which no packed key can begin."""
+
+_NUMBER = struct.Struct(">q")
 _WIDE = 1
 """The tag of an integer that does not fit 64 bits, stored as its decimal text."""
 
 
+def bucket_key(key: bytes, bucket: int) -> bytes:
+    """Return the key under which an entity's bucket is stored."""
+    return _MARK + _NUMBER.pack(bucket) + key
+
+
+def is_bucket(key: bytes) -> bool:
+    """Tell the key of a bucket from that of an entity."""
+    return key.startswith(_MARK)
+
+
+def entity_of(key: bytes) -> bytes:
+    """Return the key of the entity that a bucket is of."""
+    return key[len(_MARK) + _NUMBER.size :]
+
+
 class StateCodec:
-    """Packs the states of one plan, an entity a value."""
+    """Packs the states of one plan, an entity a value.
+
+    The events of a split entity's buckets (see `compute.buckets`) lie in values of their own,
+    whose keys `is_bucket` tells from those of entities.
+    """
+
+    split_rows = 2_000
+    """Recent events of an entity above which they are split into buckets."""
 
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
         skip = len(fold.keys)
         self._recent = list(fold.recent_schema)[skip:]
+        self._by = [*fold.keys, buckets.BUCKET]
 
     def keys_of(self, frame: pl.DataFrame) -> list[bytes]:
         """Return the packed key of each row of `frame`, which has the fold's key columns."""
@@ -42,39 +73,171 @@ class StateCodec:
         assert finished.height == lifetime.height
         # Fold.values keeps the order of the lifetime frame: row by row they are the same entity.
         keys = self.keys_of(state.lifetime)
-        recent = self._recent_lists(state, keys)
+        recent, parts = self._recent_lists(state), self._bucket_lists(state)
         skip = len(self.fold.keys)
         packed: dict[bytes, bytes] = {}
         for key, done, fields in zip(keys, finished.iter_rows(), lifetime.iter_rows(), strict=True):
-            body = _pack([fields[skip:], recent.get(key)])
+            body = _pack([fields[skip:], recent.get(key), parts.get(key)])
             packed[key] = pack_value(done[skip], done[skip + 1], done[skip + 2 :], body)
         return packed
 
-    def _recent_lists(self, state: State, keys: Sequence[bytes]) -> dict[bytes, tuple[Any, ...]]:
-        if state.recent.is_empty():
+    def _recent_lists(self, state: State) -> dict[bytes, tuple[Any, ...]]:
+        recent = state.recent
+        if state.buckets is not None:
+            recent = recent.join(state.buckets, on=self.fold.keys, how="anti")
+        return self._lists(recent)
+
+    def _lists(self, recent: pl.DataFrame) -> dict[bytes, tuple[Any, ...]]:
+        """Return recent events by entity, a list a column."""
+        if recent.is_empty():
             return {}
+        by = self.fold.keys
         columns = [pl.col(c) for c in self._recent]
-        grouped = _physical(state.recent).group_by(self.fold.keys, maintain_order=True).agg(columns)
-        originals = state.recent.select(self.fold.keys).unique(
-            subset=self.fold.keys, keep="first", maintain_order=True
-        )
-        skip = len(self.fold.keys)
-        rows = (row[skip:] for row in grouped.iter_rows())
+        grouped = _physical(recent).group_by(by, maintain_order=True).agg(columns)
+        originals = recent.select(by).unique(subset=by, keep="first", maintain_order=True)
+        rows = (row[len(by) :] for row in grouped.iter_rows())
         return dict(zip(self.keys_of(originals), rows, strict=True))
+
+    def _bucket_lists(self, state: State) -> dict[bytes, list[tuple[Any, ...]]]:
+        found: dict[bytes, list[tuple[Any, ...]]] = {}
+        if state.buckets is None:
+            return found
+        skip = len(self.fold.keys)
+        ordered = state.buckets.sort(buckets.BUCKET)
+        rows = _physical(ordered).iter_rows()
+        for key, row in zip(self.keys_of(ordered), rows, strict=True):
+            found.setdefault(key, []).append(row[skip:])
+        return found
 
     def decode(self, keys: Sequence[bytes], blobs: Sequence[bytes | None]) -> State:
         """Return the states that `encode` packed, of those `keys` that have one."""
         lifetime: list[tuple[Any, ...]] = []
         recent: list[tuple[Any, ...]] = []
+        parts: list[tuple[Any, ...]] = []
         for key, blob in zip(keys, blobs, strict=True):
             if blob is None:
                 continue
-            parts = unpack_key(key)
-            fields, lists = _unpack(unpack_value(blob).state)
-            lifetime.append((*parts, *fields))
+            name = unpack_key(key)
+            fields, lists, split = _unpack(unpack_value(blob).state)
+            lifetime.append((*name, *fields))
             if lists is not None:
-                recent.append((*parts, *lists))
-        return State(self._frame(lifetime), self._exploded(recent))
+                recent.append((*name, *lists))
+            parts += [(*name, *row) for row in split or ()]
+        skip = len(self.fold.keys)
+        split_frame = _restored(parts, buckets.schema(self.fold), skip) if parts else None
+        return State(self._frame(lifetime), self._exploded(recent), split_frame)
+
+    def needed(self, state: State, frame: pl.DataFrame) -> list[bytes]:
+        """Return the keys of the buckets without which projected rows cannot be folded in."""
+        if state.buckets is None:
+            return []
+        keys = self.fold.keys
+        newest = frame.group_by(keys).agg(pl.col(TIME).max().alias("__here"))
+        moments = state.lifetime.join(newest, on=keys, how="left").select(
+            *keys, (pl.max_horizontal(NEWEST, "__here") + 1).alias(MOMENT)
+        )
+        touched = buckets.touched_by(self.fold, state.buckets, frame)
+        there = touched.join(state.buckets, on=self._by, how="semi")
+        return self._bucket_keys([buckets.cut_through(self.fold, state.buckets, moments), there])
+
+    def needed_at(
+        self, keys: Sequence[bytes], blobs: Sequence[bytes | None], now_us: int | None
+    ) -> list[bytes]:
+        """Return the keys of the buckets without which values at `now_us` cannot be finished.
+
+        None for `now_us` means just after each entity's newest event.
+        """
+        wanted: list[bytes] = []
+        if self.fold.bucket_us is None:
+            return wanted
+        for key, blob in zip(keys, blobs, strict=True):
+            if blob is None:
+                continue
+            value = unpack_value(blob)
+            rows = _unpack(value.state)[2]
+            moment = value.newest_us + 1
+            moment = moment if now_us is None else max(moment, now_us)
+            if rows:
+                numbers = buckets.cut_numbers(self.fold, rows, moment)
+                wanted += [bucket_key(key, n) for n in numbers]
+        return wanted
+
+    def _bucket_keys(self, parts: list[pl.DataFrame]) -> list[bytes]:
+        wanted = pl.concat(parts).unique()
+        names = self.keys_of(wanted)
+        return [bucket_key(k, b) for k, b in zip(names, wanted[buckets.BUCKET], strict=True)]
+
+    def with_buckets(
+        self, state: State, keys: Sequence[bytes], blobs: Sequence[bytes | None]
+    ) -> State:
+        """Return `state` with the events of buckets beside it."""
+        parts = [state.recent]
+        for key, blob in zip(keys, blobs, strict=True):
+            if blob is not None:
+                parts.append(self._bucket_rows(unpack_key(entity_of(key)), blob))
+        return State(state.lifetime, pl.concat(parts), state.buckets)
+
+    def _bucket_blobs(self, rows: pl.DataFrame) -> dict[bytes, bytes]:
+        """Return one Arrow stream for each bucket of `rows`: columns, since they are many."""
+        blobs: dict[bytes, bytes] = {}
+        for name, part in rows.partition_by(self._by, as_dict=True).items():
+            sink = io.BytesIO()
+            _physical(part.select(self._recent)).write_ipc_stream(sink)
+            *key, bucket = name
+            blobs[bucket_key(pack_key(key), bucket)] = sink.getvalue()
+        return blobs
+
+    def _bucket_rows(self, name: tuple[Any, ...], blob: bytes) -> pl.DataFrame:
+        try:
+            events = pl.read_ipc_stream(blob)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise IntegrityError(
+                "Stored events of a bucket cannot be read.",
+                found=str(error).splitlines()[0],
+                remedy="promote the feature again to rebuild it from the ledger",
+            ) from None
+        schema = self.fold.recent_schema
+        keys = [
+            pl.lit(v, dtype=schema[k]).alias(k) for k, v in zip(self.fold.keys, name, strict=True)
+        ]
+        return events.select(*keys, *(pl.col(c).cast(schema[c]) for c in self._recent))
+
+    def changes(
+        self, before: State, after: State, frame: pl.DataFrame
+    ) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """Return what to put and what to delete, after projected rows were folded in.
+
+        Splits the entities whose recent events have become many.
+        """
+        after, fresh = self._split(after)
+        puts = self.encode(after)
+        if after.buckets is None:
+            return puts, []
+        touched = buckets.touched_by(self.fold, after.buckets, frame)
+        written = pl.concat([touched, fresh.select(self._by)]).unique()
+        written = written.join(after.buckets, on=self._by, how="semi")
+        number = buckets.bucket_of(self.fold.bucket_us or 1, pl.col(TIME))
+        rows = after.recent.with_columns(number).join(written, on=self._by, how="semi")
+        puts |= self._bucket_blobs(rows)
+        if before.buckets is None:
+            return puts, []
+        gone = before.buckets.join(after.buckets, on=self._by, how="anti")
+        return puts, self._bucket_keys([gone.select(self._by)])
+
+    def _split(self, state: State) -> tuple[State, pl.DataFrame]:
+        """Return the state with busy entities split, and the buckets that this made."""
+        nothing = pl.DataFrame(schema=buckets.schema(self.fold))
+        if self.fold.bucket_us is None or state.recent.height <= self.split_rows:
+            return state, nothing
+        keys = self.fold.keys
+        sizes = state.recent.group_by(keys).len().filter(pl.col("len") > self.split_rows)
+        if state.buckets is not None:
+            sizes = sizes.join(state.buckets, on=keys, how="anti")
+        if sizes.is_empty():
+            return state, nothing
+        made = buckets.partials(self.fold, state.recent.join(sizes, on=keys, how="semi"))
+        known = made if state.buckets is None else pl.concat([state.buckets, made])
+        return State(state.lifetime, state.recent, known), made
 
     def _frame(self, rows: list[tuple[Any, ...]]) -> pl.DataFrame:
         return _restored(rows, self.fold.lifetime_schema, len(self.fold.keys))
@@ -147,16 +310,16 @@ def _widened(value: Any) -> Any:
     return value
 
 
-def _unpack(state: bytes) -> tuple[list[Any], list[Any] | None]:
+def _unpack(state: bytes) -> tuple[list[Any], list[Any] | None, list[Any] | None]:
     try:
-        fields, recent = msgpack.unpackb(state, ext_hook=_narrowed)
+        fields, recent, split = msgpack.unpackb(state, ext_hook=_narrowed)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise IntegrityError(
             "A stored state cannot be read.",
             found=str(error),
             remedy="promote the feature again to rebuild it from the ledger",
         ) from None
-    return fields, recent
+    return fields, recent, split
 
 
 def _narrowed(tag: int, data: bytes) -> Any:

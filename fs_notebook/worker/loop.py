@@ -214,9 +214,11 @@ class Worker:
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
         state = self.codec.decode(keys, self.store.load(lease, keys))
+        if needed := self.codec.needed(state, frame):
+            state = self.codec.with_buckets(state, needed, self.store.load(lease, needed))
         folded = self.fold.add_projected(state, frame)
-        puts = self.codec.encode(folded.state)
-        assert set(puts) == set(keys)
+        puts, deletes = self.codec.changes(state, folded.state, frame)
+        assert puts.keys() >= set(keys)
         info: dict[str, Any] = dict(lease.info)
         counted = {
             "events": batch.rows.height,
@@ -228,7 +230,7 @@ class Worker:
             info[name] = int(info.get(name, 0)) + counted[name]
         cut = (lease.cut or START).advanced([batch.end])
         self._report.counted += batch.rows.height
-        return self.store.commit(lease, cut=cut, puts=puts, info=info)
+        return self.store.commit(lease, cut=cut, puts=puts, deletes=deletes, info=info)
 
     def _beat(self, state: str, lease: Lease, target: Cut | None, *, force: bool = False) -> None:
         """Report, at most every `HEARTBEAT_SECONDS`; stop a worker that was taken over."""

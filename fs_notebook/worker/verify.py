@@ -15,10 +15,11 @@ from fs_notebook.errors import FeatureStoreError
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.online.states import StateCodec
+from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
 
 CHUNK = 1_000
+SNAPSHOTS_MAX = 20
 SHOWN_MAX = 20
 
 
@@ -90,16 +91,16 @@ def verify(
         raise FeatureStoreError(
             f"{definition.name!r} has no online values yet.", remedy="%feature status"
         )
-    keys = sorted(set(store.entities(definition.shard)))
-    chunks = _snapshots(store, definition.shard, keys)
+    keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
+    chunks = _snapshots(store, definition.shard, keys, codec, now_us)
     oracle = _Oracle(definition, fold, log, START, fold.empty)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
     checker.missing(oracle.state, set(keys))
     done = 0
-    for cut, chunk, blobs in chunks:
+    for cut, chunk, online in chunks:
         oracle.advance(cut)
-        checker.compare(oracle.state, chunk, blobs)
+        checker.compare(oracle.state, chunk, online)
         done += len(chunk)
         progress(done / max(len(keys), 1))
     return Verification(
@@ -110,16 +111,47 @@ def verify(
 
 
 def _snapshots(
-    store: OnlineStore, shard: str, keys: list[bytes]
-) -> Iterator[tuple[Cut, list[bytes], list[bytes | None]]]:
+    store: OnlineStore, shard: str, keys: list[bytes], codec: StateCodec, now_us: int
+) -> Iterator[tuple[Cut, list[bytes], State]]:
+    """Yield stored states of some entities at a time, each with the position it is of."""
     for start in range(0, len(keys), CHUNK):
         chunk = keys[start : start + CHUNK]
-        state, blobs = store.snapshot(shard, chunk)
-        if state is None or state.cut is None:
-            raise FeatureStoreError(
-                "The online values went away while they were compared.", remedy="verify again"
-            )
-        yield state.cut, chunk, blobs
+        cut, blobs = _snapshot(store, shard, chunk)
+        online = codec.decode(chunk, blobs)
+        if online.buckets is None:
+            yield cut, chunk, online
+            continue
+        split = set(codec.keys_of(online.buckets))
+        plain = {k: b for k, b in zip(chunk, blobs, strict=True) if k not in split}
+        yield cut, list(plain), codec.decode(list(plain), list(plain.values()))
+        for key in sorted(split):
+            yield _whole_snapshot(store, shard, key, codec, now_us)
+
+
+def _whole_snapshot(
+    store: OnlineStore, shard: str, key: bytes, codec: StateCodec, now_us: int
+) -> tuple[Cut, list[bytes], State]:
+    """Return a split entity's state together with the buckets that its values need."""
+    needed: list[bytes] = []
+    for _ in range(SNAPSHOTS_MAX):
+        cut, (blob, *more) = _snapshot(store, shard, [key, *needed])
+        wanted = {n for t in (None, now_us) for n in codec.needed_at([key], [blob], t)}
+        if wanted <= set(needed):
+            online = codec.decode([key], [blob])
+            return cut, [key], codec.with_buckets(online, needed, more)
+        needed = sorted(wanted)
+    raise FeatureStoreError(
+        f"{show_key(key)} changes faster than it can be read.", remedy="verify again"
+    )
+
+
+def _snapshot(store: OnlineStore, shard: str, keys: list[bytes]) -> tuple[Cut, list[bytes | None]]:
+    state, blobs = store.snapshot(shard, keys)
+    if state is None or state.cut is None:
+        raise FeatureStoreError(
+            "The online values went away while they were compared.", remedy="verify again"
+        )
+    return state.cut, blobs
 
 
 @dataclass
@@ -164,10 +196,9 @@ class _Checker:
             if key not in stored:
                 self._differ(key, "(the entity)", "not there", "there")
 
-    def compare(self, state: State, keys: list[bytes], blobs: list[bytes | None]) -> None:
+    def compare(self, state: State, keys: list[bytes], online: State) -> None:
         """Compare stored values with `state`, both at newest + 1 and now."""
         fold = self.codec.fold
-        online = self.codec.decode(keys, blobs)
         wanted = pl.DataFrame(online.lifetime.select(fold.keys))
         ledger = State(
             state.lifetime.join(wanted, on=fold.keys, how="semi"),
@@ -207,6 +238,10 @@ def _there(row: dict[str, Any] | None) -> str:
 
 def same(a: Any, b: Any) -> bool:
     """Tell whether two values are equal: floats within 1e-9 relative, all else exactly."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, float) and isinstance(b, float):
         return (a != a and b != b) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
     return bool(a == b)

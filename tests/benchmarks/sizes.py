@@ -16,7 +16,9 @@ class Sizes:
     entities
         Distinct entities in every data set.
     events, labels
-        Of the training set.
+        Of the training set, and of a preview.
+    hot_events
+        In the window of one busy entity.
     read_entities
         How many entities one online read asks for, one case each.
     repeats
@@ -27,10 +29,11 @@ class Sizes:
     entities: int
     events: int
     labels: int
+    hot_events: int
     read_entities: tuple[int, ...]
     repeats: int
     repeats_many: int
 
 
-FULL = Sizes(1_000_000, 20_000, 2_000_000, 200_000, (1, 100, 1_000), 5, 11)
-QUICK = Sizes(8_000, 200, 10_000, 1_000, (1, 20), 1, 2)
+FULL = Sizes(1_000_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11)
+QUICK = Sizes(8_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)

@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 import psutil
 
-from tests.benchmarks import reads, replay, training, work
+from tests.benchmarks import folding, reads, replay, training, work
 from tests.benchmarks.harness import Duel, Side, ask, duel
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
@@ -42,10 +42,11 @@ def run(
     begun_s = time.monotonic()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="fsn-bench-") as folder:
-        rows = _training(sizes, Path(folder), say)
+        rows = _training(sizes, Path(folder), say) + _fold(sizes, Path(folder), say)
         with _redis() as redis:
             config = asdict(sizes) | {"folder": folder, "redis": redis.url}
             rows = _reads(sizes, config, say) + rows
+            rows.append(_hot(sizes, config, say))
             with _broker(broker, Path(folder)) as there:
                 config |= {"url": there.url, "admin_url": there.admin_url}
                 rows = _streams(sizes, config | {"topic": there.fresh("bench")}, say) + rows
@@ -140,6 +141,32 @@ def _training(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
             found = _duel(training.ours, training.duck, case | {"choice": choice}, sizes.repeats)
             rows.append(Row(name, f"DuckDB, {choice}", AT_MOST, 1.5, found))
     return rows
+
+
+def _fold(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
+    config: Config = asdict(sizes) | {"folder": str(folder)}
+    count = sizes.messages
+    with folding.one_thread():
+        say("fold, micro-batches")
+        found = _duel(folding.lifetime, folding.by_hand, config, sizes.repeats)
+        name = "fold, 3 aggregates, batches of 10k, one core"
+        rows = [Row(name, "Polars by hand", AT_LEAST, 0.5, found, count)]
+        say("fold, 7-day windows")
+        found = _duel(folding.week, folding.by_hand, config, sizes.repeats)
+        name = "fold, exact 7-day SUM, batches of 10k, one core"
+        rows.append(Row(name, "lifetimes by hand", AT_LEAST, 0.1, found, count))
+    say("preview")
+    found = _duel(folding.preview_cell, folding.query_by_hand, config, sizes.repeats)
+    rows.append(Row("preview, 3 aggregates", "Polars by hand", AT_MOST, 1.5, found))
+    return rows
+
+
+def _hot(sizes: Sizes, config: Config, say: Say) -> Row:
+    say("read of a busy entity")
+    ask(folding.fill_hot, config)
+    found = _duel(folding.hot_read, folding.cold_read, config, sizes.repeats_many)
+    name = f"read of an entity with {sizes.hot_events:,} events in its window"
+    return Row(name, f"one with {folding.COLD_EVENTS}", AT_MOST, 2.0, found)
 
 
 def _duel(ours: Side, rival: Side, config: Config, repeats: int) -> Duel:

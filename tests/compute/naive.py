@@ -192,6 +192,14 @@ def _decayed_sum(i: Inside) -> float:
     return float_sum([w * float(v) for w, v in zip(_weights(i), i.values, strict=True)])
 
 
+def _decayed_avg(i: Inside) -> float:
+    # Whatever t is, the weights' ratios are the same: beside the newest event none vanishes.
+    newest = max(e["t"] for e in i.rows)
+    weights = [2.0 ** -((newest - e["t"]) / i.params[0]) for e in i.rows]
+    total = float_sum([w * float(v) for w, v in zip(weights, i.values, strict=True)])
+    return total / math.fsum(weights)
+
+
 def _by(i: Inside, *, greatest: bool) -> Any:
     # The first of equals wins: events are in order.
     rows = sorted(i.rows, key=lambda e: nan_last(e[i.args[1]]))
@@ -226,7 +234,7 @@ REFERENCES: dict[str, Reference] = {
     "rate": _rate,
     "decayed_sum": _unless_empty(_decayed_sum),
     "decayed_count": lambda i: math.fsum(_weights(i)),
-    "decayed_avg": _unless_empty(lambda i: _decayed_sum(i) / math.fsum(_weights(i))),
+    "decayed_avg": _unless_empty(_decayed_avg),
     "var_pop": lambda i: _variance(i, 0),
     "var_samp": lambda i: _variance(i, 1),
     "stddev_pop": lambda i: _root(_variance(i, 0)),

@@ -240,6 +240,8 @@ TOKENS = """
     SELECT FROM WHERE GROUP BY OVER ( ) , ; * user readtime score ts read_events SUM COUNT AVG
     PARTITION ORDER RANGE BETWEEN INTERVAL '7' DAY PRECEDING AND CURRENT ROW CASE WHEN THEN END
     1 2.5 'x' " ' -- /* NULL IS NOT + - / % || AS x WINDOW w FILTER DISTINCT CAST DOUBLE ::
+    LAST_N( QUANTILE_CONT( TOP_K( MODE( WITHIN ENTROPY( DECAYED_SUM( ARG_MAX( STDDEV( MEDIAN(
+    TUMBLE( HOP( SESSION( RATE( SESSION_LENGTH( HISTOGRAM_BINS( COUNT_IF( ARRAY_AGG( MINUTE -1
 """
 WORDS = st.sampled_from(TOKENS.split())
 
@@ -255,3 +257,76 @@ def test_deep_nesting_is_refused_not_crashed() -> None:
     deep = "(" * 5000 + "readtime" + ")" * 5000
     with pytest.raises(DefinitionError, match=r"nested too deeply|not SQL"):
         compiled(f"SELECT user, SUM({deep}) AS x FROM read_events GROUP BY user")
+
+
+def test_group_windows_by_the_names_of_streaming_sql() -> None:
+    def window(call: str, **options: object) -> Window:
+        plan = compiled(
+            f"SELECT user, SUM(score) AS x FROM read_events GROUP BY user, {call}", **options
+        )
+        assert plan.entity == ("user",)
+        return plan.aggregations[0].window
+
+    hour, minute = 3_600_000_000, 60_000_000
+    assert window("TUMBLE(ts, INTERVAL '1' HOUR)") == Window(hour, slide_us=hour)
+    assert window("hop(ts, INTERVAL '15' MINUTE, INTERVAL '1' HOUR)") == Window(
+        hour, slide_us=15 * minute
+    )
+    assert window("SESSION(ts, INTERVAL '30' MINUTE)") == Window(gap_us=30 * minute)
+    assert str(window("TUMBLE(ts, INTERVAL 1 DAY)")) == "tumbling 1d"
+    assert str(window("SESSION(ts, INTERVAL 5 MINUTE)")) == "session 5m"
+    hop = window("HOP(ts, INTERVAL 1 MINUTE, INTERVAL 90 SECOND)")
+    assert str(hop) == "hopping 90s every 1m"
+    for call, says in [
+        ("TUMBLE(score, INTERVAL '1' HOUR)", "event time"),
+        ("TUMBLE(ts)", "another way"),
+        ("HOP(ts, INTERVAL '1' HOUR)", "another way"),
+        ("TUMBLE(ts, INTERVAL '0' HOUR)", "above zero"),
+        ("TUMBLE(ts, INTERVAL 1 HOUR), SESSION(ts, INTERVAL 1 HOUR)", "one window"),
+    ]:
+        with pytest.raises(DefinitionError, match=says):
+            window(call)
+    with pytest.raises(DefinitionError, match="given twice"):
+        window("TUMBLE(ts, INTERVAL '1' HOUR)", window_us=hour)
+
+
+def test_a_resolution_is_part_of_the_meaning_where_there_is_a_window() -> None:
+    text = "SELECT user, SUM(score) AS x FROM read_events GROUP BY user"
+    plain, floored = (
+        compiled(text, window_us=86_400_000_000, resolution_us=r) for r in (None, 3_600_000_000)
+    )
+    assert plain.fingerprint != floored.fingerprint
+    assert str(floored.aggregations[0].window) == "1d by 1h"
+    assert compiled(text).fingerprint == compiled(text, resolution_us=5).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("written", "same_as"),
+    [
+        ("MEDIAN(score)", "QUANTILE_CONT(score, 0.5)"),
+        ("PERCENTILE_CONT(0.5) WITHIN GROUP (ORDER BY score)", "QUANTILE_CONT(score, 0.5)"),
+        ("QUANTILE(score, 0.5)", "QUANTILE_CONT(score, 0.5)"),
+        ("MODE() WITHIN GROUP (ORDER BY genre)", "MODE(genre)"),
+        ("STDDEV(score)", "STDDEV_SAMP(score)"),
+        ("VARIANCE(score)", "VAR_SAMP(score)"),
+        ("MEAN(score)", "AVG(score)"),
+        ("COUNT_IF(ok)", "COUNT(*) FILTER (WHERE ok)"),
+        ("COUNT(*) FILTER (WHERE readtime > 3 AND ok)", "COUNT_IF(ok) FILTER (WHERE readtime > 3)"),
+        ("LAST(genre, 3)", "LAST_N(genre, 3)"),
+        ("MAX_BY(genre, score)", "ARG_MAX(genre, score)"),
+        ("ARRAY_AGG(genre)", "COLLECT_LIST(genre, 1000)"),
+        ("ARRAY_AGG(DISTINCT genre)", "COLLECT_SET(genre, 1000)"),
+        ("MIN(DISTINCT genre)", "MIN(genre)"),
+        ("ANY_VALUE(genre)", "FIRST(genre)"),
+        ("BOOL_OR(ok)", "LOGICAL_OR(ok)"),
+        ("EVERY(ok)", "BOOL_AND(ok)"),
+        ("DECAYED_SUM(score, INTERVAL '7' DAY)", "DECAYED_SUM(score, INTERVAL '168' HOUR)"),
+    ],
+)  # fmt: skip
+def test_an_aggregate_has_many_names_and_one_meaning(written: str, same_as: str) -> None:
+    plans = [
+        compiled(f"SELECT user, {x} AS x FROM read_events GROUP BY user")
+        for x in (written, same_as)
+    ]
+    assert plans[0].aggregations == plans[1].aggregations
+    assert plans[0].fingerprint == plans[1].fingerprint

@@ -1,0 +1,162 @@
+"""Busy entities' events lie in buckets of their own; values stay what the log says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fs_notebook.compute import buckets
+from fs_notebook.compute.fold import Fold
+from fs_notebook.errors import IntegrityError
+from fs_notebook.online.states import StateCodec, entity_of, is_bucket
+from tests.compute import cases, naive
+from tests.compute.cases import SECOND, WINDOW_S, Case, projected
+
+SPAN = f"INTERVAL {WINDOW_S} SECOND"
+GROUPS = {
+    "window": ("", naive.When(WINDOW_S * SECOND)),
+    "tumble": (f", TUMBLE(t, {SPAN})", naive.When(WINDOW_S * SECOND, slide=WINDOW_S * SECOND)),
+    "hop": (
+        f", HOP(t, INTERVAL 2 SECOND, {SPAN})",
+        naive.When(WINDOW_S * SECOND, slide=2 * SECOND),
+    ),
+}
+CASES = [
+    Case("count", ()), Case("sum", ("f",)), Case("max", ("i",)), Case("last", ("s",)),
+    Case("mode", ("s",)), Case("n_unique", ("i",)), Case("var_pop", ("i",)),
+    Case("collect_list", ("s",)), Case("approx_n_unique", ("s",)),
+]  # fmt: skip
+
+
+def fold_of(kind: str, closed: str) -> tuple[Fold, naive.When]:
+    group, when = GROUPS[kind]
+    columns = ", ".join(f"{c.sql} AS x{n}" for n, c in enumerate(CASES))
+    window_s = WINDOW_S if kind == "window" else None
+    fold = cases.fold_of(columns, window_s=window_s, closed=closed, group=group)
+    return fold, naive.When(when.window, closed, when.slide)
+
+
+class Shelf:
+    """A store that is a dict, and a worker's steps on it."""
+
+    def __init__(self, fold: Fold, *, split_rows: int) -> None:
+        self.fold = fold
+        self.codec = StateCodec(fold)
+        self.codec.split_rows = split_rows
+        self.held: dict[bytes, bytes] = {}
+
+    def step(self, frame: Any) -> tuple[set[bytes], set[bytes]]:
+        """Fold projected rows in, as a worker does; return what was loaded and what was put."""
+        codec = self.codec
+        keys = codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
+        state = codec.decode(keys, [self.held.get(k) for k in keys])
+        needed = codec.needed(state, frame)
+        assert all(k in self.held for k in needed)
+        state = codec.with_buckets(state, needed, [self.held[k] for k in needed])
+        after = self.fold.add_projected(state, frame).state
+        puts, deletes = codec.changes(state, after, frame)
+        assert not set(puts) & set(deletes)
+        self.held |= puts
+        for key in deletes:
+            del self.held[key]
+        return {*keys, *needed}, set(puts)
+
+    def values(self, now: int | None) -> dict[Any, dict[str, Any]]:
+        """Read every entity, as a reader does."""
+        codec = self.codec
+        keys = [k for k in self.held if not is_bucket(k)]
+        blobs = [self.held[k] for k in keys]
+        state = codec.decode(keys, blobs)
+        needed = codec.needed_at(keys, blobs, now)
+        state = codec.with_buckets(state, needed, [self.held[k] for k in needed])
+        frame = self.fold.values(state, now_us=now)
+        columns = {n: cases.plain(frame[n]) for n in self.fold.plan.features}
+        names = list(frame["__k0"])
+        return {k: {n: v[i] for n, v in columns.items()} for i, k in enumerate(names)}
+
+
+@settings(max_examples=60)
+@given(
+    log=cases.logs(max_size=40),
+    chunks=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    nows=st.lists(cases.times, min_size=1, max_size=3),
+    split_rows=st.sampled_from([1, 3, 8]),
+    count=st.sampled_from([1, 3, 16]),
+    kind=st.sampled_from(sorted(GROUPS)),
+    closed=st.sampled_from(["left", "right"]),
+)
+def test_values_of_split_entities_are_the_naive_fold(
+    log: list[dict[str, Any]],
+    chunks: list[int],
+    nows: list[int],
+    split_rows: int,
+    count: int,
+    kind: str,
+    closed: str,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "BUCKETS", count)
+        fold, when = fold_of(kind, closed)
+        shelf = Shelf(fold, split_rows=split_rows)
+        start = turn = 0
+        while start < len(log):
+            stop = min(start + chunks[turn % len(chunks)], len(log))
+            shelf.step(projected(fold, log, start, stop))
+            start, turn = stop, turn + 1
+        scale = cases.scale(log)
+        for now in [*nows, None]:
+            for user, row in shelf.values(now).items():
+                newest = max(e["t"] for e in log if e["user"] == user)
+                t = newest + 1 if now is None else max(now, newest + 1)
+                for n, case in enumerate(CASES):
+                    want = naive.value(log, entity=user, t=t, name=case.name, args=case.args,
+                                       params=case.params, when=when)  # fmt: skip
+                    power = 2 if case.name == "var_pop" else 1
+                    got = row[f"x{n}"]
+                    assert naive.alike(got, want, scale=scale, power=power), (case, user, got, want)
+
+
+def busy_log(count: int) -> list[dict[str, Any]]:
+    """Return events of one user, evenly over ten windows."""
+    base = dict.fromkeys(("i", "f", "s", "b", "d"))
+    span = 10 * WINDOW_S * SECOND
+    return [{**base, "user": "a", "f": 1.0, "t": n * span // count} for n in range(count)]
+
+
+def test_a_commit_touches_the_buckets_that_it_adds_to_and_old_ones_go() -> None:
+    fold = cases.fold_of("COUNT(*) AS x, SUM(f) AS y", window_s=WINDOW_S)
+    shelf = Shelf(fold, split_rows=50)
+    log = busy_log(12_800)
+    shelf.step(projected(fold, log, 0, 12_000))
+    for start in range(12_000, 12_800, 10):
+        loaded, put = shelf.step(projected(fold, log, start, start + 10))
+    # The newest and the oldest bucket and the entity itself, of some 130 that there are.
+    assert len(loaded) <= 6
+    assert len(put) <= 6
+    stored = [k for k in shelf.held if is_bucket(k)]
+    assert buckets.BUCKETS // 2 < len(stored) <= buckets.BUCKETS + 2
+    assert {entity_of(k) for k in stored} == {k for k in shelf.held if not is_bucket(k)}
+    newest = log[-1]["t"]
+    wanted = sum(e["t"] >= newest + 1 - WINDOW_S * SECOND for e in log)
+    assert shelf.values(None)["a"] == {"x": wanted, "y": float(wanted)}
+    # The value in front is small: no event lies in it.
+    (main,) = (v for k, v in shelf.held.items() if not is_bucket(k))
+    assert len(main) < 40 * (buckets.BUCKETS + 10)
+
+
+def test_events_that_a_bucket_has_lost_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Wide enough for the window's start to lie within one.
+    monkeypatch.setattr(buckets, "BUCKETS", 16)
+    fold = cases.fold_of("COUNT(*) AS x", window_s=WINDOW_S)
+    shelf = Shelf(fold, split_rows=50)
+    log = busy_log(4_000)
+    shelf.step(projected(fold, log))
+    codec = shelf.codec
+    (key,) = (k for k in shelf.held if not is_bucket(k))
+    state = codec.decode([key], [shelf.held[key]])
+    assert codec.needed_at([key], [shelf.held[key]], log[-1]["t"] + 30_000)
+    with pytest.raises(IntegrityError, match="0 events where"):
+        fold.values(state, now_us=log[-1]["t"] + 30_000)
