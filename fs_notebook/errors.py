@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sysconfig
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
 
 
 class FeatureStoreError(Exception):
@@ -35,8 +40,24 @@ class FeatureStoreError(Exception):
             parts.append(f"Try: {self.remedy}")
         return "\n  ".join(parts)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in a cell: the user's own lines, then the message.
+
+        The frames inside this package and the libraries under it say nothing to who made the
+        mistake; they are there for a debugger and in every other traceback.
+        """
+        own = [f for f in traceback.extract_tb(self.__traceback__) if not _is_library(f.filename)]
+        lines = [f"line {f.lineno}: {f.line}" for f in own if f.line]
+        return [*lines, f"{type(self).__name__}: {self}"]
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), self.__dict__ | {"message": self.message}))
+
+
+def _is_library(filename: str) -> bool:
+    paths = sysconfig.get_paths()
+    libraries = [Path(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return not {_PACKAGE, *libraries}.isdisjoint(Path(filename).parents)
 
 
 def _rebuild(kind: type[FeatureStoreError], fields: dict[str, object]) -> FeatureStoreError:
@@ -131,6 +152,13 @@ class ConflictError(FeatureStoreError):
 
 class CancelledError(FeatureStoreError):
     """The user interrupted a long piece of work; nothing was half done."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user's interrupt of work that had left something behind; it says what.
+
+    It is no `FeatureStoreError`, so that whoever interrupts a script ends it as ever.
+    """
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:

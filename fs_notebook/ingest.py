@@ -92,7 +92,7 @@ def _read_file(path: Path) -> pl.DataFrame:
         near = sorted(p.name for p in path.parent.glob("*") if p.suffix in _READERS)[:5]
         raise UsageError(
             f"There is no file {path.name!r}.",
-            found=", ".join(near) or "no such files beside it",
+            found=f"in its folder: {', '.join(near) or 'no data files'}",
             remedy="check the path",
         )
     options = {"try_parse_dates": True} if reader is pl.read_csv else {}

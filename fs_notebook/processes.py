@@ -1,10 +1,14 @@
-"""Processes that outlive whoever starts them."""
+"""Processes that outlive whoever starts them, and signals that wait."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 
 def start_detached(
@@ -22,3 +26,31 @@ def start_detached(
             check=True, start_new_session=True, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
             cwd=folder, env=dict(env),
         )  # fmt: skip
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold an interrupt back until the block has ended, so that the block is done as a whole.
+
+    A second interrupt breaks into the block: the user does not want to wait. Only the main
+    thread is ever interrupted; elsewhere, or where SIGINT is not Python's, this does nothing.
+    """
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):
+        yield
+        return
+    held = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal held
+        if held:
+            former(number, frame)
+        held = True
+
+    signal.signal(signal.SIGINT, hold)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if held:
+        former(signal.SIGINT, None)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
-from fs_notebook.catalog.model import PROMOTED, RETIRED, ROLLED_BACK
+from fs_notebook.catalog.model import DISCARDED, PROMOTED, RETIRED, ROLLED_BACK
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress, silent
-from fs_notebook.errors import ConflictError, FeatureStoreError, UsageError
+from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
 from fs_notebook.worker.connection import Connection
@@ -72,7 +72,13 @@ class Promotions:
         version = state.groups[group.name].by_fingerprint(definition.fingerprint)
         assert version is not None
         if wait:
-            self._await_live(group.name, version, on_progress)
+            try:
+                self._await_live(group.name, version, on_progress)
+            except KeyboardInterrupt:
+                raise Interrupted(
+                    f"Interrupted the waiting only: the worker of {group.name!r} "
+                    f"v{version.number} goes on.\n  Try: %feature status {group.name}"
+                ) from None
         return status_of(self.catalog.refresh().groups[group.name], version, self.store)
 
     def _await_live(self, name: str, version: Version, on_progress: OnProgress) -> None:
@@ -160,6 +166,29 @@ class Promotions:
                 remedy="promote a second version first",
             )
         return group.previous
+
+    def discard(self, name: str) -> None:
+        """Take a draft back; a group that nothing was promoted of is gone then."""
+        group = self.catalog.refresh().group(name)
+        draft = group.draft
+        if draft is None:
+            raise UsageError(
+                f"{group.name!r} has no draft.",
+                found=", ".join(f"v{v.number}" for v in group.running),
+                remedy=f"%feature retire {group.name} VERSION stops one that does not serve",
+            )
+
+        def check(state: CatalogState) -> bool:
+            now = state.groups.get(group.name)
+            if now is not None and now.draft != draft:
+                raise ConflictError(
+                    f"{group.name!r} was changed by somebody else meanwhile.",
+                    found=f"{now.actor}, {now.at:%Y-%m-%d %H:%M:%S} UTC",
+                    remedy="look at what they did first",
+                )
+            return now is not None
+
+        self.catalog.record(DISCARDED, group.name, {}, check=check)
 
     def retire(self, name: str, version: int) -> None:
         """Stop a version that does not serve, and free its state."""

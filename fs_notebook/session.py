@@ -79,8 +79,11 @@ class Session:
 
     def __repr__(self) -> str:
         state = self.catalog.refresh()
+        # The embedded Redis listens on a socket whose path tells nobody anything.
+        online = self.connection.online
+        online = "embedded Redis" if online == "embedded:" else self.store.url
         return (
-            f"fs_notebook session: ledger {self.log.url}, online {self.store.url}, "
+            f"fs_notebook session: ledger {self.log.url}, online {online}, "
             f"{len(state.sources)} streams, {len(state.groups)} feature groups"
         )
 
@@ -199,7 +202,7 @@ class Session:
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
-            state.check_names(definition)
+            state.check_names(definition, actor=self.catalog.actor)
             known = state.groups.get(name)
             return known is None or known.latest != definition
 
@@ -207,7 +210,8 @@ class Session:
         return definition
 
     def define_cell(self, cell: Cell) -> Definition:
-        """Define what a `%%feature` cell says."""
+        """Define what a `%%feature` cell says, if all of its header makes sense."""
+        slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
             cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
             resolution=cell.resolution,
@@ -222,6 +226,8 @@ class Session:
         Takes the options of `define` and of `preview`.
         """
         chosen = {k: options.pop(k) for k in ("last", "from_", "to", "sample") if k in options}
+        # A slice that makes no sense is told before anything is recorded.
+        slice_of(**chosen)
         self.define(name, text, **options)
         return self.preview(name, on_progress=on_progress, **chosen)
 
@@ -248,21 +254,19 @@ class Session:
         """
         group = self.catalog.refresh().group(name)
         definition = group.latest
-        where = Slice(
-            last_us=None if last is None else parse_span(last, option="--last"),
-            from_us=None if from_ is None else parse_moment(from_, option="--from"),
-            to_us=None if to is None else parse_moment(to, option="--to"),
-            sample=parse_sample(sample) if isinstance(sample, str) else sample,
-        )
         return run_preview(
             group.name, definition.plan, definition.source, self.log, clock=self.clock,
-            where=where, on_progress=on_progress, notes=self._notes(group),
+            where=slice_of(last, from_, to, sample), on_progress=on_progress,
+            notes=self._notes(group),
         )  # fmt: skip
 
     def _notes(self, group: Group) -> tuple[str, ...]:
         if group.draft is None or not group.versions:
             return ()
         live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
+        known = group.by_fingerprint(group.draft.fingerprint)
+        if known is not None:
+            return (f"this is v{known.number} again: promoting serves it{live} until then",)
         return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
 
     def training_set(
@@ -427,9 +431,15 @@ class Session:
         """
         return self._promotions.rollback(name, actor=actor)
 
-    def retire(self, name: str, version: int) -> None:
-        """Stop a version's worker and free its state. The one that serves cannot be retired."""
-        self._promotions.retire(name, version)
+    def retire(self, name: str, version: int | None = None) -> None:
+        """Stop a version's worker and free its state; without a version, discard the draft.
+
+        The version that serves cannot be retired.
+        """
+        if version is None:
+            self._promotions.discard(name)
+        else:
+            self._promotions.retire(name, version)
 
     def status(self, name: str | None = None) -> list[Status]:
         """Return what each running version's worker last reported."""
@@ -475,6 +485,21 @@ class Session:
     def stop(self) -> bool:
         """Stop the background runner and its workers; what they committed stays."""
         return stop_runner(self.connection)
+
+
+def slice_of(
+    last: str | None = None,
+    from_: str | datetime | None = None,
+    to: str | datetime | None = None,
+    sample: str | float | None = None,
+) -> Slice:
+    """Return the slice that a preview's options choose; raise `UsageError` if they choose none."""
+    return Slice(
+        last_us=None if last is None else parse_span(last, option="--last"),
+        from_us=None if from_ is None else parse_moment(from_, option="--from"),
+        to_us=None if to is None else parse_moment(to, option="--to"),
+        sample=parse_sample(sample) if isinstance(sample, str) else sample,
+    )
 
 
 def _by_name(group: Group) -> str:

@@ -12,13 +12,15 @@ from fs_notebook.catalog.catalog import STREAM as CATALOG
 from fs_notebook.catalog.model import DECLARED, UPLOADED
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
-from fs_notebook.errors import UsageError
+from fs_notebook.errors import Interrupted, UsageError
 from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
 from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.processes import interrupts_held
 from fs_notebook.types import conform
 from fs_notebook.views import Uploaded
 
-UPLOAD_ROWS_MAX = 500_000
+UPLOAD_ROWS_MAX = 200_000
+"""One part of an upload: what an interrupt waits for."""
 
 
 class Sources:
@@ -87,14 +89,26 @@ class Sources:
     ) -> None:
         """Append `rows` from number `done` on, in parts that are durable each for itself."""
         begun_s = self.clock.monotonic_s()
-        for start in range(done, rows.height, UPLOAD_ROWS_MAX):
-            self.log.append(stream, rows.slice(start, UPLOAD_ROWS_MAX))
-            end = min(start + UPLOAD_ROWS_MAX, rows.height)
-            if digest is not None:
-                # What is interrupted after this part is taken up behind it, not begun again.
-                self.catalog.record(UPLOADED, stream.name, {"digest": digest, "rows": end})
-            elapsed_s = self.clock.monotonic_s() - begun_s
-            on_progress(Progress(end / rows.height, end, elapsed_s, "uploading"))
+        end = done
+        try:
+            for start in range(done, rows.height, UPLOAD_ROWS_MAX):
+                # A part that is stored and not noted would be stored twice by the next try.
+                with interrupts_held():
+                    self.log.append(stream, rows.slice(start, UPLOAD_ROWS_MAX))
+                    end = min(start + UPLOAD_ROWS_MAX, rows.height)
+                    if digest is not None:
+                        self.catalog.record(UPLOADED, stream.name, {"digest": digest, "rows": end})
+                elapsed_s = self.clock.monotonic_s() - begun_s
+                # What a former try stored is no pace of this one.
+                share = (end - done) / (rows.height - done)
+                on_progress(Progress(share, end - done, elapsed_s, "uploading"))
+        except KeyboardInterrupt:
+            again = "run it again: it goes on from there"
+            rest = again if digest is not None else f"append the rest, from row {end:,} on"
+            raise Interrupted(
+                f"Interrupted: {end:,} of {rows.height:,} events are in {stream.name!r}."
+                f"\n  Try: {rest}"
+            ) from None
 
     def _declare(self, stream: Stream) -> None:
         self.catalog.record(

@@ -22,6 +22,12 @@ from fs_notebook.cli import main as fs_notebook
 # The kernel warns that its ports on this machine are not encrypted; that is no news here.
 QUIET = ["--IPKernelApp.log_level=ERROR"]
 
+# A page that asks nobody: these two scripts come from the net, and nothing here needs them.
+OFFLINE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+"""
+
 
 def stop(home: Path) -> None:
     """Stop what a former run left running in `home`."""
@@ -71,7 +77,7 @@ def main() -> int:
     notebook, well = execute(options.notebook.absolute(), home)
     copy = out / options.notebook.name
     nbformat.write(notebook, copy)
-    page, _ = HTMLExporter(embed_images=True).from_notebook_node(notebook)
+    page, _ = HTMLExporter(embed_images=True, raw_template=OFFLINE).from_notebook_node(notebook)
     copy.with_suffix(".html").write_text(page, encoding="utf-8")
     if not well:
         print(f"The notebook did not finish; as far as it came: {copy.with_suffix('.html')}")

@@ -1,7 +1,8 @@
 """What the catalog knows, and the fold that makes it of the catalog's events. No I/O.
 
 Events are facts, never changed: a source was declared, a draft was written, a version was
-promoted, it went live, it was rolled back or retired. The state is their fold.
+promoted, it went live, it was rolled back or retired, a draft was discarded. The state is their
+fold.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from fs_notebook.errors import NameTaken, unknown_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import Stream
 
-DECLARED, UPLOADED, DRAFTED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
-    "declared", "uploaded", "drafted", "promoted", "live", "rolled_back", "retired", "validated",
+DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
+    "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
+    "validated",
 )  # fmt: skip
 
 
@@ -207,10 +209,14 @@ class CatalogState:
             )
         return self.groups[owner]
 
-    def check_names(self, definition: Definition) -> None:
-        """Raise `NameTaken` if a name of `definition` means something else already."""
+    def check_names(self, definition: Definition, *, actor: str | None = None) -> None:
+        """Raise `NameTaken` if a name of `definition` means something else already.
+
+        A draft of `actor`'s own that nobody ever promoted may become anything.
+        """
         known = self.groups.get(definition.name)
-        if known is not None and known.latest.plan.entity != definition.plan.entity:
+        own = known is not None and not known.versions and known.actor == actor
+        if known is not None and known.latest.plan.entity != definition.plan.entity and not own:
             raise NameTaken(
                 f"{definition.name!r} exists and is a feature of another entity.",
                 found=f"{', '.join(known.latest.plan.entity)}, by {known.actor or 'somebody'}",
@@ -227,10 +233,13 @@ class CatalogState:
             if owner is None and feature in self.groups:
                 owner = feature
             if owner is not None and owner != definition.name:
+                remedy = f"AS another_name, or reuse {feature!r} as it is"
+                if not self.groups[owner].versions:
+                    remedy += f", or %feature retire {owner} if that draft is done with"
                 raise NameTaken(
                     f"The feature {feature!r} exists in the group {owner!r}.",
                     found=self.groups[owner].latest.text.strip(),
-                    remedy=f"AS another_name, or reuse {feature!r} as it is",
+                    remedy=remedy,
                 )
 
 
@@ -253,6 +262,10 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)
+        if group.draft is None and not group.versions:
+            # Its draft was discarded before anything was promoted: its names are free again.
+            groups.pop(name, None)
+            continue
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
     return CatalogState(sources, groups, count)
@@ -272,6 +285,8 @@ def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: date
             )
             same = known.number == group.wanted
             return replace(group, versions=versions, draft=None if same else draft)
+        case "discarded":
+            return replace(group, draft=None)
         case "promoted":
             definition = Definition.from_dict(body["definition"])
             version = group.by_fingerprint(definition.fingerprint)

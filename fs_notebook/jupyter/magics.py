@@ -25,8 +25,10 @@ def one_line_errors() -> Iterator[None]:
         yield
     except FeatureStoreError as error:
         raise ShellUsageError(str(error)) from None
-    except KeyboardInterrupt:
-        raise ShellUsageError("Interrupted; nothing was left half done.") from None
+    except KeyboardInterrupt as interrupt:
+        # What was left behind says so itself: see `errors.Interrupted`.
+        told = str(interrupt) or "Interrupted; nothing was left half done."
+        raise ShellUsageError(told) from None
 
 
 def _session() -> Session:
@@ -151,7 +153,9 @@ class FeatureMagics(Magics):
 
     def _retire(self, options: argparse.Namespace) -> None:
         _session().retire(options.name, options.version)
-        self._show_status(_session().status(options.name))
+        # A group that was a draft and no more is gone by now.
+        if options.version is not None:
+            self._show_status(_session().status(options.name))
 
     def _status(self, options: argparse.Namespace) -> None:
         self._show_status(_session().status(options.name))

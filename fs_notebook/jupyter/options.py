@@ -58,7 +58,7 @@ def _maybe_name(p: OptionParser) -> None:
 
 def _retire(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
-    p.add_argument("version", type=int, help="its version's number")
+    p.add_argument("version", type=int, nargs="?", help="its version's number; none: its draft")
 
 
 def _words(p: OptionParser) -> None:
@@ -76,7 +76,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "lift": ("measure what a feature brings a model", _lift),
     "promote": ("send a feature to a background worker, and serve it", _promote),
     "rollback": ("serve the former version again", _name),
-    "retire": ("stop a version and free its state", _retire),
+    "retire": ("stop a version and free its state, or discard a draft", _retire),
     "status": ("what the workers report", _maybe_name),
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "catalog": ("search the shared catalog", _words),

@@ -19,7 +19,8 @@ _MONO = "var(--jp-code-font-family, ui-monospace, monospace)"
 
 CSS = f"""
 .fsn{{font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
-color:var(--jp-ui-font-color1,inherit);max-width:1100px;padding:2px 0 6px}}
+color:var(--jp-ui-font-color1,inherit);max-width:1100px;
+padding:2px 0 6px var(--jp-code-padding,5px)}}
 .fsn p.fsn-title{{margin:0 0 6px;display:flex;flex-wrap:wrap;gap:4px 10px;align-items:baseline}}
 .fsn p.fsn-title strong{{font-size:16px;overflow-wrap:anywhere}}
 .fsn .fsn-soft{{color:{_SOFT}}}
@@ -176,7 +177,8 @@ class Table:
             class_="fsn-table",
         )
         label = self.title or "table"
-        return tag("div", table, class_="fsn-scroll", tabindex="0", role="region", aria_label=label)
+        # A group, not a region: a notebook has many tables of one title, and landmarks are unique.
+        return tag("div", table, class_="fsn-scroll", tabindex="0", role="group", aria_label=label)
 
     def _right(self, column: Column) -> bool:
         if column.right is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableError, UsageError
 from fs_notebook.log.access import Access
@@ -38,6 +40,7 @@ class Client:
             if self._closed:
                 raise UsageError(f"The ledger at {self.url} was closed.", remedy="open it again")
             if self._client is None:
+                self._knock()
                 options: dict[str, Any] = {}
                 if self._access.token:
                     options["authentication"] = pulsar.AuthenticationToken(self._access.token)
@@ -61,6 +64,29 @@ class Client:
                 )
             return self._client
 
+    def _knock(self) -> None:
+        """Raise at once if none of the address's hosts listens: the client would try for long."""
+        split = urlsplit(self.url)
+        default = 6651 if split.scheme == "pulsar+ssl" else 6650
+        found = ""
+        for place in split.netloc.rpartition("@")[2].split(","):
+            host = urlsplit(f"//{place}")
+            try:
+                socket.create_connection(
+                    (host.hostname or place, host.port or default), timeout=CONNECT_S_MAX
+                ).close()
+                return
+            except (OSError, ValueError) as error:
+                found = f"{place}: {error}"
+        raise self._silent(found)
+
+    def _silent(self, found: str) -> UnreachableError:
+        return UnreachableError(
+            f"The Pulsar broker at {self.url} does not answer.",
+            found=found,
+            remedy="check the address and that the broker is up",
+        )
+
     @contextmanager
     def explained(self, doing: str) -> Iterator[None]:
         """Turn the client's errors into this package's."""
@@ -68,6 +94,9 @@ class Client:
 
         try:
             yield
+        except pulsar.Interrupted:
+            # The client has eaten the user's interrupt; it goes on its way here.
+            raise KeyboardInterrupt from None
         except pulsar.PulsarException as error:
             raise self._error(doing, error) from None
         except (ValueError, RuntimeError) as error:
@@ -91,6 +120,8 @@ class Client:
             return UsageError(f"Pulsar cannot {doing}.", found=found)
         if isinstance(error, pulsar.AlreadyClosed):
             return UsageError(f"The ledger at {self.url} was closed.", remedy="open it again")
+        if isinstance(error, pulsar.Timeout | pulsar.ConnectError):
+            return self._silent(f"no answer within {CONNECT_S_MAX} s when asked to {doing}")
         return UnreachableError(
             f"Pulsar at {self.url} did not {doing}.",
             found=found,
@@ -186,6 +217,7 @@ class _Cursor:
         self._topic = topic
         self._next: Callable[[int], Message] = getattr(reader, "_reader", reader).read_next
         self._timeout = pulsar.Timeout
+        self._interrupted = pulsar.Interrupted
         self._failed = pulsar.PulsarException
 
     def next(self, timeout_ms: int) -> Message | None:
@@ -193,6 +225,8 @@ class _Cursor:
             return self._next(timeout_ms)
         except self._timeout:
             return None
+        except self._interrupted:
+            raise KeyboardInterrupt from None
         except self._failed as error:
             raise self._client._error(f"read {self._topic}", error) from None
 

@@ -11,7 +11,8 @@ _LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
 _SOFT = "var(--jp-ui-font-color2, #767676)"
 _BOX = (
     "font:13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);"
-    "color:var(--jp-ui-font-color1, inherit);max-width:1000px;padding:2px 0 6px"
+    "color:var(--jp-ui-font-color1, inherit);max-width:1000px;"
+    "padding:2px 0 6px var(--jp-code-padding, 5px)"
 )
 _CELL = "border:0;padding:2px 14px 2px 0;text-align:left;overflow-wrap:anywhere"
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -68,7 +69,7 @@ def card(
         Plain text, escaped here. Figures are pairs of a name and a value; a table is its
         headings and its rows.
     svg
-        A drawing of our own, put in as it is.
+        A drawing of our own, put in as it is, named by the title and the subtitle.
     """
     head = f'<strong style="font-size:16px;overflow-wrap:anywhere">{text(title)}</strong>'
     beside = f'<span style="color:{_SOFT}">{text(subtitle)}</span>'
@@ -87,7 +88,10 @@ def card(
         f"{text(note)}</p>"
         for note in notes
     ]
-    parts += [f'<div style="overflow-x:auto;margin:0 0 6px">{svg}</div>'] if svg else []
+    if svg:
+        label = html.escape(f"Chart: {title} {subtitle}".strip(), quote=True)
+        named = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        parts.append(f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>')
     wrapped = "".join(_table(headings, rows) for headings, rows in tables if rows)
     if wrapped:
         style = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 34px"

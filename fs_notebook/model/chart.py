@@ -19,18 +19,23 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
 _TEXT, _CANDIDATE, _CONTROL = "#7b7b7b", "#3f87c9", "#8a8a8a"
 _CONFIG: Mapping[str, Any] = {
+    # The drawing has one name as a whole; its marks would be read out one by one.
+    "aria": False,
+    "mark": {"aria": False},
     "background": "transparent",
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": {
         "labelColor": _TEXT, "titleColor": _TEXT, "domainColor": _TEXT, "tickColor": _TEXT,
         "gridColor": _TEXT, "gridOpacity": 0.2, "labelFontSize": 11, "titleFontSize": 11,
-        "titleFontWeight": "normal", "labelLimit": 0,
+        "titleFontWeight": "normal", "labelLimit": 0, "labelFlush": False,
     },
     "title": {"color": _TEXT, "fontSize": 11, "fontWeight": "normal", "anchor": "start"},
 }  # fmt: skip
 _ROW_PX = 28
-_LABEL_MAX = 28
+_LABEL_MAX = 22
+_LABEL_MARGIN_PX = 20
+"""The reader's font may be wider than the one that the drawing was measured with."""
 
 
 def svg_of(spec_or_chart: Any) -> str:
@@ -64,6 +69,7 @@ def lift_spec(lift: Lift) -> dict[str, Any]:
         "$schema": _SCHEMA,
         "hconcat": [_difference(lift), _metric(lift)],
         "spacing": 28,
+        "padding": {"left": _LABEL_MARGIN_PX, "top": 5, "right": 5, "bottom": 5},
         # Both panels colour by `what`, each by its own rows.
         "resolve": {"scale": {"color": "independent"}},
         "config": dict(_CONFIG),
@@ -77,13 +83,16 @@ def lift_chart(lift: Lift) -> Any:
     return altair.HConcatChart.from_dict(lift_spec(lift))
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LABEL_MAX else text[: _LABEL_MAX - 1] + "…"
+def _label(lift: Lift) -> str:
+    """Return what the candidate's row is called: the card's title has all of its names."""
+    if len(lift.candidate) > 1:
+        return f"these {len(lift.candidate)} features"
+    return lift.name if len(lift.name) <= _LABEL_MAX else "this feature"
 
 
 def _difference(lift: Lift) -> dict[str, Any]:
     """Two rows, candidate and control: a dot on its 95% interval, and a line at zero."""
-    candidate, control = _shortened(lift.name), "shuffled (control)"
+    candidate, control = _label(lift), "shuffled (control)"
     rows = [
         _row(candidate, lift.difference, lift.low, lift.high),
         _row(control, lift.noise_difference, lift.noise_low, lift.noise_high),

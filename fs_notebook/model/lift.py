@@ -205,7 +205,8 @@ def measure_lift(
 
     def tell(done: int, what: str) -> None:
         seconds = clock.monotonic_s() - begun_s
-        on_progress(Progress(done / 5, training.rows, seconds, what))
+        # Fits are no replay: there are no events to count and no pace to tell.
+        on_progress(Progress(done / 5, 0, seconds, what))
 
     tell(0, "preparing")
     known = encode(training.frame, chosen, learnt_from=split.train)

@@ -153,7 +153,8 @@ class FeatureVector:
     def _repr_html_(self) -> str:
         missing = sum(NOT_FOUND in s.values() for s in self.status)
         html: str = self.to_polars()._repr_html_()
-        return f"{html}<small>{len(self)} entities, {missing} not found</small>"
+        entities = "1 entity" if len(self) == 1 else f"{len(self):,} entities"
+        return f"{html}<small>{entities}, {missing} not found</small>"
 
 
 class FeatureReader:
@@ -434,7 +435,7 @@ def _coerced(value: Any, kind: Type, entity: str) -> Any:
     if not fits:
         raise UsageError(
             f"{entity!r} is a {kind}.",
-            found=f"{value!r}, a {type(value).__name__}",
+            found=f"{value!r}, of type {type(value).__name__}",
             remedy=f"convert it with {remedy}",
         )
     return value

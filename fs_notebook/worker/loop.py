@@ -33,6 +33,8 @@ from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
 
 BOOTSTRAP_ROWS_MAX = 200_000
+GATHER_ROWS_MAX = 400_000
+"""Below what a commit takes (`PUTS_MAX`), even if each row is of another entity."""
 LIVE_ROWS_MAX = 10_000
 GATHER_SECONDS = 0.5
 HEARTBEAT_SECONDS = 0.5
@@ -307,7 +309,7 @@ def gathered(
     batches: Iterable[Batch],
     *,
     clock: Clock,
-    rows_max: int = BOOTSTRAP_ROWS_MAX,
+    rows_max: int = GATHER_ROWS_MAX,
     seconds_max: float = GATHER_SECONDS,
 ) -> Iterator[Batch]:
     """Yield neighbouring batches of a partition joined, up to `rows_max` rows.

@@ -181,3 +181,38 @@ def test_results_of_the_python_api_are_rich_too(shell: InteractiveShell) -> None
         data, _ = shell.display_formatter.format(result.result)
         assert says in data["text/html"]
         assert data["text/plain"] == repr(result.result)
+
+
+def test_errors_of_the_python_api_show_the_users_lines_only(shell: InteractiveShell) -> None:
+    _, shown = run(shell, "def ask():\n    return fs.serve(['nothing'], user=['u1'])\n\nask()")
+    text = shown.stdout + shown.stderr
+    assert "UnknownName: There is no served feature named 'nothing'." in text
+    assert "return fs.serve(['nothing'], user=['u1'])" in text
+    assert "Traceback" not in text
+    assert "serve.py" not in text
+
+
+def test_a_discarded_draft_is_gone(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events")
+    shows(shell, f"%%feature reading_time\n{SQL}")
+    assert shows(shell, "%feature retire reading_time") == ""
+    assert "No feature group matches" in shows(shell, "%feature catalog")
+
+
+def test_an_interrupt_says_what_goes_on(
+    shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fs_notebook.jupyter.progress import ProgressBar
+
+    shows(shell, "%feature upload reads --stream read_events")
+    shows(shell, f"%%feature reading_time\n{SQL}")
+
+    def interrupt(bar: ProgressBar, progress: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressBar, "__call__", interrupt)
+        assert "the worker of 'reading_time' v1 goes on" in fails(
+            shell, "%feature promote reading_time"
+        )
+    assert "live v1" in shows(shell, "%feature promote reading_time")

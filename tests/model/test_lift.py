@@ -273,6 +273,25 @@ def test_chart_is_an_altair_chart_that_draws_alike() -> None:
     assert "shuffled (control)" in svg_of(lift.spec())
 
 
+@pytest.mark.parametrize(
+    ("candidate", "called"),
+    [(["knows"], "knows"), (["knows", "noise"], "these 2 features"), (["k" * 40], "this feature")],
+)
+def test_the_drawing_has_room_for_its_labels_and_one_name(
+    candidate: list[str], called: str
+) -> None:
+    frame = planted(600).rename({"knows": candidate[0], "noise": "noise"})
+    training = training_of(frame, (candidate[0], "noise"))
+    lift = measure_lift(
+        training, target="clicked", candidate=candidate, bootstraps=50, clock=SYSTEM
+    )
+    shown = lift._repr_html_()
+    assert f">{called}</text>" in shown
+    assert f'<svg role="img" aria-label="Chart: {", ".join(candidate)} ' in shown
+    # Marks with a role and no name of their own would be read out one by one.
+    assert "graphics-symbol" not in shown
+
+
 def test_drawing_fetches_nothing() -> None:
     spec = {
         "data": {"url": "http://127.0.0.1:9/data.json"},

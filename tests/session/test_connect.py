@@ -11,6 +11,7 @@ from click.testing import CliRunner
 import fs_notebook as fs
 from fs_notebook import current
 from fs_notebook.cli import main
+from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import UnreachableError, UsageError
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
@@ -65,6 +66,14 @@ def test_what_cannot_be_reached_leaves_the_session_as_it_was(
     assert current.get_session() is before
     assert Connection.remembered(home) == Connection(home)
     assert fs.streams() == []
+
+
+def test_a_broker_that_nobody_runs_is_told_at_once(home: Path) -> None:
+    begun_s = SYSTEM.monotonic_s()
+    with pytest.raises(UnreachableError, match="does not answer") as caught:
+        fs.connect("pulsar://127.0.0.1:1,127.0.0.1:2")
+    assert "127.0.0.1:2: " in str(caught.value.found)
+    assert SYSTEM.monotonic_s() - begun_s < 4
 
 
 def test_a_password_is_shown_nowhere(home: Path) -> None:

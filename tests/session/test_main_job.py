@@ -192,13 +192,6 @@ def test_bad_definitions_change_nothing(
     assert ready.catalog.refresh().events == before
 
 
-def test_a_name_of_another_entity_is_refused(ready: Session) -> None:
-    with pytest.raises(NameTaken, match="another entity"):
-        ready.define(
-            "reading_time", "SELECT readtime, COUNT(*) AS n FROM read_events GROUP BY readtime"
-        )
-
-
 @pytest.mark.parametrize(
     ("data", "options", "says"),
     [
