@@ -13,22 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from fs_notebook.catalog import Catalog, CatalogState, Definition, Group
+from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, View
 from fs_notebook.catalog.model import DRAFTED, VALIDATED
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.compute.preview import (
     OnProgress,
     Preview,
     Progress,
-    Slice,
-    parse_moment,
     parse_span,
     silent,
+    slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.ingest import to_frame
-from fs_notebook.language.cell import Cell, check_name, parse_sample
+from fs_notebook.language.cell import Cell, check_name
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
@@ -36,6 +35,7 @@ from fs_notebook.online.serve import FeatureReader, FeatureVector
 from fs_notebook.position import START
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
+from fs_notebook.transforms import Transforms, ViewRows
 from fs_notebook.views import Status, Uploaded, all_views, group_view, status_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
@@ -75,6 +75,7 @@ class Session:
             undo.pop_all()
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
+        self._transforms = Transforms(self.catalog, self.log, self._sources)
         self._promotions = Promotions(connection, self.catalog, self.store, clock=clock)
 
     def __repr__(self) -> str:
@@ -140,6 +141,36 @@ class Session:
         """Return the declared streams, by name."""
         return [s.stream for _, s in sorted(self.catalog.refresh().sources.items())]
 
+    def create_view(
+        self, name: str, text: str, *, description: str | None = None, limit: int = 20
+    ) -> ViewRows:
+        """Name a row transform, so that features and other views can read from it.
+
+        Parameters
+        ----------
+        text
+            A SELECT of row expressions, with a WHERE if need be, over a stream or a view.
+        limit
+            How many of its first rows to return.
+
+        Raises
+        ------
+        DefinitionError
+            If the text is no row transform; nothing is recorded then.
+        NameTaken
+            If a stream has that name.
+        """
+        self._transforms.create(name, text, description=description)
+        return self._transforms.rows(name, limit=limit)
+
+    def view_rows(self, name: str, *, limit: int = 20) -> ViewRows:
+        """Return a view with the first of its rows."""
+        return self._transforms.rows(name, limit=limit)
+
+    def row_views(self) -> list[View]:
+        """Return the views, by name."""
+        return self._transforms.views()
+
     def define(
         self,
         name: str,
@@ -181,6 +212,7 @@ class Session:
 
         plan = compile_sql(
             text, name=name, find_source=find, entity=entities, closed=closed,
+            find_view=self._transforms.text_of,
             window_us=None if window is None else parse_span(window, option="--window"),
             resolution_us=(
                 None if resolution is None else parse_span(resolution, option="--resolution")
@@ -485,21 +517,6 @@ class Session:
     def stop(self) -> bool:
         """Stop the background runner and its workers; what they committed stays."""
         return stop_runner(self.connection)
-
-
-def slice_of(
-    last: str | None = None,
-    from_: str | datetime | None = None,
-    to: str | datetime | None = None,
-    sample: str | float | None = None,
-) -> Slice:
-    """Return the slice that a preview's options choose; raise `UsageError` if they choose none."""
-    return Slice(
-        last_us=None if last is None else parse_span(last, option="--last"),
-        from_us=None if from_ is None else parse_moment(from_, option="--from"),
-        to_us=None if to is None else parse_moment(to, option="--to"),
-        sample=parse_sample(sample) if isinstance(sample, str) else sample,
-    )
 
 
 def _by_name(group: Group) -> str:

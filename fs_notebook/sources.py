@@ -12,7 +12,7 @@ from fs_notebook.catalog.catalog import STREAM as CATALOG
 from fs_notebook.catalog.model import DECLARED, UPLOADED
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
-from fs_notebook.errors import Interrupted, UsageError
+from fs_notebook.errors import Interrupted, NameTaken, UsageError
 from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.processes import interrupts_held
@@ -48,6 +48,8 @@ class Sources:
             raise UsageError(
                 f"{stream!r} is the catalog's own stream.", remedy="another name for this one"
             )
+        if stream in self.catalog.refresh().views:
+            raise NameTaken(f"{stream!r} is a view.", remedy="another name for the stream")
         frame = to_frame(data)
         known = self.catalog.refresh().sources.get(stream)
         if known is None and self.log.exists(stream):

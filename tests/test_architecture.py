@@ -26,6 +26,7 @@ ROWS = [
     ["model"],
     ["ingest", "views", "datasets"],
     ["promotion", "sources"],
+    ["transforms"],
     ["session"],
     ["current", "service"],
     ["jupyter", "cli", "server"],

@@ -1,6 +1,6 @@
 """The shared catalog: a fold over its own stream in the same ledger."""
 
 from fs_notebook.catalog.catalog import Catalog
-from fs_notebook.catalog.model import CatalogState, Definition, Group, Source, Version
+from fs_notebook.catalog.model import CatalogState, Definition, Group, Source, Version, View
 
-__all__ = ["Catalog", "CatalogState", "Definition", "Group", "Source", "Version"]
+__all__ = ["Catalog", "CatalogState", "Definition", "Group", "Source", "Version", "View"]

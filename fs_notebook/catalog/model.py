@@ -21,6 +21,7 @@ DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VA
     "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
     "validated",
 )  # fmt: skip
+VIEWED = "viewed"
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,29 @@ class Source:
 
 
 @dataclass(frozen=True)
+class View:
+    """A named row transform, kept as text; features inline it as it was when they were defined.
+
+    `version` counts its texts, from 1.
+    """
+
+    name: str
+    text: str
+    source: str
+    version: int
+    actor: str
+    at: datetime
+    description: str | None = None
+
+
+@dataclass(frozen=True)
 class CatalogState:
     """All that the catalog knows after some number of events."""
 
     sources: Mapping[str, Source] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
     events: int = 0
+    views: Mapping[str, View] = field(default_factory=dict)
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -199,6 +217,12 @@ class CatalogState:
                 "stream", name, self.sources, remedy=f"%feature upload … --stream {name}"
             )
         return self.sources[name]
+
+    def view(self, name: str) -> View:
+        """Return the view of this name."""
+        if name not in self.views:
+            raise unknown_name("view", name, self.views, remedy=f"%%view {name}, then a SELECT")
+        return self.views[name]
 
     def group(self, name: str) -> Group:
         """Return the group of this name, or the one that has a feature of this name."""
@@ -246,6 +270,7 @@ class CatalogState:
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
     """Return `state` after `events`: dicts with kind, name, body, actor and at."""
     sources, groups, count = dict(state.sources), dict(state.groups), state.events
+    views = dict(state.views)
     for event in events:
         count += 1
         kind, name, body = event["kind"], event["name"], event["body"]
@@ -260,6 +285,12 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
                 source, uploads={**source.uploads, body["digest"]: (at, body["rows"])}
             )
             continue
+        if kind == VIEWED:
+            number = views[name].version + 1 if name in views else 1
+            views[name] = View(
+                name, body["text"], body["source"], number, actor, at, body.get("description")
+            )
+            continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)
         if group.draft is None and not group.versions:
@@ -268,7 +299,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             continue
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
-    return CatalogState(sources, groups, count)
+    return CatalogState(sources, groups, count, views)
 
 
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:

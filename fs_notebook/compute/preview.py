@@ -14,6 +14,7 @@ import polars as pl
 from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.errors import UsageError
+from fs_notebook.language.cell import parse_sample
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut, Way
@@ -90,6 +91,21 @@ class Slice:
 
 
 WHOLE = Slice()
+
+
+def slice_of(
+    last: str | None = None,
+    from_: str | datetime | None = None,
+    to: str | datetime | None = None,
+    sample: str | float | None = None,
+) -> Slice:
+    """Return the slice that a preview's options choose; raise `UsageError` if they choose none."""
+    return Slice(
+        last_us=None if last is None else parse_span(last, option="--last"),
+        from_us=None if from_ is None else parse_moment(from_, option="--from"),
+        to_us=None if to is None else parse_moment(to, option="--to"),
+        sample=parse_sample(sample) if isinstance(sample, str) else sample,
+    )
 
 
 @dataclass(frozen=True)

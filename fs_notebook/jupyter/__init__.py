@@ -50,7 +50,8 @@ def _drawn_by(function: str) -> Callable[[Any], str]:
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Put everything back."""
     for kind in ("line", "cell"):
-        shell.magics_manager.magics[kind].pop("feature", None)
+        for name in ("feature", "view"):
+            shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop("FeatureMagics", None)
     html = _html(shell)
     for module, kind, _ in _RICH:

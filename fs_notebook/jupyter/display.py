@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from fs_notebook.catalog import View
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import WHOLE, Preview
 from fs_notebook.jupyter.chart import Distribution, distribution
@@ -14,6 +15,7 @@ from fs_notebook.jupyter.table import Column, Markup, Table, card, fields, state
 from fs_notebook.jupyter.values import clean, count, moment, number, short, span
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import Cut
+from fs_notebook.transforms import ViewRows
 from fs_notebook.worker.verify import Verification
 
 ROWS_SHOWN = 10
@@ -268,6 +270,15 @@ STREAM_COLUMNS = (
 )
 
 
+VIEW_COLUMNS = (
+    Column("name", "view"),
+    Column("source", "stream"),
+    Column("version"),
+    Column("text", "rows", kind="code"),
+    Column("description"),
+    Column("actor", "by"),
+)
+
 FUNCTION_COLUMNS = (
     Column("name", "function"),
     Column("usage", "what it is"),
@@ -325,6 +336,36 @@ class StreamTable(Table):
         super().__init__(
             shown, columns=_used(shown, STREAM_COLUMNS), title=title,
             empty="No stream yet: %feature upload makes one.",
+        )  # fmt: skip
+
+
+class ViewTable(Table):
+    """The catalog's views."""
+
+    def __init__(self, views: Iterable[View], *, title: str = "Views") -> None:
+        shown = [
+            {"name": v.name, "source": v.source, "version": f"v{v.version}", "text": v.text.strip(),
+             "description": v.description, "actor": v.actor}
+            for v in views
+        ]  # fmt: skip
+        super().__init__(
+            shown, columns=_used(shown, VIEW_COLUMNS), title=title,
+            empty="No view yet: %%view NAME, then a SELECT, makes one.",
+        )  # fmt: skip
+
+
+class ViewCard(Table):
+    """A view, and the first of its rows."""
+
+    def __init__(self, rows: ViewRows) -> None:
+        view = rows.view
+        columns = [
+            Column(n, n, f"{t}, event time" if n == rows.time else str(t)) for n, t in rows.types
+        ]
+        super().__init__(
+            rows.frame.rows(named=True), columns=columns, key_columns=0,
+            title=f"{view.name} v{view.version}, rows of {view.source}",
+            empty=f"No row: {rows.read:,} events were read.",
         )  # fmt: skip
 
 

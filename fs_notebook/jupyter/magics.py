@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as ShellUsageError
-from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
 from fs_notebook.errors import FeatureStoreError, UsageError
-from fs_notebook.jupyter.options import help_text, parse_line
-from fs_notebook.language.cell import Cell, parse_cell, split_names
+from fs_notebook.jupyter.options import help_text, parse_line, view_parser
+from fs_notebook.language.cell import Cell, parse_cell, split_line, split_names
 
 if TYPE_CHECKING:
     from fs_notebook.session import Session
@@ -71,6 +71,33 @@ class FeatureMagics(Magics):
             verb, options = parse_line(line)
             action: Callable[[argparse.Namespace], Any] = getattr(self, f"_{verb}")
             return action(options)
+
+    @cell_magic
+    def view(self, line: str, cell: str) -> None:
+        """Name a row transform (`%%view NAME`, then a SELECT), for features and other views.
+
+        Examples::
+
+            %%view long_reads --description "Reads of a minute and more"
+            SELECT user, genre, readtime / 60.0 AS minutes, ts FROM read_events WHERE readtime >= 60
+        """
+        with one_line_errors():
+            options = view_parser().parse_args(split_line(line, magic="%%view"))
+            rows = _session().create_view(options.name, cell, description=options.description)
+            self._show_view(rows)
+
+    def _show_view(self, rows: Any) -> None:
+        from fs_notebook.jupyter.display import ViewCard
+
+        _show(ViewCard(rows))
+
+    def _views(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import ViewTable
+
+        if options.name:
+            self._show_view(_session().view_rows(options.name))
+        else:
+            _show(ViewTable(_session().row_views()))
 
     def _define(self, line: str, body: str) -> None:
         parsed = parse_cell(line, body)

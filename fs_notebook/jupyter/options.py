@@ -81,6 +81,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "catalog": ("search the shared catalog", _words),
     "streams": ("the declared streams", _nothing),
+    "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
     "help": ("this list", _nothing),
 }
@@ -91,6 +92,14 @@ def parser_of(verb: str) -> OptionParser:
     text, build = VERBS[verb]
     parser = OptionParser(prog=f"%feature {verb}", description=text, add_help=False)
     build(parser)
+    return parser
+
+
+def view_parser() -> OptionParser:
+    """Return the parser of a `%%view` cell's header."""
+    parser = OptionParser(prog="%%view", add_help=False)
+    parser.add_argument("name", help="the view's name")
+    parser.add_argument("--description", "-d", help="one sentence for the catalog")
     return parser
 
 
@@ -114,6 +123,8 @@ def help_text() -> str:
 
     lines = ["%%feature NAME …, then SQL: define a feature group and preview it"]
     lines.append("    " + " ".join(cell_parser().format_usage().split()[1:]))
+    lines += ["%%view NAME …, then SQL: name a row transform"]
+    lines.append("    " + " ".join(view_parser().format_usage().split()[1:]))
     for verb, (text, _) in VERBS.items():
         usage = " ".join(parser_of(verb).format_usage().split()[1:])
         lines += [f"{usage}", f"    {text}"]

@@ -216,3 +216,15 @@ def test_an_interrupt_says_what_goes_on(
             shell, "%feature promote reading_time"
         )
     assert "live v1" in shows(shell, "%feature promote reading_time")
+
+
+def test_a_view_cell_shows_its_rows(shell: Any) -> None:
+    shows(shell, "%feature upload reads --stream read_events --time ts")
+    rows = "SELECT user, readtime AS r FROM read_events WHERE readtime > 1"
+    text = shows(shell, f"%%view long_reads --description 'long ones'\n{rows}")
+    assert "long_reads v1" in text
+    assert "long ones" in shows(shell, "%feature views")
+    assert "u2" in shows(shell, "%feature views long_reads")
+    assert "did you mean 'long_reads'" in fails(shell, "%feature views long_read")
+    assert "no groups" in fails(shell, "%%view v\nSELECT user FROM read_events GROUP BY user")
+    assert "the following arguments are required: name" in fails(shell, "%%view\nSELECT 1")

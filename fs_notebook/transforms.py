@@ -1,0 +1,135 @@
+"""Views: named row transforms in the catalog, and a look at their rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.model import VIEWED
+from fs_notebook.compute.rows import compile_expr, overflow_named
+from fs_notebook.errors import NameTaken, UsageError
+from fs_notebook.language.cell import check_name
+from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
+from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.position import START
+from fs_notebook.sources import Sources
+from fs_notebook.types import Type
+
+SCAN_ROWS_MAX = 2_000_000
+"""Events that a look at a view reads at most, where its WHERE lets few through."""
+
+
+@dataclass(frozen=True)
+class ViewRows:
+    """A view and the first of its rows.
+
+    Attributes
+    ----------
+    view
+        The view as the catalog has it.
+    types
+        Its columns and their types, in order.
+    time
+        What the event time is called in it, None where it leaves it out.
+    frame
+        The first rows, in the order of the ledger.
+    read
+        How many events of the stream were read for them.
+    """
+
+    view: View
+    types: tuple[tuple[str, Type], ...]
+    time: str | None
+    frame: pl.DataFrame
+    read: int
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return the rows."""
+        return self.frame
+
+    def __repr__(self) -> str:
+        columns = ", ".join(f"{n} {t}" for n, t in self.types)
+        head = f"view {self.view.name} v{self.view.version} of {self.view.source}: {columns}"
+        return f"{head}\n{self.frame}"
+
+
+class Transforms:
+    """What defines views and looks at them. `Session` documents each call."""
+
+    def __init__(self, catalog: Catalog, log: EventLog, sources: Sources) -> None:
+        self.catalog = catalog
+        self.log = log
+        self.sources = sources
+
+    def text_of(self, name: str) -> str | None:
+        """Return the text of a view, None where there is none of this name."""
+        view = self.catalog.refresh().views.get(name)
+        return None if view is None else view.text
+
+    def resolver(self) -> Resolver:
+        """Return what finds streams and views by name."""
+        return Resolver(self._columns, self.text_of)
+
+    def _columns(self, name: str) -> SourceColumns:
+        stream = self.sources.find(name)
+        return SourceColumns(stream.name, stream.columns, stream.time)
+
+    def create(self, name: str, text: str, *, description: str | None) -> View:
+        """Record a view, or a new version of it, if its text is a row transform."""
+        check_name(name, what="A view's name")
+        if not isinstance(text, str):
+            raise UsageError("A view is SQL text.", found=type(text).__name__, remedy="'SELECT …'")
+        if self.log.exists(name):
+            raise self._taken(name)
+        # Its own former text must not stand for a name that the new one uses.
+        find = Resolver(self._columns, lambda n: None if n == name else self.text_of(n))
+        relation = view_relation(text, find)
+        body = {"text": text, "source": relation.source.name, "description": description}
+
+        def check(state: CatalogState) -> bool:
+            if name in state.sources:
+                raise self._taken(name)
+            known = state.views.get(name)
+            return known is None or (known.text, known.description) != (text, description)
+
+        return self.catalog.record(VIEWED, name, body, check=check).views[name]
+
+    @staticmethod
+    def _taken(name: str) -> NameTaken:
+        return NameTaken(f"{name!r} is a stream already.", remedy="another name for the view")
+
+    def views(self) -> list[View]:
+        """Return the views, by name."""
+        return [v for _, v in sorted(self.catalog.refresh().views.items())]
+
+    def rows(self, name: str, *, limit: int) -> ViewRows:
+        """Return a view and the first of its rows."""
+        view = self.catalog.refresh().view(name)
+        relation = view_relation(view.text, self.resolver())
+        stream = self.sources.find(relation.source.name)
+        frame, read = first_rows(relation, stream, self.log, limit=limit)
+        return ViewRows(view, relation.types, relation.time, frame, read)
+
+
+def first_rows(
+    relation: Relation, stream: Stream, log: EventLog, *, limit: int
+) -> tuple[pl.DataFrame, int]:
+    """Return the first `limit` rows of a relation, and how many events were read for them."""
+    exprs = [compile_expr(e).alias(n) for n, e in relation.columns.items()]
+    where = None if relation.where is None else compile_expr(relation.where)
+    found: list[pl.DataFrame] = []
+    rows = read = 0
+    for batch in log.read(stream, start=START, end=log.end(stream.name), rows_max=20_000):
+        with overflow_named("a view"):
+            kept = batch.rows if where is None else batch.rows.filter(where)
+            # Beside a column, so that a literal gets as many rows as there are.
+            part = kept.with_columns(exprs).select(list(relation.columns)).head(limit - rows)
+        found.append(part)
+        rows, read = rows + part.height, read + batch.rows.height
+        if rows >= limit or read >= SCAN_ROWS_MAX:
+            break
+    if found:
+        return pl.concat(found), read
+    return pl.DataFrame(schema={n: e.type.polars for n, e in relation.columns.items()}), read
