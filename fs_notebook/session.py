@@ -31,6 +31,7 @@ from fs_notebook.language.cell import Cell, check_name
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
+from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader, FeatureVector
 from fs_notebook.position import START
 from fs_notebook.promotion import Promotions
@@ -69,9 +70,18 @@ class Session:
         with contextlib.ExitStack() as undo:
             self.log = connection.open_log()
             undo.callback(self.log.close)
+
+            def catalog() -> Catalog:
+                return Catalog(self.log, actor=actor or default_actor(), clock=clock)
+
+            # The embedded Redis is started by who opens it, a stream by who opens the catalog:
+            # a broker that does not answer leaves no Redis behind, a Redis that does not no topic.
+            if connection.online == EMBEDDED:
+                self.catalog = catalog()
             self.store = connection.open_store()
             undo.callback(self.store.close)
-            self.catalog = Catalog(self.log, actor=actor or default_actor(), clock=clock)
+            if connection.online != EMBEDDED:
+                self.catalog = catalog()
             undo.pop_all()
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
@@ -82,7 +92,7 @@ class Session:
         state = self.catalog.refresh()
         # The embedded Redis listens on a socket whose path tells nobody anything.
         online = self.connection.online
-        online = "embedded Redis" if online == "embedded:" else self.store.url
+        online = "embedded Redis" if online == EMBEDDED else self.store.url
         return (
             f"fs_notebook session: ledger {self.log.url}, online {online}, "
             f"{len(state.sources)} streams, {len(state.groups)} feature groups"

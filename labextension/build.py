@@ -116,7 +116,10 @@ def build() -> None:
     major = node_major(env)
     if major is None or major < NODE_MAJOR_MIN:
         found = "there is none" if major is None else f"this is Node {major}"
-        raise BuildError(f"Node {NODE_MAJOR_MIN} or newer is needed, and {found}")
+        raise BuildError(
+            f"Node {NODE_MAJOR_MIN} or newer is needed, and {found}; "
+            "FS_NOTEBOOK_NODE=wheel make lab takes it from the Python package index"
+        )
     wanted = digest()
     _run(["install", "--immutable"], env)
     _run(["build:prod"], env)
@@ -137,7 +140,22 @@ def ensure() -> tuple[bool, str]:
     return True, f"JupyterLab extension: built, {size / 1000:.0f} kB"
 
 
+def place() -> None:
+    """Put the bundle where this virtual environment's JupyterLab looks for it.
+
+    An installation brought a copy as of its own day, or none where there was no Node then.
+    """
+    if sys.prefix == sys.base_prefix:
+        return
+    target = Path(sysconfig.get_path("data"), "share", "jupyter", "labextensions", "fs-notebook")
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(BUNDLE, target)
+    shutil.copy(SOURCES / "install.json", target)
+
+
 if __name__ == "__main__":
     there, line = ensure()
+    if there:
+        place()
     print(line)
     sys.exit(0 if there or "--required" not in sys.argv[1:] else 1)

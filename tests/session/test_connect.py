@@ -76,6 +76,12 @@ def test_a_broker_that_nobody_runs_is_told_at_once(home: Path) -> None:
     assert SYSTEM.monotonic_s() - begun_s < 4
 
 
+def test_a_broker_that_does_not_answer_leaves_no_redis_behind(home: Path) -> None:
+    with pytest.raises(UnreachableError):
+        fs.connect("pulsar://127.0.0.1:1")
+    assert not (home / "redis").exists()
+
+
 def test_a_password_is_shown_nowhere(home: Path) -> None:
     with pytest.raises(UnreachableError) as caught:
         fs.connect("embedded:", redis="redis://:hunter2@127.0.0.1:1/0")
