@@ -72,10 +72,11 @@ def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True)
+@click.option("--with-inputs", is_flag=True, help="First promote what it is derived from.")
 @click.pass_context
-def promote(ctx: click.Context, name: str, wait: bool) -> None:
+def promote(ctx: click.Context, name: str, wait: bool, with_inputs: bool) -> None:
     """Send a defined feature to a background worker."""
-    click.echo(repr(_session(ctx).promote(name, wait=wait)))
+    click.echo(repr(_session(ctx).promote(name, wait=wait, with_inputs=with_inputs)))
 
 
 @main.command()

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
-from fs_notebook.catalog.model import DISCARDED, PROMOTED, RETIRED, ROLLED_BACK
+from fs_notebook.catalog.lineage import (
+    check_inputs,
+    dependents_of,
+    is_latest,
+    missing_inputs,
+)
+from fs_notebook.catalog.model import (
+    DISCARDED,
+    PROMOTED,
+    RETIRED,
+    ROLLED_BACK,
+    AnyDefinition,
+    Definition,
+)
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
@@ -33,16 +46,20 @@ class Promotions:
         name: str,
         *,
         wait: bool = True,
+        with_inputs: bool = False,
         actor: str | None = None,
         on_progress: OnProgress = silent,
     ) -> Status:
         """Record the wish, see that a runner lives, and wait until the version serves."""
         group = self.catalog.refresh().group(name)
         definition = group.latest
+        if with_inputs:
+            self._promote_inputs(definition, wait, actor, on_progress)
         seen = (group.wanted, group.draft, len(group.versions))
         known = group.by_fingerprint(definition.fingerprint)
         stuck = (
             known is not None
+            and isinstance(definition, Definition)
             and known.number == group.wanted
             and status_of(group, known, self.store).state == "failing"
         )
@@ -63,6 +80,7 @@ class Promotions:
                     remedy="look at what they did, then promote again",
                 )
             state.check_names(definition)
+            check_inputs(state, definition)
             return True
 
         state = self.catalog.record(
@@ -80,6 +98,21 @@ class Promotions:
                     f"v{version.number} goes on.\n  Try: %feature status {group.name}"
                 ) from None
         return status_of(self.catalog.refresh().groups[group.name], version, self.store)
+
+    def _promote_inputs(
+        self,
+        definition: AnyDefinition,
+        wait: bool,
+        actor: str | None,
+        on_progress: OnProgress,
+    ) -> None:
+        """Promote what a derived definition pins and nobody has promoted yet."""
+        state = self.catalog.refresh()
+        missing = missing_inputs(state, definition)
+        if not all(is_latest(state, p.definition) for p in missing):
+            check_inputs(state, definition)
+        for pinned in missing:
+            self.promote(pinned.definition.name, wait=wait, actor=actor, on_progress=on_progress)
 
     def _await_live(self, name: str, version: Version, on_progress: OnProgress) -> None:
         begun_s = retrying_since_s = self.clock.monotonic_s()
@@ -146,6 +179,7 @@ class Promotions:
                     found=f"{now.actor}, {now.at:%Y-%m-%d %H:%M:%S} UTC",
                     remedy="%feature status, then roll back again if it is still needed",
                 )
+            check_inputs(state, target.definition)
             return True
 
         self.catalog.record(
@@ -194,11 +228,17 @@ class Promotions:
         """Stop a version that does not serve, and free its state."""
         group = self.catalog.refresh().group(name)
         chosen = group.version(version)
+        self._check_unused(self.catalog.refresh(), group.name, version)
         if group.serving is not None and group.serving.number == version:
             raise UsageError(
                 f"v{version} of {group.name!r} serves.", remedy="roll back or promote first"
             )
-        self.catalog.record(RETIRED, group.name, {"version": version})
+
+        def check(state: CatalogState) -> bool:
+            self._check_unused(state, group.name, version)
+            return True
+
+        self.catalog.record(RETIRED, group.name, {"version": version}, check=check)
         # The runner stops its worker first; only then is nobody left to write the state again.
         ensure_runner(self.connection, clock=self.clock)
         until_s = self.clock.monotonic_s() + RETIRE_SECONDS_MAX
@@ -209,3 +249,12 @@ class Promotions:
                     remedy=f"fs-notebook logs {group.name}; the runner frees it when it can",
                 )
             self.clock.sleep_s(0.05)
+
+    @staticmethod
+    def _check_unused(state: CatalogState, name: str, version: int) -> None:
+        if dependents := dependents_of(state, name, version):
+            raise UsageError(
+                f"v{version} of {name!r} is needed by what is derived from it.",
+                found=", ".join(dependents),
+                remedy="derive those from another version and promote them, or retire them first",
+            )

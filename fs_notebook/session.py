@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, View
-from fs_notebook.catalog.model import DRAFTED, VALIDATED
+from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
+from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.compute.derived import preview_derived
 from fs_notebook.compute.preview import (
     OnProgress,
     Preview,
@@ -25,6 +28,7 @@ from fs_notebook.compute.preview import (
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.derivation import Derivation
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.ingest import to_frame
 from fs_notebook.language.cell import Cell, check_name
@@ -32,7 +36,8 @@ from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
-from fs_notebook.online.serve import FeatureReader, FeatureVector
+from fs_notebook.online.serve import FeatureReader
+from fs_notebook.online.vector import FeatureVector
 from fs_notebook.position import START
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
@@ -42,6 +47,7 @@ from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
 from fs_notebook.worker.verify import verify as run_verify
+from fs_notebook.worker.verify_derived import verify_derived
 
 if TYPE_CHECKING:
     from fs_notebook.model.lift import Lift
@@ -194,8 +200,13 @@ class Session:
         tags: Sequence[str] = (),
         owner: str | None = None,
         cell: str | None = None,
-    ) -> Definition:
+        request: str | None = None,
+    ) -> AnyDefinition:
         """Compile a feature group and record it as a draft in the catalog.
+
+        Where FROM names features instead of a stream, it is derived from them: an expression
+        over their values and the request's own, ``:name``, whose types `request` may declare
+        (``"amount DOUBLE, country VARCHAR"``).
 
         Raises
         ------
@@ -220,28 +231,39 @@ class Session:
             stream = sources[source] = self.source(source)
             return SourceColumns(stream.name, stream.columns, stream.time)
 
-        plan = compile_sql(
-            text, name=name, find_source=find, entity=entities, closed=closed,
-            find_view=self._transforms.text_of,
-            window_us=None if window is None else parse_span(window, option="--window"),
-            resolution_us=(
-                None if resolution is None else parse_span(resolution, option="--resolution")
-            ),
-        )  # fmt: skip
-        for feature in plan.features:
+        windows = {"window": window, "closed": closed, "resolution": resolution}
+        said: dict[str, Any] = {
+            "owner": owner, "description": description, "tags": tuple(tags), "cell": cell,
+        }  # fmt: skip
+        derivation = Derivation(self.catalog.refresh(), self._is_source)
+        definition: AnyDefinition
+        if derivation.is_derived(name, text, request=request):
+            derived = derivation.compile(
+                name, text, entity=entities, request=request, windows=windows
+            )
+            definition = replace(
+                derived, options={"entity": entities, "request": request}, **said
+            )
+        else:
+            plan = compile_sql(
+                text, name=name, find_source=find, entity=entities, closed=closed,
+                find_view=self._transforms.text_of,
+                window_us=None if window is None else parse_span(window, option="--window"),
+                resolution_us=(
+                    None if resolution is None else parse_span(resolution, option="--resolution")
+                ),
+            )  # fmt: skip
+            definition = Definition(
+                name=name, text=text, plan=plan, source=sources[plan.source],
+                options={**windows, "entity": entities}, **said,
+            )  # fmt: skip
+        for feature in definition.plan.features:
             check_name(feature)
             if feature.startswith("__"):
                 raise UsageError(
                     "Names that begin with two underscores are ours.", found=feature,
                     remedy=feature.strip("_"),
                 )  # fmt: skip
-        definition = Definition(
-            name=name, text=text, plan=plan, source=sources[plan.source],
-            options={
-                "window": window, "closed": closed, "entity": entities, "resolution": resolution,
-            },
-            owner=owner, description=description, tags=tuple(tags), cell=cell,
-        )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
             state.check_names(definition, actor=self.catalog.actor)
@@ -251,13 +273,14 @@ class Session:
         self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
         return definition
 
-    def define_cell(self, cell: Cell) -> Definition:
+    def define_cell(self, cell: Cell) -> AnyDefinition:
         """Define what a `%%feature` cell says, if all of its header makes sense."""
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
             cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
             resolution=cell.resolution,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
+            request=cell.request,
         )  # fmt: skip
 
     def feature(
@@ -267,11 +290,12 @@ class Session:
 
         Takes the options of `define` and of `preview`.
         """
+        given = options.pop("with_", None)
         chosen = {k: options.pop(k) for k in ("last", "from_", "to", "sample") if k in options}
         # A slice that makes no sense is told before anything is recorded.
         slice_of(**chosen)
         self.define(name, text, **options)
-        return self.preview(name, on_progress=on_progress, **chosen)
+        return self.preview(name, with_=given, on_progress=on_progress, **chosen)
 
     def preview(
         self,
@@ -281,6 +305,7 @@ class Session:
         from_: str | datetime | None = None,
         to: str | datetime | None = None,
         sample: str | float | None = None,
+        with_: Mapping[str, Any] | None = None,
         on_progress: OnProgress = silent,
     ) -> Preview:
         """Fold a slice of history and return the values at its end.
@@ -293,13 +318,27 @@ class Session:
             Only events with time in [from, to).
         sample
             At most so many entities, or (below 1, or ``"5%"``) a share of them.
+        with_
+            Values of the request for derived features; those that are left out are null.
         """
         group = self.catalog.refresh().group(name)
         definition = group.latest
+        where = slice_of(last, from_, to, sample)
+        if isinstance(definition, DerivedDefinition):
+            return preview_derived(
+                group.name, definition.plan,
+                {(d.name, d.fingerprint): (d.plan, d.source) for d in definition.inputs},
+                self.log, clock=self.clock, given=with_, where=where, on_progress=on_progress,
+                notes=(*self._notes(group), *changed_since(self.catalog.refresh(), definition)),
+            )  # fmt: skip
+        if with_:
+            raise UsageError(
+                f"{group.name!r} reads no request values.", found=", ".join(with_),
+                remedy="leave --with out",
+            )  # fmt: skip
         return run_preview(
             group.name, definition.plan, definition.source, self.log, clock=self.clock,
-            where=slice_of(last, from_, to, sample), on_progress=on_progress,
-            notes=self._notes(group),
+            where=where, on_progress=on_progress, notes=self._notes(group),
         )  # fmt: skip
 
     def _notes(self, group: Group) -> tuple[str, ...]:
@@ -310,6 +349,10 @@ class Session:
         if known is not None:
             return (f"this is v{known.number} again: promoting serves it{live} until then",)
         return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
+
+    def _is_source(self, name: str) -> bool:
+        state = self.catalog.refresh()
+        return name in state.sources or name in state.views or self.log.exists(name)
 
     def training_set(
         self,
@@ -334,10 +377,10 @@ class Session:
             Entity name → the labels' column, where they differ; for features of one entity the
             column's name alone will do.
         """
-        from fs_notebook.model.training import build_training_set
+        from fs_notebook.model.derived import training_set_of
 
         names = [features] if isinstance(features, str) else list(features)
-        wanted = self._wanted(names)
+        wanted = wanted_of(self.catalog.refresh(), names)
         if isinstance(entity, str):
             keys = {key for definition, _ in wanted for key in definition.plan.entity}
             if len(keys) != 1:
@@ -347,7 +390,7 @@ class Session:
                     remedy="entity={'user': 'user_id', …}",
                 )
             entity = {keys.pop(): entity}
-        return build_training_set(
+        return training_set_of(
             self._labels(labels), wanted, self.log, time=time, entity=entity,
             clock=self.clock, on_progress=on_progress,
         )  # fmt: skip
@@ -366,27 +409,6 @@ class Session:
                 remedy="a stream, a file, or a table",
             )
         return to_frame(labels) if isinstance(labels, (str, Path)) else labels
-
-    def _wanted(self, names: Sequence[str]) -> list[tuple[Definition, tuple[str, ...]]]:
-        state = self.catalog.refresh()
-        wanted: dict[str, tuple[Definition, list[str]]] = {}
-        for asked in names:
-            name, _, number = asked.partition("@")
-            group = state.group(name)
-            definition = group.latest
-            if number:
-                if not number.isdecimal():
-                    raise UsageError("A version is a number.", found=asked, remedy=f"{name}@1")
-                definition = group.version(int(number)).definition
-            mine = [name] if name in definition.plan.features else list(definition.plan.features)
-            former, features = wanted.setdefault(group.name, (definition, []))
-            if former.fingerprint != definition.fingerprint:
-                raise UsageError(
-                    f"Two versions of {group.name!r} have features of the same names.",
-                    found=", ".join(names), remedy="one version of a group in a set",
-                )  # fmt: skip
-            features += [f for f in mine if f not in features]
-        return [(d, tuple(f)) for d, f in wanted.values()]
 
     def lift(
         self,
@@ -424,7 +446,9 @@ class Session:
         training = self.training_set(
             labels, [*base, *candidates], time=time, entity=entity, on_progress=on_progress
         )
-        chosen = [f for _, features in self._wanted(candidates) for f in features]
+        chosen = [
+            f for _, features in wanted_of(self.catalog.refresh(), candidates) for f in features
+        ]
         columns = baseline
         if columns is not None:
             columns = [*columns, *(f for f in training.features if f not in chosen)]
@@ -450,6 +474,7 @@ class Session:
         name: str,
         *,
         wait: bool = True,
+        with_inputs: bool = False,
         actor: str | None = None,
         on_progress: OnProgress = silent,
     ) -> Status:
@@ -459,12 +484,19 @@ class Session:
         waiting, not the worker. Where the worker of that very definition cannot go on, its
         state is built anew from the ledger.
 
+        A derived group has no worker: it serves once all that it is derived from does.
+        `with_inputs` promotes first what of that is not promoted.
+
         Raises
         ------
+        UsageError
+            If it is derived from what is not promoted; says what is to be promoted first.
         ConflictError
             If somebody else changed the group at the same time; says who and when.
         """
-        return self._promotions.promote(name, wait=wait, actor=actor, on_progress=on_progress)
+        return self._promotions.promote(
+            name, wait=wait, with_inputs=with_inputs, actor=actor, on_progress=on_progress
+        )
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, at once: it was kept warm.
@@ -487,14 +519,21 @@ class Session:
         """Return what each running version's worker last reported."""
         state = self.catalog.refresh()
         groups = [state.group(name)] if name else sorted(state.groups.values(), key=_by_name)
-        return [status_of(g, v, self.store) for g in groups for v in g.running]
+        return [status_of(g, v, self.store) for g in groups for v in running_of(state, g)]
 
-    def serve(self, features: str | Sequence[str], **entities: Any) -> FeatureVector:
+    def serve(
+        self,
+        features: str | Sequence[str],
+        *,
+        request: Mapping[str, Any] | None = None,
+        **entities: Any,
+    ) -> FeatureVector:
         """Return features of entities from the online store, in one round trip.
 
-        ``fs.serve(["total_readtime"], user=["u7", "u8"])``
+        ``fs.serve(["total_readtime"], user=["u7", "u8"])``. What derived features read of the
+        request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`.
         """
-        return self._reader.read(features, **entities)
+        return self._reader.read(features, request=request, **entities)
 
     def verify(
         self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
@@ -511,6 +550,11 @@ class Session:
             elapsed_s = self.clock.monotonic_s() - begun_s
             on_progress(Progress(share, 0, elapsed_s, "comparing"))
 
+        if isinstance(chosen.definition, DerivedDefinition):
+            return verify_derived(
+                chosen.definition, chosen.number, self.log, self.store,
+                now_us=self.clock.now_us(), progress=report,
+            )  # fmt: skip
         return run_verify(
             chosen.definition, chosen.number, self.log, self.store,
             now_us=self.clock.now_us(), progress=report,
@@ -522,7 +566,8 @@ class Session:
 
     def view(self, name: str) -> dict[str, Any]:
         """Return one group as the catalog and the sidebar show it."""
-        return group_view(self.catalog.refresh().group(name), self.store)
+        state = self.catalog.refresh()
+        return group_view(state.group(name), self.store, state)
 
     def stop(self) -> bool:
         """Stop the background runner and its workers; what they committed stays."""

@@ -10,7 +10,15 @@ from typing import Any
 
 import psutil
 
-from fs_notebook.catalog.model import CatalogState, Group, Version
+from fs_notebook.catalog.lineage import inputs_of, streams_of, used_by
+from fs_notebook.catalog.model import (
+    AnyDefinition,
+    CatalogState,
+    DerivedDefinition,
+    Group,
+    Version,
+)
+from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.online.protocol import OnlineStore
 
 
@@ -58,6 +66,8 @@ class Status:
     late: int = 0
     dead: int = 0
     pid: int | None = None
+    depends_on: str | None = None
+    """For a derived version, which has no worker of its own: what it is computed from."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +76,9 @@ class Status:
         parts = [f"{self.name} v{self.version} {self.state}{' (serving)' if self.serving else ''}"]
         if self.progress is not None:
             parts.append(f"{self.progress:.0%}")
+        if self.depends_on is not None:
+            parts += [f"computed when read from {self.depends_on}", f"lag {self.lag}"]
+            return ", ".join(parts + ([f"error: {self.error}"] if self.error else []))
         parts += [f"at {self.position}", f"lag {self.lag}", f"{self.events:,} events"]
         parts += [f"{self.rate:,.0f}/s"] if self.rate is not None else []
         parts += [f"error: {self.error}"] if self.error else []
@@ -73,7 +86,12 @@ class Status:
 
 
 def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
-    """Return what is known of a version's worker: its heartbeat, else its last commit."""
+    """Return what is known of a version's worker: its heartbeat, else its last commit.
+
+    A derived version is as well as the worst of what it is derived from.
+    """
+    if isinstance(version.definition, DerivedDefinition):
+        return _derived_status(group, version, version.definition, store)
     shard = version.definition.shard
     health: Mapping[str, Any] = store.health(shard) or {}
     stored = store.state(shard)
@@ -101,7 +119,32 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
     )  # fmt: skip
 
 
-def group_view(group: Group, store: OnlineStore) -> dict[str, Any]:
+_WORST_FIRST = (
+    "failing", "retrying", "stopped", "starting", "restarting", "bootstrapping", "live",
+)  # fmt: skip
+
+
+def _derived_status(
+    group: Group, version: Version, definition: DerivedDefinition, store: OnlineStore
+) -> Status:
+    inputs = []
+    for pinned in definition.inputs:
+        # Who pins a version does not know its number; its worker's report has no need of it.
+        alone = Version(0, pinned, version.actor, version.at)
+        inputs.append(status_of(Group(pinned.name, (alone,), wanted=0), alone, store))
+    worst = min(inputs, key=lambda s: _WORST_FIRST.index(s.state))
+    lags = [s.lag for s in inputs if s.lag is not None]
+    return Status(
+        name=group.name, version=version.number,
+        serving=group.serving is not None and group.serving.number == version.number,
+        state="retired" if version.retired else worst.state,
+        position=None, lag=max(lags, default=None), rate=None, events=0, progress=worst.progress,
+        error=None if worst.error is None else f"{worst.name}: {worst.error}",
+        depends_on=", ".join(f"{d.name} {d.fingerprint[:12]}" for d in definition.inputs),
+    )  # fmt: skip
+
+
+def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[str, Any]:
     """Return one group as the sidebar and the catalog table show it.
 
     What serves is what is described; before anything serves it is the newest definition.
@@ -142,9 +185,19 @@ def group_view(group: Group, store: OnlineStore) -> dict[str, Any]:
         "description": definition.description,
         "definition": definition.text,
         "source": definition.cell,
+        "requests": _requests(definition),
+        "depends_on": [str(p) for p in inputs_of(catalog, definition)],
+        "used_by": list(used_by(catalog, group.name)),
+        "streams": list(streams_of(definition)),
         "updated_at": "" if group.at is None else group.at.isoformat(),
         "actor": group.actor,
     }
+
+
+def _requests(definition: AnyDefinition) -> list[dict[str, str]]:
+    plan = definition.plan
+    requests = plan.requests if isinstance(plan, DerivedPlan) else ()
+    return [{"name": name, "type": kind.value} for name, kind in requests]
 
 
 def matches(group: Group, words: str) -> bool:
@@ -153,7 +206,7 @@ def matches(group: Group, words: str) -> bool:
     text = " ".join(
         [
             group.name, *definition.plan.entity, *definition.plan.features, *definition.tags,
-            definition.description or "", definition.owner or "", definition.source.name,
+            definition.description or "", definition.owner or "", *streams_of(definition),
         ]
     ).casefold()  # fmt: skip
     return all(word in text for word in words.casefold().split())
@@ -162,4 +215,4 @@ def matches(group: Group, words: str) -> bool:
 def all_views(state: CatalogState, store: OnlineStore, words: str = "") -> list[dict[str, Any]]:
     """Return the views of all groups that match `words`, by name."""
     groups = sorted(state.groups.values(), key=lambda g: g.name)
-    return [group_view(g, store) for g in groups if matches(g, words)]
+    return [group_view(g, store, state) for g in groups if matches(g, words)]

@@ -26,7 +26,7 @@ ROWS = [
     ["model"],
     ["ingest", "views", "datasets"],
     ["promotion", "sources"],
-    ["transforms"],
+    ["transforms", "derivation"],
     ["session"],
     ["current", "service"],
     ["jupyter", "cli", "server"],

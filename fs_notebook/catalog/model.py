@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fs_notebook.errors import NameTaken, unknown_name
+from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import Stream
 
@@ -88,11 +89,90 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class DerivedDefinition:
+    """A derived feature group as its author wrote it, and what that means.
+
+    `inputs` are the very definitions that its plan pins, one for each group and fingerprint: what
+    a derived version means does not change with what becomes of those groups.
+    """
+
+    name: str
+    text: str
+    plan: DerivedPlan
+    inputs: tuple[Definition, ...]
+    language: str = "sql"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    owner: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    cell: str | None = None
+    origins: tuple[str, ...] = ()
+    """The groups that FROM names: derived ones are flattened in the plan."""
+
+    def __repr__(self) -> str:
+        features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
+        return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
+
+    @property
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint
+
+    @property
+    def shard(self) -> str:
+        """Its name beside the shards of stored versions; nothing is stored under it."""
+        return f"{self.name}@{self.fingerprint[:16]}"
+
+    def input(self, group: str, fingerprint: str) -> Definition:
+        """Return the pinned definition that one of the plan's inputs means."""
+        return next(d for d in self.inputs if (d.name, d.fingerprint) == (group, fingerprint))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "text": self.text,
+            "plan": self.plan.to_dict(),
+            "inputs": [d.to_dict() for d in self.inputs],
+            "language": self.language,
+            "options": dict(self.options),
+            "owner": self.owner,
+            "description": self.description,
+            "tags": list(self.tags),
+            "cell": self.cell,
+            "origins": list(self.origins),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> DerivedDefinition:
+        return cls(
+            name=data["name"],
+            text=data["text"],
+            plan=DerivedPlan.from_dict(data["plan"]),
+            inputs=tuple(Definition.from_dict(d) for d in data["inputs"]),
+            language=data["language"],
+            options=data["options"],
+            owner=data["owner"],
+            description=data["description"],
+            tags=tuple(data["tags"]),
+            cell=data["cell"],
+            origins=tuple(data["origins"]),
+        )
+
+
+AnyDefinition = Definition | DerivedDefinition
+
+
+def definition_of(data: Mapping[str, Any]) -> AnyDefinition:
+    """Return the definition that `to_dict` of either kind wrote."""
+    kind = DerivedDefinition if is_derived(data["plan"]) else Definition
+    return kind.from_dict(data)
+
+
+@dataclass(frozen=True)
 class Version:
     """A promoted definition. Immutable; numbered from 1 within its group."""
 
     number: int
-    definition: Definition
+    definition: AnyDefinition
     actor: str
     at: datetime
     retired: bool = False
@@ -112,7 +192,7 @@ class Group:
 
     name: str
     versions: tuple[Version, ...] = ()
-    draft: Definition | None = None
+    draft: AnyDefinition | None = None
     wanted: int | None = None
     served: tuple[int, ...] = ()
     actor: str = ""
@@ -120,7 +200,7 @@ class Group:
     lifts: tuple[Mapping[str, Any], ...] = ()
 
     @property
-    def latest(self) -> Definition:
+    def latest(self) -> AnyDefinition:
         """The draft, or else the version that is wanted (the last promoted or returned to)."""
         if self.draft is not None:
             return self.draft
@@ -233,7 +313,7 @@ class CatalogState:
             )
         return self.groups[owner]
 
-    def check_names(self, definition: Definition, *, actor: str | None = None) -> None:
+    def check_names(self, definition: AnyDefinition, *, actor: str | None = None) -> None:
         """Raise `NameTaken` if a name of `definition` means something else already.
 
         A draft of `actor`'s own that nobody ever promoted may become anything.
@@ -305,7 +385,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:
     match kind:
         case "drafted":
-            draft = Definition.from_dict(body["definition"])
+            draft = definition_of(body["definition"])
             known = group.by_fingerprint(draft.fingerprint)
             if known is None:
                 return replace(group, draft=draft)
@@ -319,7 +399,7 @@ def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: date
         case "discarded":
             return replace(group, draft=None)
         case "promoted":
-            definition = Definition.from_dict(body["definition"])
+            definition = definition_of(body["definition"])
             version = group.by_fingerprint(definition.fingerprint)
             versions = group.versions
             if version is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import parse_sample
+from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut, Way
@@ -157,7 +158,7 @@ class Preview:
     """
 
     name: str
-    plan: Plan
+    plan: AnyPlan
     frame: pl.DataFrame
     at: datetime
     first: datetime | None
@@ -171,6 +172,17 @@ class Preview:
     slice: Slice = WHOLE
     sampled: bool = False
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls, name: str, plan: AnyPlan, frame: pl.DataFrame, *, at_us: int, first_us: int | None,
+        last_us: int | None, **figures: Any,
+    ) -> Preview:  # fmt: skip
+        """Make one, with times in microseconds since the epoch."""
+        return cls(
+            name=name, plan=plan, frame=frame, at=_utc(at_us), first=_utc(first_us),
+            last=_utc(last_us), **figures,
+        )  # fmt: skip
 
     @property
     def entities(self) -> int:
@@ -187,16 +199,32 @@ class Preview:
     def __repr__(self) -> str:
         span = f"{self.first:%Y-%m-%d %H:%M} to {self.last:%Y-%m-%d %H:%M}" if self.first else "—"
         kinds = ", ".join(f"{n} {t}" for n, t in self.types.items())
+        # Of several streams no one cut says where the replay stopped: a note does.
+        cut = f", cut {self.cut}" if self.cut.positions or not self.events else ""
         head = (
             f"{self.name} by {', '.join(self.plan.entity)}: {self.entities:,} entities, "
-            f"{self.folded:,} events folded, {span}, cut {self.cut}, {self.seconds:.2f} s\n{kinds}"
+            f"{self.folded:,} events folded, {span}{cut}, {self.seconds:.2f} s\n{kinds}"
         )
         notes = "".join(f"\nnote: {n}" for n in self.notes)
         return f"{head}{notes}\n{self.frame.head(10)}"
 
 
-def preview(
-    name: str,
+@dataclass(frozen=True)
+class Replayed:
+    """A slice of history, folded and not yet finished at any t."""
+
+    fold: Fold
+    state: State
+    cut: Cut
+    first_us: int | None
+    last_us: int | None
+    events: int
+    folded: int
+    null_keys: int
+    dead: int
+
+
+def replay(
     plan: Plan,
     source: Stream,
     log: EventLog,
@@ -205,9 +233,8 @@ def preview(
     where: Slice = WHOLE,
     on_progress: OnProgress = silent,
     rows_max: int = 200_000,
-    notes: tuple[str, ...] = (),
-) -> Preview:
-    """Fold a slice of history in bounded memory and return the values at its end.
+) -> Replayed:
+    """Fold a slice of history in bounded memory.
 
     An interrupt stops it between two batches and leaves nothing behind.
     """
@@ -247,14 +274,41 @@ def preview(
         state = _some(fold, state, int(where.sample or 0))
     newest_us = state.lifetime[NEWEST].max()
     last_us = newest_us if isinstance(newest_us, int) else None
-    at_us = to_us if to_us is not None else clock.now_us() if last_us is None else last_us + 1
-    values = fold.values(state, now_us=at_us)
+    return Replayed(fold, state, end, first_us, last_us, events, folded, null_keys, dead)
+
+
+def moment_of(last_us: int | None, where: Slice, clock: Clock) -> int:
+    """Return the t of a preview: the slice's end, or just after its newest event."""
+    if where.to_us is not None:
+        return where.to_us
+    return clock.now_us() if last_us is None else last_us + 1
+
+
+def preview(
+    name: str,
+    plan: Plan,
+    source: Stream,
+    log: EventLog,
+    *,
+    clock: Clock,
+    where: Slice = WHOLE,
+    on_progress: OnProgress = silent,
+    rows_max: int = 200_000,
+    notes: tuple[str, ...] = (),
+) -> Preview:
+    """Fold a slice of history in bounded memory and return the values at its end."""
+    begun_s = clock.monotonic_s()
+    done = replay(
+        plan, source, log, clock=clock, where=where, on_progress=on_progress, rows_max=rows_max
+    )
+    fold, at_us = done.fold, moment_of(done.last_us, where, clock)
+    values = fold.values(done.state, now_us=at_us)
     names = dict(zip(fold.keys, plan.entity, strict=True))
     frame = values.select(*fold.keys, *plan.features).sort(fold.keys).rename(names)
-    return Preview(
-        name=name, plan=plan, frame=frame, at=_utc(at_us), first=_utc(first_us),
-        last=_utc(last_us), cut=end, events=events, folded=folded, null_keys=null_keys,
-        dead=dead, seconds=clock.monotonic_s() - begun_s, slice=where,
+    return Preview.of(
+        name, plan, frame, at_us=at_us, first_us=done.first_us, last_us=done.last_us,
+        cut=done.cut, events=done.events, folded=done.folded, null_keys=done.null_keys,
+        dead=done.dead, seconds=clock.monotonic_s() - begun_s, slice=where,
         sampled=where.sample is not None, notes=notes,
     )  # fmt: skip
 
@@ -272,26 +326,31 @@ def _newest_us(log: EventLog, source: Stream, end: Cut, to_us: int | None) -> in
     return newest
 
 
-def _digest(fold: Fold, frame: pl.DataFrame) -> pl.Series:
+def _digest(keys: Sequence[str], frame: pl.DataFrame) -> pl.Series:
     """Return a number in [0, 1) for each row, decided by its key alone, for ever."""
 
     def place(key: tuple[Any, ...]) -> float:
         digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
         return int.from_bytes(digest, "big") / 2**64
 
-    rows = frame.select(fold.keys).iter_rows()
+    rows = frame.select(keys).iter_rows()
     return pl.Series("__place", [place(k) for k in rows], dtype=pl.Float64)
 
 
 def _share(fold: Fold, share: float) -> pl.Expr:
     keys = pl.struct(fold.keys)
     return keys.map_batches(
-        lambda s: _digest(fold, s.struct.unnest()) < share, return_dtype=pl.Boolean
+        lambda s: _digest(fold.keys, s.struct.unnest()) < share, return_dtype=pl.Boolean
     )
 
 
+def chosen_entities(frame: pl.DataFrame, keys: Sequence[str], count: int) -> pl.DataFrame:
+    """Return at most `count` rows, one an entity, chosen by a hash of the key."""
+    placed = frame.with_columns(_digest(keys, frame))
+    return placed.sort("__place").head(count).drop("__place")
+
+
 def _some(fold: Fold, state: State, count: int) -> State:
-    places = _digest(fold, state.lifetime)
-    chosen = state.lifetime.with_columns(places).sort("__place").head(count).drop("__place")
+    chosen = chosen_entities(state.lifetime, fold.keys, count)
     recent = state.recent.join(chosen.select(fold.keys), on=fold.keys, how="semi")
     return State(chosen, recent)

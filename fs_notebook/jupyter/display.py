@@ -128,7 +128,7 @@ def _preview_figures(p: Preview) -> list[tuple[str, str]]:
         figures.append(("time range, UTC", f"{first} – {last}"))
     figures += [
         ("values as of, UTC", _as_of(p)),
-        ("cut", _cut(p.cut)),
+        *([("cut", _cut(p.cut))] if p.cut.positions or not p.events else []),
         ("time taken", _taken(p.events, p.seconds)),
     ]
     if p.null_keys:
@@ -240,6 +240,7 @@ STATUS_COLUMNS = (
     Column("serves"),
     # A table that is too wide is cut off at its right: not where the trouble is told.
     Column("error", "last error", length_max=_ERROR_MAX),
+    Column("depends_on", "computed from"),
     Column("lag", "lag, events", right=True),
     Column("rate", "events/s", right=True),
     Column("events", "events folded", right=True),
@@ -254,6 +255,7 @@ CATALOG_COLUMNS = (
     Column("entity"),
     Column("features"),
     Column("state", kind="state"),
+    Column("depends_on", "derived from"),
     Column("latest", "newest", right=True),
     Column("owner"),
     Column("tags"),
@@ -424,6 +426,7 @@ def _group_row(group: Mapping[str, Any]) -> dict[str, Any]:
         "entity": ", ".join(map(str, group.get("entity") or ())),
         "features": _listed(f"{f['name']} {f['type']}" for f in group.get("features") or ()),
         "latest": f"v{group['latest']}" if group.get("latest") else None,
+        "depends_on": ", ".join(map(str, group.get("depends_on") or ())) or None,
         "tags": ", ".join(map(str, group.get("tags") or ())) or None,
         "updated": str(group.get("updated_at") or "")[:16].replace("T", " ") or None,
     }

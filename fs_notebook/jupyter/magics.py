@@ -12,7 +12,13 @@ from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.jupyter.options import help_text, parse_line, view_parser
-from fs_notebook.language.cell import Cell, parse_cell, split_line, split_names
+from fs_notebook.language.cell import (
+    Cell,
+    parse_cell,
+    split_line,
+    split_names,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from fs_notebook.session import Session
@@ -114,7 +120,7 @@ class FeatureMagics(Magics):
         with ProgressBar("Replaying") as bar:
             preview = session.preview(
                 name, last=options.last, from_=options.from_, to=options.to,
-                sample=options.sample, on_progress=bar,
+                sample=options.sample, with_=split_values(options.with_), on_progress=bar,
             )  # fmt: skip
         view = session.view(preview.name)
         if view["fingerprint"] != preview.plan.fingerprint:
@@ -172,7 +178,10 @@ class FeatureMagics(Magics):
         from fs_notebook.jupyter.progress import ProgressBar
 
         with ProgressBar("Bootstrapping") as bar:
-            status = _session().promote(options.name, wait=not options.no_wait, on_progress=bar)
+            status = _session().promote(
+                options.name, wait=not options.no_wait, with_inputs=options.with_inputs,
+                on_progress=bar,
+            )  # fmt: skip
         self._show_status([status])
 
     def _rollback(self, options: argparse.Namespace) -> None:

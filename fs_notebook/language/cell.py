@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -45,6 +46,8 @@ class Cell:
     from_: str | None = None
     to: str | None = None
     sample: str | None = None
+    request: str | None = None
+    with_: tuple[str, ...] = ()
 
 
 def cell_parser() -> OptionParser:
@@ -60,6 +63,7 @@ def cell_parser() -> OptionParser:
     parser.add_argument("--tags", help="for the catalog: reading,ranking")
     parser.add_argument("--owner", help="who answers for it; default: who promotes it")
     parser.add_argument("--language", "-l", choices=["sql"], default="sql")
+    parser.add_argument("--request", help="types of request values: amount DOUBLE, day DATE")
     add_slice(parser)
     return parser
 
@@ -70,6 +74,8 @@ def add_slice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_", help="only events at or after this time")
     parser.add_argument("--to", help="only events before this time")
     parser.add_argument("--sample", help="at most so many entities (1000), or a share (5%%)")
+    parser.add_argument("--with", dest="with_", action="append", default=[],
+                        help="a request value for the preview: amount=12.5")  # fmt: skip
 
 
 def split_names(text: str | None) -> tuple[str, ...]:
@@ -91,6 +97,18 @@ def parse_sample(text: str | None) -> float | None:
         raise UsageError("--sample is not a number of entities.", found=repr(text),
                          remedy="--sample 1000, or --sample 5%")  # fmt: skip
     return count
+
+
+def split_values(texts: Iterable[str]) -> dict[str, str]:
+    """Return name → value of texts like ``amount=12.5``."""
+    values: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or name.strip() in values:
+            raise UsageError("--with gives a request value, once.", found=repr(text),
+                             remedy="--with amount=12.5")  # fmt: skip
+        values[name.strip()] = value.strip()
+    return values
 
 
 def check_name(name: str, *, what: str = "A feature's name") -> str:
@@ -122,6 +140,7 @@ def parse_cell(line: str, body: str) -> Cell:
         description=options.description,
         tags=split_names(options.tags), owner=options.owner, language=options.language,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,
+        request=options.request, with_=tuple(options.with_),
     )  # fmt: skip
 
 

@@ -33,7 +33,27 @@ def _tokens(text: str) -> list[Token]:
         named = token.text.upper() == "SESSION"
         if named and following.token_type == TokenType.L_PAREN:
             token.token_type = TokenType.VAR
+    _mark_requests(tokens)
     return tokens
+
+
+_ENDS = (
+    TokenType.VAR, TokenType.IDENTIFIER, TokenType.STRING, TokenType.NUMBER, TokenType.R_PAREN,
+    TokenType.R_BRACKET, TokenType.COLON,
+)  # fmt: skip
+
+
+def _mark_requests(tokens: list[Token]) -> None:
+    """Make ``:name`` the named parameter that ``$name`` is: alone the parser may take it for more.
+
+    A colon right behind a value is something else: a slice, or an alias before its expression.
+    """
+    before: Token | None = None
+    for token, following in itertools.pairwise(tokens):
+        apart = before is None or before.end + 1 < token.start or before.token_type not in _ENDS
+        if token.token_type == TokenType.COLON and following.start == token.end + 1 and apart:
+            token.token_type = TokenType.PARAMETER
+        before = token
 
 
 def parse_select(text: str) -> exp.Select:
@@ -90,3 +110,8 @@ def _parse(text: str) -> exp.Select:
             remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key",
         )
     return select
+
+
+def parse_joined(text: str) -> exp.Select:
+    """Return the one SELECT that `text` is, whatever its clauses: the caller refuses some."""
+    return _parse(text)

@@ -8,8 +8,9 @@ from typing import Any
 import polars as pl
 
 from fs_notebook.errors import FeatureStoreError, UsageError, unknown_name
+from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.expr import Column
-from fs_notebook.language.plan import Key, Plan
+from fs_notebook.language.plan import Key
 from fs_notebook.types import Type
 
 _FLOAT_WHOLE_MAX = 2**53
@@ -134,7 +135,7 @@ def times_us(labels: pl.DataFrame, time: str) -> pl.Series:
     return physical * 1_000 if unit == "ms" else physical
 
 
-def check_entity(entity: Mapping[str, str], plans: Sequence[Plan]) -> None:
+def check_entity(entity: Mapping[str, str], plans: Sequence[AnyPlan]) -> None:
     """Raise if `entity` maps a key that no plan has."""
     known = {k.name for plan in plans for k in plan.keys}
     for name in entity:

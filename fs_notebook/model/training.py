@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from fs_notebook.catalog.model import Definition
+from fs_notebook.catalog.model import AnyDefinition, Definition
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
 from fs_notebook.compute.asof import values_at
@@ -212,7 +212,7 @@ def build_training_set(
     """
     begun_s = clock.monotonic_s()
     frame = labels_frame(labels)
-    features = _check_names(frame, wanted)
+    features = check_names(frame, wanted)
     mapping = dict(entity or {})
     check_entity(mapping, [d.plan for d, _ in wanted])
     time = find_time(frame, time)
@@ -278,7 +278,9 @@ class _Group:
         return cls(definition, features, fold, names, moments, entities)
 
 
-def _check_names(labels: pl.DataFrame, wanted: Wanted) -> tuple[str, ...]:
+def check_names(
+    labels: pl.DataFrame, wanted: Sequence[tuple[AnyDefinition, tuple[str, ...]]]
+) -> tuple[str, ...]:
     """Return the features in the order asked for, once their names are clear."""
     if not wanted:
         raise UsageError("A training set needs at least one feature.", remedy="name one")

@@ -6,27 +6,27 @@ application reads features without the ledger and without a notebook.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from fs_notebook.clock import SYSTEM, Clock, from_us
 from fs_notebook.compute.fold import Fold, State
+from fs_notebook.compute.requests import check_known
 from fs_notebook.errors import UnknownName, UsageError, unknown_name
+from fs_notebook.language.derived import is_derived
 from fs_notebook.language.plan import Plan
 from fs_notebook.online.codec import pack_key, unpack_value
+from fs_notebook.online.derived import ReadyDerived, ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.states import StateCodec, storage
+from fs_notebook.online.vector import FeatureVector
 from fs_notebook.types import Type
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-PRESENT, NULL, NOT_FOUND = "present", "null", "not found"
 _REFRESHES_MAX = 3
 ENTITIES_MAX = 100_000
 _REQUESTS_MAX = 256
@@ -34,10 +34,13 @@ _REQUESTS_MAX = 256
 
 @dataclass(frozen=True)
 class Served:
-    """A serving record: one group's version, as published in the store."""
+    """A serving record: one group's version, as published in the store.
+
+    `version` is None where it is read for a derived feature that pins it.
+    """
 
     group: str
-    version: int
+    version: int | None
     fingerprint: str
     shard: str
     plan: Plan
@@ -48,7 +51,7 @@ class Served:
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Served:
         return cls(
             group=group,
-            version=int(record["version"]),
+            version=None if record["version"] is None else int(record["version"]),
             fingerprint=record["fingerprint"],
             shard=record["shard"],
             plan=Plan.from_dict(record["plan"]),
@@ -81,80 +84,27 @@ class _Ready:
         return tuple(n for n, t in self.types.items() if t.holds_temporal)
 
 
+@dataclass(frozen=True)
+class _Read:
+    """A group to be read. `entity` is what the request calls its key, None: as the key itself."""
+
+    ready: _Ready
+    entity: tuple[str, ...] | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class _Wanted:
-    """What was asked for, looked up: features by group, and all of them in the order asked."""
+    """What was asked for, looked up: features by group, and all of them in the order asked.
 
-    groups: Mapping[_Ready, Sequence[str]]
-    features: tuple[str, ...]
-    owners: Mapping[str, str]
-    schema: Mapping[str, pl.DataType]
-
-
-@dataclass(frozen=True)
-class FeatureVector:
-    """The features of some entities, as they stood when they were read.
-
-    `rows` has one dict an entity, in the order asked: the entity's own columns, then one for
-    each feature. `status` says of each value whether it is present, null, or of an entity that
-    was not found (its value is then the empty fold's: COUNT 0, SUM null). `newest` is the event
-    time, UTC, of the newest event behind each group's value: how fresh it is.
+    Of groups that are read for a derived one only, no feature is shown.
     """
 
-    entities: tuple[str, ...]
+    groups: Mapping[_Read, Sequence[str]]
+    derived: Mapping[ReadyDerived, Sequence[str]]
+    inputs: Mapping[ReadyDerived, Sequence[_Read]]
     features: tuple[str, ...]
-    rows: tuple[Mapping[str, Any], ...]
-    newest: tuple[Mapping[str, Any], ...]
-    schema: Mapping[str, pl.DataType]
-    """The features' types in Polars."""
     owners: Mapping[str, str]
-    """Feature → its group."""
-
-    @cached_property
-    def status(self) -> tuple[Mapping[str, str], ...]:
-        # Most readers never ask, and a read of many entities would pay for it.
-        return tuple(
-            {n: _status(row[n], newest[self.owners[n]]) for n in self.features}
-            for row, newest in zip(self.rows, self.newest, strict=True)
-        )
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Return column → values, one value an entity."""
-        names = (*self.entities, *self.features)
-        return {n: [row[n] for row in self.rows] for n in names}
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return a frame: the entity's columns, then one column a feature."""
-        return pl.DataFrame(self.to_dict(), schema_overrides=dict(self.schema))
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the same as a pandas frame."""
-        import pandas as pd
-
-        return pd.DataFrame(self.to_dict())
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self.rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, feature: str) -> list[Any]:
-        if feature not in (*self.entities, *self.features):
-            raise unknown_name("feature", feature, self.features)
-        return [row[feature] for row in self.rows]
-
-    def __repr__(self) -> str:
-        with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
-            table = str(self.to_polars())
-        missing = sum(NOT_FOUND in s.values() for s in self.status)
-        return f"{len(self)} served ({missing} not found)\n{table}"
-
-    def _repr_html_(self) -> str:
-        missing = sum(NOT_FOUND in s.values() for s in self.status)
-        html: str = self.to_polars()._repr_html_()
-        entities = "1 entity" if len(self) == 1 else f"{len(self):,} entities"
-        return f"{html}<small>{entities}, {missing} not found</small>"
+    schema: Mapping[str, pl.DataType]
 
 
 class FeatureReader:
@@ -172,39 +122,65 @@ class FeatureReader:
         self.store = store
         self.clock = clock
         self._generation = -1
-        self._groups: dict[str, _Ready] = {}
+        self._groups: dict[str, _Ready | ReadyDerived] = {}
+        self._shards: dict[str, _Ready] = {}
         self._owners: dict[str, str] = {}
         self._resolved: dict[tuple[str, ...], _Wanted] = {}
 
     def refresh(self) -> None:
         """Fetch what is served; a read does so by itself whenever it has changed."""
         self._generation, records = self.store.published()
-        groups: dict[str, _Ready] = {}
+        groups: dict[str, _Ready | ReadyDerived] = {}
         owners: dict[str, str] = {}
+        former, self._shards = self._shards, {}
+        derived: list[ServedDerived] = []
         for group, record in records.items():
-            served = Served.from_record(group, record)
-            known = self._groups.get(group)
-            if known is not None and known.served == served:
-                groups[group] = known
-            else:
-                fold = Fold(served.plan)
-                types = {o.name: o.type for o in served.plan.outputs}
-                groups[group] = _Ready(served, fold, StateCodec(fold), fold.empty_values(), types)
-            owners |= dict.fromkeys(served.plan.features, group)
+            if is_derived(record["plan"]):
+                derived.append(ServedDerived.from_record(group, record))
+                continue
+            groups[group] = ready = self._made_ready(Served.from_record(group, record), former)
+            owners |= dict.fromkeys(ready.served.plan.features, group)
+        for served in derived:
+            for given, pinned in zip(served.plan.inputs, served.inputs, strict=True):
+                self._made_ready(Served.from_record(given.group, pinned), former)
+            groups[served.group] = ReadyDerived(served)
+            owners |= dict.fromkeys(served.plan.features, served.group)
         self._groups, self._owners, self._resolved = groups, owners, {}
 
-    def served(self) -> list[Served]:
+    def _made_ready(self, served: Served, former: Mapping[str, _Ready]) -> _Ready:
+        """Return a group's version ready to be read; one that is pinned and serves is one."""
+        here = self._shards.get(served.shard)
+        if here is not None:
+            return here
+        known = former.get(served.shard)
+        if known is None or known.served != served:
+            fold = Fold(served.plan)
+            types = {o.name: o.type for o in served.plan.outputs}
+            known = _Ready(served, fold, StateCodec(fold), fold.empty_values(), types)
+        self._shards[served.shard] = known
+        return known
+
+    def served(self) -> list[Served | ServedDerived]:
         """Return what is served now."""
         self.refresh()
         return [ready.served for ready in self._groups.values()]
 
-    def read(self, features: Sequence[str] | str, **entities: Any) -> FeatureVector:
+    def read(
+        self,
+        features: Sequence[str] | str,
+        *,
+        request: Mapping[str, Any] | Any = None,
+        **entities: Any,
+    ) -> FeatureVector:
         """Return features of entities, in one round trip.
 
         Parameters
         ----------
         features
             Names of features, or of groups (all their features).
+        request
+            Values of the request that derived features read: name → one value an entity, or a
+            single one for all. They may stand beside the entities, if no name is an entity's.
         **entities
             For each part of the key a list of values, all of one length (or a single value).
 
@@ -213,12 +189,14 @@ class FeatureReader:
         UnknownName
             If nothing serves a feature of that name.
         UsageError
-            If an entity is missing, or lists differ in length.
+            If an entity or a request value is missing, or lists differ in length.
         UnreachableError
             If the store does not answer.
         """
         asked = [features] if isinstance(features, str) else list(features)
-        columns = {n: _as_list(v) for n, v in entities.items()}
+        if request is not None and not isinstance(request, Mapping):
+            # An entity that is called so.
+            entities, request = entities | {"request": request}, None
         if self._generation < 0:
             self.refresh()
         for _ in range(_REFRESHES_MAX):
@@ -228,11 +206,13 @@ class FeatureReader:
                 # Perhaps it was promoted a moment ago: look again, once, before saying no.
                 self.refresh()
                 wanted = self._resolve(asked)
-            keys, count = self._keys(wanted.groups, columns)
-            shards = [(r.served.shard, k) for r, k in zip(wanted.groups, keys, strict=True)]
+            columns, given = _told_apart(wanted, entities, request or {})
+            keys, count = self._keys(wanted, columns)
+            requests = [r.requested(n, given, count) for r, n in wanted.derived.items()]
+            shards = [(r.ready.served.shard, k) for r, k in zip(wanted.groups, keys, strict=True)]
             current, blobs = self.store.read(self._generation, shards)
             if current:
-                return self._finish(wanted, columns, count, keys, blobs)
+                return self._finish(wanted, columns, count, keys, blobs, requests)
             self.refresh()
         raise UsageError(
             "What is served changes faster than it can be read.",
@@ -243,7 +223,8 @@ class FeatureReader:
         known = self._resolved.get(tuple(asked))
         if known is not None:
             return known
-        groups: dict[_Ready, list[str]] = {}
+        groups: dict[_Read, list[str]] = {}
+        derived: dict[ReadyDerived, list[str]] = {}
         if not asked:
             raise UsageError("No feature was asked for.", remedy="name at least one")
         for name in asked:
@@ -254,20 +235,42 @@ class FeatureReader:
                 remedy = f"%feature promote {name}"
                 raise unknown_name("served feature", name, served, remedy=remedy)
             mine = [name] if name in self._owners else list(ready.served.plan.features)
-            names = groups.setdefault(ready, [])
+            if isinstance(ready, ReadyDerived):
+                names = derived.setdefault(ready, [])
+            else:
+                names = groups.setdefault(_Read(ready), [])
             names += [n for n in mine if n not in names]
-        owners = {n: ready.served.group for ready, names in groups.items() for n in names}
+        shown: list[tuple[_Ready | ReadyDerived, list[str]]] = [
+            *((r.ready, n) for r, n in groups.items()), *derived.items()
+        ]  # fmt: skip
+        owners = {n: ready.served.group for ready, names in shown for n in names}
         ranked = {n: i for i, n in enumerate(asked)}
         order = sorted(owners, key=lambda n: ranked.get(n, len(ranked)))
-        types = {n: ready.types[n].polars for ready, names in groups.items() for n in names}
-        wanted = _Wanted(groups, tuple(order), owners, {n: types[n] for n in order})
+        types = {n: ready.types[n].polars for ready, names in shown for n in names}
+        inputs = {ready: self._inputs(ready) for ready in derived}
+        for reads in inputs.values():
+            for read in reads:
+                groups.setdefault(read, [])
+        schema = {n: types[n] for n in order}
+        wanted = _Wanted(groups, derived, inputs, tuple(order), owners, schema)
         if len(self._resolved) >= _REQUESTS_MAX:
             self._resolved = {}
         self._resolved[tuple(asked)] = wanted
         return wanted
 
+    def _inputs(self, derived: ReadyDerived) -> list[_Read]:
+        """Return the pinned versions that a derived group reads, in the order of its inputs."""
+        served = derived.served
+        reads = []
+        for given, record in zip(served.plan.inputs, served.inputs, strict=True):
+            ready = self._shards[record["shard"]]
+            own = ready.served.plan.entity == given.keys
+            # Asked for beside the derived one and by the same names it is read once.
+            reads.append(_Read(ready, None if own else given.keys))
+        return reads
+
     def _keys(
-        self, wanted: Mapping[_Ready, Sequence[str]], columns: Mapping[str, list[Any]]
+        self, wanted: _Wanted, columns: Mapping[str, list[Any]]
     ) -> tuple[list[list[bytes]], int]:
         lengths = {len(v) for v in columns.values()}
         if len(lengths) > 1:
@@ -286,16 +289,20 @@ class FeatureReader:
             )
         used: set[str] = set()
         keys: list[list[bytes]] = []
-        for ready in wanted:
-            served, parts = ready.served, []
-            for key, column in zip(served.plan.keys, served.columns, strict=True):
-                name = key.name if key.name in columns else column
+        for derived in wanted.derived:
+            for name in derived.served.plan.entity:
                 if name not in columns:
-                    raise UsageError(
-                        f"{served.group!r} is a feature of {' and '.join(served.plan.entity)}.",
-                        found=", ".join(columns) or "no entity",
-                        remedy=f"serve([…], {key.name}=[…])",
-                    )
+                    raise _no_entity(derived.served, name, columns)
+                used.add(name)
+        for read in wanted.groups:
+            served, parts = read.ready.served, []
+            names = read.entity or served.plan.entity
+            # A key that a derived feature calls otherwise is not looked for by its own name.
+            others = served.columns if read.entity is None else names
+            for key, name, column in zip(served.plan.keys, names, others, strict=True):
+                name = name if name in columns else column
+                if name not in columns:
+                    raise _no_entity(served, key.name, columns)
                 used.add(name)
                 parts.append([_coerced(v, key.expr.type, name) for v in columns[name]])
             keys.append([pack_key(k) if None not in k else b"" for k in zip(*parts, strict=True)])
@@ -314,17 +321,30 @@ class FeatureReader:
         count: int,
         keys: Sequence[Sequence[bytes]],
         blobs: Sequence[Sequence[bytes | None]],
+        requests: Sequence[Mapping[str, list[Any]]],
     ) -> FeatureVector:
         now_us = self.clock.now_us()
         rows: list[dict[str, Any]] = [{n: v[i] for n, v in columns.items()} for i in range(count)]
         newest: list[dict[str, Any]] = [{} for _ in range(count)]
-        for (ready, names), mine, found in zip(wanted.groups.items(), keys, blobs, strict=True):
-            group = ready.served.group
-            finished = _values(ready, mine, found, now_us, self._state_of)
+        done: dict[_Read, list[tuple[Mapping[str, Any], int | None]]] = {}
+        for (read, names), mine, found in zip(wanted.groups.items(), keys, blobs, strict=True):
+            done[read] = finished = _values(read.ready, mine, found, now_us, self._state_of)
+            if not names:
+                continue
+            group = read.ready.served.group
             for row, moments, (values, at) in zip(rows, newest, finished, strict=True):
                 moments[group] = None if at is None else from_us(at)
                 for name in names:
                     row[name] = values[name]
+        for (ready, names), given in zip(wanted.derived.items(), requests, strict=True):
+            inputs = [done[read] for read in wanted.inputs[ready]]
+            entity = {n: columns[n] for n in ready.served.plan.entity}
+            only = [[values for values, _ in rows_] for rows_ in inputs]
+            derived = ready.values(names, entities=entity, requests=given, inputs=only, count=count)
+            for i, values in enumerate(derived):
+                rows[i] |= values
+                ats = [at for _, at in (rows_[i] for rows_ in inputs) if at is not None]
+                newest[i][ready.served.group] = from_us(max(ats)) if ats else None
         return FeatureVector(
             entities=tuple(columns), features=wanted.features, rows=tuple(rows),
             newest=tuple(newest), schema=wanted.schema, owners=wanted.owners,
@@ -353,10 +373,35 @@ class FeatureReader:
         raise UsageError("These entities change faster than they can be read.", remedy="read again")
 
 
-def _status(value: Any, newest: Any) -> str:
-    if newest is None:
-        return NOT_FOUND
-    return NULL if value is None else PRESENT
+def _told_apart(
+    wanted: _Wanted, given: Mapping[str, Any], request: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return entities' values, and the request's own: those that no entity is called as.
+
+    A list of the request's stays one, a single value is for all entities.
+    """
+    if not wanted.derived and not request:
+        return {n: _as_list(v) for n, v in given.items()}, {}
+    # What other features of the group read may be given as well.
+    known = {n for ready in wanted.derived for n, _ in ready.served.plan.requests}
+    entities = {n for ready in wanted.derived for n in ready.served.plan.entity}
+    for read in wanted.groups:
+        entities |= {*(read.entity or read.ready.served.plan.entity), *read.ready.served.columns}
+    check_known(request, known)
+    beside = {n: v for n, v in given.items() if n in known and n not in entities}
+    others = [n for n in given if n not in known and n not in entities]
+    for ready, names in wanted.derived.items():
+        ready.check_requested(names, {**beside, **request}, others)
+    values = {n: v if _is_one(v) else _as_list(v) for n, v in {**beside, **request}.items()}
+    return {n: _as_list(v) for n, v in given.items() if n not in beside}, values
+
+
+def _no_entity(served: Served | ServedDerived, name: str, columns: Mapping[str, Any]) -> UsageError:
+    return UsageError(
+        f"{served.group!r} is a feature of {' and '.join(served.plan.entity)}.",
+        found=", ".join(columns) or "no entity",
+        remedy=f"serve([…], {name}=[…])",
+    )
 
 
 def _values(
@@ -403,8 +448,12 @@ def _logical(value: Any, kind: Type) -> Any:
     return restored.to_list()[0]
 
 
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
+
+
 def _as_list(value: Any) -> list[Any]:
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__iter__"):
+    if _is_one(value):
         return [value]
     return list(value.to_list()) if hasattr(value, "to_list") else list(value)
 

@@ -11,7 +11,8 @@ import signal
 import sys
 from types import FrameType
 
-from fs_notebook.catalog import Catalog
+from fs_notebook.catalog import Catalog, Definition
+from fs_notebook.catalog.lineage import workers
 from fs_notebook.errors import FeatureStoreError, FencedError
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.loop import Worker
@@ -37,18 +38,17 @@ def main(argv: list[str]) -> int:
         log, store = connection.open_log(), connection.open_store()
         catalog = Catalog(log, actor=default_actor())
         version = catalog.refresh().group(group).by_fingerprint(fingerprint)
-        if version is None:
-            LOG.error("no version %s of %s in the catalog", fingerprint[:16], group)
+        definition = None if version is None else version.definition
+        if version is None or not isinstance(definition, Definition):
+            LOG.error("no stored version %s of %s in the catalog", fingerprint[:16], group)
             return STUCK
         LOG.info("worker of %s version %d starts", group, version.number)
-        number = version.number
+        shard = definition.shard
 
         def is_wanted() -> bool:
-            return number in {v.number for v in catalog.refresh().group(group).running}
+            return shard in workers(catalog.refresh())
 
-        Worker(
-            version.definition, log, store, should_stop=lambda: stopping, is_wanted=is_wanted
-        ).run()
+        Worker(definition, log, store, should_stop=lambda: stopping, is_wanted=is_wanted).run()
     except FencedError as error:
         LOG.info("taken over: %s", error)
         return FENCED

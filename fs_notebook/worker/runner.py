@@ -22,10 +22,12 @@ from typing import IO, Any
 import psutil
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
-from fs_notebook.catalog.model import LIVE
+from fs_notebook.catalog.lineage import workers
+from fs_notebook.catalog.model import LIVE, AnyDefinition, Definition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 from fs_notebook.language.expr import Column
+from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import Served
 from fs_notebook.processes import start_detached
@@ -40,13 +42,31 @@ STOP_SECONDS_MAX = 10.0
 RESTART_SECONDS = 0.25
 
 
-def served_record(group: Group, version: Version) -> Served:
+def served_record(group: Group, version: Version) -> Served | ServedDerived:
     """Return what the store must know to serve `version` of `group`."""
-    plan = version.definition.plan
+    definition = version.definition
+    if isinstance(definition, DerivedDefinition):
+        inputs = tuple(
+            _stored(definition.input(i.group, i.fingerprint), None).to_record()
+            for i in definition.plan.inputs
+        )
+        return ServedDerived(
+            group.name, version.number, version.fingerprint, definition.plan, inputs
+        )
+    return _stored(definition, version.number)
+
+
+def _stored(definition: Definition, number: int | None) -> Served:
+    plan = definition.plan
     columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(
-        group.name, version.number, version.fingerprint, version.definition.shard, plan, columns
-    )
+    return Served(definition.name, number, definition.fingerprint, definition.shard, plan, columns)
+
+
+def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
+    """Return the shards that a definition's values are read from."""
+    if isinstance(definition, DerivedDefinition):
+        return tuple(d.shard for d in definition.inputs)
+    return (definition.shard,)
 
 
 @dataclass
@@ -88,11 +108,7 @@ class Runner:
     def reconcile(self, catalog: Catalog, store: OnlineStore) -> None:
         """Make one round: processes, flips, serving records."""
         state = catalog.refresh()
-        wanted = {
-            version.definition.shard: version
-            for group in state.groups.values()
-            for version in group.running
-        }
+        wanted = workers(state)
         self._stop_children([shard for shard in self.children if shard not in wanted])
         self._free(state, store)
         for shard, version in wanted.items():
@@ -169,13 +185,7 @@ class Runner:
         if group.wanted is None or group.served[-1:] == (group.wanted,):
             return
         version = group.version(group.wanted)
-        child = self.children.get(version.definition.shard)
-        health = store.health(version.definition.shard)
-        if child is None or child.process is None or health is None:
-            return
-        # Only the worker that runs now can tell that it has caught up; what is stored may be of
-        # another time.
-        if health.get("pid") != child.process.pid or health.get("state") != "live":
+        if not all(self._caught_up(shard, store) for shard in shards_of(version.definition)):
             return
 
         def still_wanted(state: CatalogState) -> bool:
@@ -185,15 +195,23 @@ class Runner:
         catalog.record(LIVE, group.name, {"version": version.number}, check=still_wanted)
         LOG.info("%s version %d is live", group.name, version.number)
 
+    def _caught_up(self, shard: str, store: OnlineStore) -> bool:
+        child, health = self.children.get(shard), store.health(shard)
+        if child is None or child.process is None or health is None:
+            return False
+        # Only the worker that runs now can tell that it has caught up; what is stored may be of
+        # another time.
+        return bool(health.get("pid") == child.process.pid and health.get("state") == "live")
+
     def _publish(self, state: CatalogState, store: OnlineStore) -> None:
         _, published = store.published()
         for group in state.groups.values():
             version = group.serving
             record: dict[str, Any] | None = None
             if version is not None:
-                stored = store.state(version.definition.shard)
+                states = [store.state(shard) for shard in shards_of(version.definition)]
                 # A store that was flushed serves nothing until the state is built again.
-                if stored is not None and stored.info.get("built"):
+                if all(s is not None and s.info.get("built") for s in states):
                     record = served_record(group, version).to_record()
             if published.get(group.name) != record:
                 store.publish(group.name, record)

@@ -92,7 +92,7 @@ def verify(
             f"{definition.name!r} has no online values yet.", remedy="%feature status"
         )
     keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
-    chunks = _snapshots(store, definition.shard, keys, codec, now_us)
+    chunks = states_of(store, definition.shard, keys, codec, now_us)
     oracle = _Oracle(definition, fold, log, START, fold.empty)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
@@ -110,7 +110,7 @@ def verify(
     )  # fmt: skip
 
 
-def _snapshots(
+def states_of(
     store: OnlineStore, shard: str, keys: list[bytes], codec: StateCodec, now_us: int
 ) -> Iterator[tuple[Cut, list[bytes], State]]:
     """Yield stored states of some entities at a time, each with the position it is of."""

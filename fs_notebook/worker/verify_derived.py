@@ -1,0 +1,184 @@
+"""`verify` for derived features: their inputs against the ledger, then what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from fs_notebook.catalog.model import DerivedDefinition
+from fs_notebook.clock import SYSTEM
+from fs_notebook.compute.derived import Derived
+from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.requests import some_value
+from fs_notebook.errors import FeatureStoreError
+from fs_notebook.language.derived import entity_column, feature_column, request_column
+from fs_notebook.log.protocol import EventLog
+from fs_notebook.online.codec import pack_key, unpack_key
+from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.serve import FeatureReader
+from fs_notebook.online.states import StateCodec, is_bucket
+from fs_notebook.position import Cut
+from fs_notebook.worker.verify import (
+    SHOWN_MAX,
+    SNAPSHOTS_MAX,
+    Mismatch,
+    Verification,
+    same,
+    states_of,
+    verify,
+)
+
+ENTITIES_MAX = 1_000
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """A clock that stands still, so that two ways of reading finish windows at one t."""
+
+    us: int
+
+    def now_us(self) -> int:
+        return self.us
+
+    def monotonic_s(self) -> float:
+        return SYSTEM.monotonic_s()
+
+    def sleep_s(self, seconds: float) -> None:
+        SYSTEM.sleep_s(seconds)
+
+
+def verify_derived(
+    definition: DerivedDefinition,
+    version: int,
+    log: EventLog,
+    store: OnlineStore,
+    *,
+    now_us: int,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Verification:
+    """Verify every input at its worker's own position, and that the derived values follow.
+
+    The first compares every stored value with the ledger. The second serves up to 1,000 entities
+    with made-up request values, and compares them with the expressions over the inputs' stored
+    states, read at the same positions.
+
+    Parameters
+    ----------
+    now_us
+        The t at which windows are finished, in microseconds since the epoch.
+    """
+    parts = []
+    for done, pinned in enumerate(definition.inputs):
+
+        def part(share: float, done: int = done) -> None:
+            progress((done + share) / (len(definition.inputs) + 1))
+
+        parts.append((pinned, verify(pinned, 0, log, store, now_us=now_us, progress=part)))
+    entities, values, differences = _compare(definition, store, now_us)
+    progress(1.0)
+    examples = [
+        Mismatch(m.entity, f"{pinned.name}.{m.feature}", m.online, m.ledger)
+        for pinned, outcome in parts
+        for m in outcome.examples
+    ]
+    return Verification(
+        name=definition.name, version=version,
+        position=", ".join(f"{p.name} {outcome.position}" for p, outcome in parts),
+        entities=max([entities, *(o.entities for _, o in parts)]),
+        values=values + sum(o.values for _, o in parts),
+        events=sum(o.events for _, o in parts),
+        mismatches=len(differences) + sum(o.mismatches for _, o in parts),
+        examples=(*examples, *differences)[:SHOWN_MAX],
+    )  # fmt: skip
+
+
+def _compare(
+    definition: DerivedDefinition, store: OnlineStore, now_us: int
+) -> tuple[int, int, list[Mismatch]]:
+    """Compare what is served with the expressions over the stored states of some entities."""
+    plan = definition.plan
+    codecs = {d.shard: StateCodec(Fold(d.plan)) for d in definition.inputs}
+    entities = _entities(definition, store)
+    count = max(len(v) for v in entities.values())
+    if not count:
+        return 0, 0, []
+    requests = {n: [some_value(t, i) for i in range(count)] for n, t in plan.requests}
+    reader = FeatureReader(store, clock=_Fixed(now_us))
+    for _ in range(SNAPSHOTS_MAX):
+        cuts = _cuts(definition, store)
+        stored = []
+        for given in plan.inputs:
+            pinned = definition.input(given.group, given.fingerprint)
+            keys = [_packed(k) for k in zip(*(entities[n] for n in given.keys), strict=True)]
+            stored.append(_stored(store, pinned.shard, keys, codecs[pinned.shard], now_us))
+        served = reader.read(list(plan.features), request=requests, **entities)
+        if _cuts(definition, store) == cuts:
+            break
+    else:
+        raise FeatureStoreError(
+            f"What {definition.name!r} is derived from changes faster than it can be read.",
+            remedy="verify again",
+        )
+    columns: dict[str, list[Any]] = {entity_column(n): v for n, v in entities.items()}
+    columns |= {request_column(n): v for n, v in requests.items()}
+    for index, given in enumerate(plan.inputs):
+        for feature, _ in given.features:
+            columns[feature_column(index, feature)] = [row[feature] for row in stored[index]]
+    frame = pl.DataFrame([pl.Series(n, v, dtype=plan.schema[n].polars) for n, v in columns.items()])
+    expected = Derived(plan).values(frame).to_dicts()
+    differences = [
+        Mismatch(", ".join(str(v[i]) for v in entities.values()), name, row[name], want[name])
+        for i, (row, want) in enumerate(zip(served.rows, expected, strict=True))
+        for name in plan.features
+        if not same(row[name], want[name])
+    ]
+    return count, count * len(plan.features), differences
+
+
+def _stored(
+    store: OnlineStore, shard: str, keys: list[bytes], codec: StateCodec, now_us: int
+) -> list[Mapping[str, Any]]:
+    """Return the values of each key, finished from its stored state at `now_us`."""
+    fold = codec.fold
+    found: dict[bytes, Mapping[str, Any]] = {}
+    for _, _, state in states_of(store, shard, sorted({*keys} - {b""}), codec, now_us):
+        frame = fold.values(state, now_us=now_us)
+        rows = frame.select(fold.plan.features).rows(named=True)
+        found |= zip(codec.keys_of(frame), rows, strict=True)
+    empty = fold.empty_values()
+    return [found.get(key, empty) for key in keys]
+
+
+def _packed(key: tuple[Any, ...]) -> bytes:
+    return b"" if None in key else pack_key(key)
+
+
+def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
+    states = {d.shard: store.state(d.shard) for d in definition.inputs}
+    return {shard: None if s is None else s.cut for shard, s in states.items()}
+
+
+def _entities(definition: DerivedDefinition, store: OnlineStore) -> dict[str, list[Any]]:
+    """Return entities to read, each part of the key from the first input that has it.
+
+    What another input has of such an entity may be nothing: it is then the empty fold there.
+    """
+    plan = definition.plan
+    known = []
+    for given in plan.inputs:
+        shard = definition.input(given.group, given.fingerprint).shard
+        keys = (k for k in store.entities(shard) if not is_bucket(k))
+        known.append([unpack_key(k) for k in itertools.islice(keys, ENTITIES_MAX)])
+    count = max(map(len, known))
+    entities: dict[str, list[Any]] = {}
+    for given, keys_ in zip(plan.inputs, known, strict=True):
+        for place, name in enumerate(given.keys):
+            if name not in entities and keys_:
+                entities[name] = [keys_[i % len(keys_)][place] for i in range(count)]
+    for key in plan.keys:
+        entities.setdefault(key.name, [None] * count)
+    return entities
