@@ -9,10 +9,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, View
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
@@ -29,8 +26,7 @@ from fs_notebook.compute.preview import (
 )
 from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.derivation import Derivation
-from fs_notebook.errors import UnknownName, UsageError
-from fs_notebook.ingest import to_frame
+from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import Cell, check_name
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
@@ -38,7 +34,6 @@ from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.online.vector import FeatureVector
-from fs_notebook.position import START
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms, ViewRows
@@ -241,9 +236,7 @@ class Session:
             derived = derivation.compile(
                 name, text, entity=entities, request=request, windows=windows
             )
-            definition = replace(
-                derived, options={"entity": entities, "request": request}, **said
-            )
+            definition = replace(derived, options={"entity": entities, "request": request}, **said)
         else:
             plan = compile_sql(
                 text, name=name, find_source=find, entity=entities, closed=closed,
@@ -391,24 +384,9 @@ class Session:
                 )
             entity = {keys.pop(): entity}
         return training_set_of(
-            self._labels(labels), wanted, self.log, time=time, entity=entity,
+            self._sources.labels(labels), wanted, self.log, time=time, entity=entity,
             clock=self.clock, on_progress=on_progress,
         )  # fmt: skip
-
-    def _labels(self, labels: Any) -> Any:
-        if isinstance(labels, str) and labels in self.catalog.refresh().sources:
-            stream = self.source(labels)
-            batches = self.log.read(stream, start=START, end=self.log.end(labels))
-            frames = [b.rows.select(stream.names) for b in batches]
-            schema = {n: t.polars for n, t in stream.columns}
-            return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
-        if isinstance(labels, (str, Path)) and not Path(labels).suffix:
-            raise UnknownName(
-                f"There is no stream of labels named {str(labels)!r}.",
-                found=", ".join(s.name for s in self.streams()) or "no streams",
-                remedy="a stream, a file, or a table",
-            )
-        return to_frame(labels) if isinstance(labels, (str, Path)) else labels
 
     def lift(
         self,
