@@ -99,7 +99,8 @@ def shape_of(text: str) -> Shape:
     select = parse_joined(text)
     nodes = [n for n, _ in from_items(select)]
     names = tuple(name_of(n) for n in nodes if is_name(n))
-    whole = len(names) == len(nodes) and bool(nodes)
+    # What a WITH clause names is neither a stream nor a feature.
+    whole = len(names) == len(nodes) and bool(nodes) and select.args.get("with_") is None
     folds = select.args.get("group") is not None or any(map(has_aggregate, select.expressions))
     return Shape(names if whole else (), folds)
 

@@ -143,7 +143,9 @@ class FeatureReader:
         for served in derived:
             for given, pinned in zip(served.plan.inputs, served.inputs, strict=True):
                 self._made_ready(Served.from_record(given.group, pinned), former)
-            groups[served.group] = ReadyDerived(served)
+            known = self._groups.get(served.group)
+            same = isinstance(known, ReadyDerived) and known.served == served
+            groups[served.group] = known if known is not None and same else ReadyDerived(served)
             owners |= dict.fromkeys(served.plan.features, served.group)
         self._groups, self._owners, self._resolved = groups, owners, {}
 

@@ -262,6 +262,7 @@ def test_what_a_select_is_at_first_sight() -> None:
     assert shape_of("SELECT SUM(a) OVER (PARTITION BY b) FROM x").folds
     assert not shape_of("SELECT a FROM x").folds
     assert shape_of("SELECT a FROM (SELECT 1)").tables == ()
+    assert shape_of("WITH x AS (SELECT 1 AS a) SELECT a FROM x").tables == ()
 
 
 WORDS = (

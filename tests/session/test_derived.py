@@ -6,6 +6,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -14,6 +15,7 @@ from fs_notebook.session import Session
 from tests.support.sessions import read_events, until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+DAYS_30 = timedelta(days=30)
 SPENDING = """
 SELECT user, AVG(amount) OVER month AS mean_amount_30d, COUNT(*) OVER month AS payments_30d
 FROM payments
@@ -266,6 +268,49 @@ def test_options_that_do_not_fit(fraud: Session) -> None:
         fraud.training_set(labels.with_columns(amount=pl.lit("x")), "amount_ratio")
     # What does not read the value does not ask for it.
     assert fraud.training_set(labels, "reads_more").rows == 1
+
+
+def test_labels_from_pandas_with_gaps(fraud: Session) -> None:
+    """Whole numbers beside a missing one are floats in pandas; missing is null, not NaN."""
+    fraud.define(
+        "counted", "SELECT user, CAST(:k AS BIGINT) * payments_30d AS y, :x + 1 AS z FROM spending"
+    )
+    labels = pd.DataFrame(
+        {"user": ["u1", "u1", "u2"], "k": [2.0, None, 3.0], "x": [1, 2, 3], "at": [NOW] * 3},
+        index=[7, 8, 9],
+    )
+    trained = fraud.training_set(labels, "counted")
+    count = len([e for e in payments(0, 40) if e["user"] == "u1" and e["ts"] >= NOW - DAYS_30])
+    assert trained.frame["y"].to_list()[:2] == [2 * count, None]
+    assert trained.frame["z"].to_list() == [2.0, 3.0, 4.0]
+    assert list(trained.to_pandas().index) == [7, 8, 9]
+    with pytest.raises(UsageError, match="cannot be the request value 'k'"):
+        fraud.training_set(labels.assign(k=[0.5, 1.0, 2.0]), "counted")
+
+
+def test_a_derived_preview_of_no_events(embedded_session: Session) -> None:
+    session = embedded_session
+    session.upload([{"user": "a", "shop": None, "x": 1, "ts": NOW}], "events")
+    session.define("users", "SELECT user, SUM(x) AS sum_x FROM events GROUP BY user")
+    session.define("shops", "SELECT shop, COUNT(*) AS n FROM events GROUP BY shop")
+    both = session.feature("both", "SELECT sum_x - n AS y FROM users CROSS JOIN shops")
+    assert (both.entities, both.null_keys) == (0, 1)
+    assert both.frame.schema == {"user": pl.String, "shop": pl.String, "y": pl.Int64}
+    early = session.preview("both", to=NOW - timedelta(days=1))
+    assert (early.entities, early.events) == (0, 0)
+
+
+def test_a_request_value_that_is_called_as_the_entity(fraud: Session) -> None:
+    fraud.define(
+        "own", "SELECT user, CASE WHEN :user = user THEN payments_30d ELSE -1 END AS own "
+        "FROM spending", request="user VARCHAR",
+    )  # fmt: skip
+    fraud.promote("own", with_inputs=True)
+    with pytest.raises(UsageError, match="needs the request value 'user'"):
+        fraud.serve("own", user=["u1", "u2"])
+    served = fraud.serve("own", user=["u1", "u2"], request={"user": "u1"})["own"]
+    assert served[0] > 0
+    assert served[1] == -1
 
 
 def test_a_stream_and_a_group_of_one_name(fraud: Session) -> None:
