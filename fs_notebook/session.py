@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, View
+from fs_notebook.catalog import Catalog, CatalogState, Group, View
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
@@ -20,16 +19,13 @@ from fs_notebook.compute.preview import (
     OnProgress,
     Preview,
     Progress,
-    parse_span,
     silent,
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
-from fs_notebook.derivation import Derivation
+from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
-from fs_notebook.language.cell import Cell, check_name
-from fs_notebook.language.relation import SourceColumns
-from fs_notebook.language.sql import compile_sql
+from fs_notebook.language.cell import Cell
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader
@@ -87,6 +83,7 @@ class Session:
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
+        self._definitions = Definitions(self.catalog, self.log, self._sources, self._transforms)
         self._promotions = Promotions(connection, self.catalog, self.store, clock=clock)
 
     def __repr__(self) -> str:
@@ -210,53 +207,10 @@ class Session:
         NameTaken
             If one of its names means something else already.
         """
-        check_name(name)
-        if not isinstance(text, str):
-            raise UsageError(
-                "A definition is SQL text.", found=type(text).__name__, remedy="'SELECT …'"
-            )
-        if closed not in ("left", "right"):
-            raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
-        if isinstance(tags, str):
-            tags = [t.strip() for t in tags.split(",") if t.strip()]
-        entities = [entity] if isinstance(entity, str) else list(entity)
-        sources: dict[str, Stream] = {}
-
-        def find(source: str) -> SourceColumns:
-            stream = sources[source] = self.source(source)
-            return SourceColumns(stream.name, stream.columns, stream.time)
-
-        windows = {"window": window, "closed": closed, "resolution": resolution}
-        said: dict[str, Any] = {
-            "owner": owner, "description": description, "tags": tuple(tags), "cell": cell,
-        }  # fmt: skip
-        derivation = Derivation(self.catalog.refresh(), self._is_source)
-        definition: AnyDefinition
-        if derivation.is_derived(name, text, request=request):
-            derived = derivation.compile(
-                name, text, entity=entities, request=request, windows=windows
-            )
-            definition = replace(derived, options={"entity": entities, "request": request}, **said)
-        else:
-            plan = compile_sql(
-                text, name=name, find_source=find, entity=entities, closed=closed,
-                find_view=self._transforms.text_of,
-                window_us=None if window is None else parse_span(window, option="--window"),
-                resolution_us=(
-                    None if resolution is None else parse_span(resolution, option="--resolution")
-                ),
-            )  # fmt: skip
-            definition = Definition(
-                name=name, text=text, plan=plan, source=sources[plan.source],
-                options={**windows, "entity": entities}, **said,
-            )  # fmt: skip
-        for feature in definition.plan.features:
-            check_name(feature)
-            if feature.startswith("__"):
-                raise UsageError(
-                    "Names that begin with two underscores are ours.", found=feature,
-                    remedy=feature.strip("_"),
-                )  # fmt: skip
+        definition = self._definitions.compile(
+            name, text, entity=entity, window=window, closed=closed, resolution=resolution,
+            request=request, description=description, tags=tags, owner=owner, cell=cell,
+        )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
             state.check_names(definition, actor=self.catalog.actor)
@@ -342,10 +296,6 @@ class Session:
         if known is not None:
             return (f"this is v{known.number} again: promoting serves it{live} until then",)
         return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
-
-    def _is_source(self, name: str) -> bool:
-        state = self.catalog.refresh()
-        return name in state.sources or name in state.views or self.log.exists(name)
 
     def training_set(
         self,

@@ -1,18 +1,27 @@
-"""From a derived feature's text to its definition: what names in FROM mean in the catalog."""
+"""From a feature's text to its definition: what names in FROM mean, streams or features."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from fs_notebook.catalog import CatalogState, Definition
+from fs_notebook.catalog import Catalog, CatalogState, Definition
 from fs_notebook.catalog.model import AnyDefinition, DerivedDefinition
+from fs_notebook.compute.preview import parse_span
 from fs_notebook.errors import DefinitionError, UsageError, unknown_name
+from fs_notebook.language.cell import check_name
 from fs_notebook.language.derived_scope import Given
 from fs_notebook.language.derived_sql import (
     compile_derived,
     parse_requests,
     shape_of,
 )
+from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.sql import compile_sql
+from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.sources import Sources
+from fs_notebook.transforms import Transforms
 
 
 class Derivation:
@@ -98,7 +107,7 @@ class Derivation:
         request: str | None,
         windows: Mapping[str, str | None],
     ) -> DerivedDefinition:
-        """Compile a derived feature group, with what it pins.
+        """Return the definition of a derived feature group, with what it pins.
 
         `windows` are the options that only what is folded can have.
         """
@@ -133,5 +142,89 @@ class Derivation:
         needed = sorted({(i.group, i.fingerprint) for i in plan.inputs})
         return DerivedDefinition(
             name=name, text=text, plan=plan, inputs=tuple(pinned[n] for n in needed),
+            options={"entity": list(entity), "request": request},
             origins=tuple(sorted(self._found)),
         )  # fmt: skip
+
+
+class Definitions:
+    """Compiles feature groups against what the catalog knows. `Session` documents the options."""
+
+    def __init__(
+        self, catalog: Catalog, log: EventLog, sources: Sources, transforms: Transforms
+    ) -> None:
+        self.catalog = catalog
+        self.log = log
+        self.sources = sources
+        self.transforms = transforms
+
+    def compile(
+        self,
+        name: str,
+        text: str,
+        *,
+        entity: str | Sequence[str],
+        window: str | None,
+        closed: str,
+        resolution: str | None,
+        request: str | None,
+        tags: str | Sequence[str],
+        **said: str | None,
+    ) -> AnyDefinition:
+        """Return what a text means; nothing is recorded.
+
+        `said` are the owner, the description and the cell, which change no meaning.
+        """
+        check_name(name)
+        if not isinstance(text, str):
+            raise UsageError(
+                "A definition is SQL text.", found=type(text).__name__, remedy="'SELECT …'"
+            )
+        if closed not in ("left", "right"):
+            raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
+        if isinstance(tags, str):
+            tags = [t.strip() for t in tags.split(",") if t.strip()]
+        entities = [entity] if isinstance(entity, str) else list(entity)
+        windows = {"window": window, "closed": closed, "resolution": resolution}
+        derivation = Derivation(self.catalog.refresh(), self._is_source)
+        definition: AnyDefinition
+        if derivation.is_derived(name, text, request=request):
+            definition = derivation.compile(
+                name, text, entity=entities, request=request, windows=windows
+            )
+        else:
+            definition = self._folded(name, text, entities, windows)
+        for feature in definition.plan.features:
+            check_name(feature)
+            if feature.startswith("__"):
+                raise UsageError(
+                    "Names that begin with two underscores are ours.", found=feature,
+                    remedy=feature.strip("_"),
+                )  # fmt: skip
+        about: dict[str, Any] = {**said, "tags": tuple(tags)}
+        return replace(definition, **about)
+
+    def _folded(
+        self, name: str, text: str, entities: list[str], windows: Mapping[str, str | None]
+    ) -> Definition:
+        sources: dict[str, Stream] = {}
+
+        def find(source: str) -> SourceColumns:
+            stream = sources[source] = self.sources.find(source)
+            return SourceColumns(stream.name, stream.columns, stream.time)
+
+        def length_us(option: str) -> int | None:
+            given = windows[option]
+            return None if given is None else parse_span(given, option=f"--{option}")
+
+        plan = compile_sql(
+            text, name=name, find_source=find, entity=entities, closed=windows["closed"] or "left",
+            find_view=self.transforms.text_of, window_us=length_us("window"),
+            resolution_us=length_us("resolution"),
+        )  # fmt: skip
+        options = {**windows, "entity": entities}
+        return Definition(name, text, plan, sources[plan.source], options=options)
+
+    def _is_source(self, name: str) -> bool:
+        state = self.catalog.refresh()
+        return name in state.sources or name in state.views or self.log.exists(name)
