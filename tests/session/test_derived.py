@@ -127,6 +127,30 @@ def test_the_fraud_example_end_to_end(fraud: Session) -> None:
     )
 
 
+def test_derived_on_each_pair_of_ledger_and_store(session: Session) -> None:
+    log = payments(0, 40)
+    session.upload(log, "payments", time="ts", key="user", partitions=2)
+    session.upload(read_events(0, 20), "read_events", time="ts", key="user")
+    session.define("spending", SPENDING)
+    session.define("reading_time", READING)
+    session.define("amount_ratio", RATIO)
+    assert session.promote("amount_ratio", with_inputs=True).state == "live"
+    labels = pl.DataFrame(
+        {
+            "user": ["u0", "u1", "u6"],
+            "amount": [1.5, 2.5, 3.5],
+            "at": [NOW + timedelta(hours=1)] * 3,
+        }
+    )
+    trained = session.training_set(labels, ["amount_ratio", "reads_more"]).to_dict()
+    asked = {n: trained[n] for n in ("user", "amount")}
+    served = session.serve(["amount_ratio", "reads_more"], **asked).to_dict()
+    for n in ("amount_ratio", "reads_more"):
+        assert all(map(close, served[n], trained[n]))
+    assert served["reads_more"] == [0 + 7 + 14 + 1, 1 + 8 + 15 + 1, 6 + 13 + 1]
+    assert session.verify("amount_ratio").ok
+
+
 def test_lineage_is_in_the_catalog(fraud: Session) -> None:
     fraud.define("twice", "SELECT user, amount_ratio * 2 AS twice FROM amount_ratio")
     view = fraud.view("amount_ratio")
