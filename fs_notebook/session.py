@@ -20,16 +20,14 @@ from fs_notebook.compute.preview import (
     OnProgress,
     Preview,
     Progress,
-    parse_span,
     silent,
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.ingest import to_frame
-from fs_notebook.language.cell import Cell, check_name
-from fs_notebook.language.relation import SourceColumns
-from fs_notebook.language.sql import compile_sql
+from fs_notebook.language.cell import Cell
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader, FeatureVector
@@ -86,6 +84,7 @@ class Session:
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
+        self._definitions = Definitions(self.catalog, self.log, self._sources, self._transforms)
         self._promotions = Promotions(connection, self.catalog, self.store, clock=clock)
 
     def __repr__(self) -> str:
@@ -184,9 +183,10 @@ class Session:
     def define(
         self,
         name: str,
-        text: str,
+        text: Any,
         *,
         entity: str | Sequence[str] = (),
+        stream: str | None = None,
         window: str | None = None,
         closed: str = "left",
         resolution: str | None = None,
@@ -194,53 +194,30 @@ class Session:
         tags: Sequence[str] = (),
         owner: str | None = None,
         cell: str | None = None,
+        written: str | None = None,
     ) -> Definition:
         """Compile a feature group and record it as a draft in the catalog.
+
+        Parameters
+        ----------
+        text
+            SQL; or a Polars expression, a list or dict of some, or `fs.stream(…)…agg(…)`.
+        stream
+            What Polars expressions read; default: the only stream that there is.
+        written
+            How the user wrote the Polars expressions; default: Python that says the same.
 
         Raises
         ------
         DefinitionError
-            If the SQL cannot be folded; nothing is recorded then.
+            If the definition cannot be folded; nothing is recorded then.
         NameTaken
             If one of its names means something else already.
         """
-        check_name(name)
-        if not isinstance(text, str):
-            raise UsageError(
-                "A definition is SQL text.", found=type(text).__name__, remedy="'SELECT …'"
-            )
-        if closed not in ("left", "right"):
-            raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
-        if isinstance(tags, str):
-            tags = [t.strip() for t in tags.split(",") if t.strip()]
-        entities = [entity] if isinstance(entity, str) else list(entity)
-        sources: dict[str, Stream] = {}
-
-        def find(source: str) -> SourceColumns:
-            stream = sources[source] = self.source(source)
-            return SourceColumns(stream.name, stream.columns, stream.time)
-
-        plan = compile_sql(
-            text, name=name, find_source=find, entity=entities, closed=closed,
-            find_view=self._transforms.text_of,
-            window_us=None if window is None else parse_span(window, option="--window"),
-            resolution_us=(
-                None if resolution is None else parse_span(resolution, option="--resolution")
-            ),
-        )  # fmt: skip
-        for feature in plan.features:
-            check_name(feature)
-            if feature.startswith("__"):
-                raise UsageError(
-                    "Names that begin with two underscores are ours.", found=feature,
-                    remedy=feature.strip("_"),
-                )  # fmt: skip
-        definition = Definition(
-            name=name, text=text, plan=plan, source=sources[plan.source],
-            options={
-                "window": window, "closed": closed, "entity": entities, "resolution": resolution,
-            },
-            owner=owner, description=description, tags=tuple(tags), cell=cell,
+        definition = self._definitions.compile(
+            name, text, entity=entity, stream=stream, window=window, closed=closed,
+            resolution=resolution, written=written, description=description, tags=tags,
+            owner=owner, cell=cell,
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
@@ -251,17 +228,25 @@ class Session:
         self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
         return definition
 
-    def define_cell(self, cell: Cell) -> Definition:
-        """Define what a `%%feature` cell says, if all of its header makes sense."""
+    def define_cell(self, cell: Cell, *ran: Any) -> Definition:
+        """Define what a `%%feature` cell says, if all of its header makes sense.
+
+        `ran` is the value of a Polars cell's last line. Where nobody ran the cell the definition is
+        what the catalog has of that very cell.
+        """
+        polars = cell.language == "polars"
+        if polars and not ran:
+            return self.catalog.refresh().defined_by(cell.name, cell.source)
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
-            cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
-            resolution=cell.resolution,
+            cell.name, ran[0] if polars else cell.text, entity=cell.entity, stream=cell.stream,
+            window=cell.window, closed=cell.closed, resolution=cell.resolution,
+            written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
         )  # fmt: skip
 
     def feature(
-        self, name: str, text: str, *, on_progress: OnProgress = silent, **options: Any
+        self, name: str, text: Any, *, on_progress: OnProgress = silent, **options: Any
     ) -> Preview:
         """Define a feature group and preview it: the twin of a `%%feature` cell.
 

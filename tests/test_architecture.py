@@ -27,6 +27,7 @@ ROWS = [
     ["ingest", "views", "datasets"],
     ["promotion", "sources"],
     ["transforms"],
+    ["definitions"],
     ["session"],
     ["current", "service"],
     ["jupyter", "cli", "server"],

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fs_notebook.errors import UsageError
-from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_plan import compile_polars, read_polars, sole_stream
 from fs_notebook.language.relation import Resolver, SourceColumns
@@ -22,15 +21,6 @@ class Compiled:
     text: str
     language: str = "sql"
     options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for feature in self.plan.features:
-            check_name(feature)
-            if feature.startswith("__"):
-                raise UsageError(
-                    "Names that begin with two underscores are ours.", found=feature,
-                    remedy=feature.strip("_"),
-                )  # fmt: skip
 
 
 def compile_definition(
@@ -67,10 +57,8 @@ def compile_definition(
     DefinitionError
         If it cannot be folded; says why, and what can.
     UsageError
-        If an option or a feature's name cannot be used, or the stream is said twice or not at all.
+        If the stream is said twice, or not at all.
     """
-    if closed not in ("left", "right"):
-        raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
     spans: dict[str, Any] = {
         "window_us": window_us, "closed": closed, "resolution_us": resolution_us,
     }  # fmt: skip
