@@ -11,7 +11,7 @@ import pytest
 
 import fs_notebook as fs
 from fs_notebook.catalog.model import Definition
-from fs_notebook.errors import DefinitionError, UsageError
+from fs_notebook.errors import DefinitionError, UnknownName, UsageError
 from fs_notebook.language.cell import parse_source
 from fs_notebook.language.polars_plan import PolarsDefinition, compile_polars
 from fs_notebook.language.relation import SourceColumns, whole
@@ -138,6 +138,25 @@ def test_the_stream_is_asked_for_where_it_cannot_be_told(embedded_session: Sessi
         session.define("total", SUM_SQL, stream="read_events")
     with pytest.raises(DefinitionError, match="a int"):
         session.define("total", 7)
+
+
+def test_a_view_is_a_source_like_any_other(embedded_session: Session) -> None:
+    session = embedded_session
+    session.upload(events(0, 30), "read_events", time="ts")
+    session.create_view("news", "SELECT user, readtime * 2 AS twice FROM read_events "
+                                "WHERE genre = 'news'")  # fmt: skip
+    preview = session.feature("twice", pl.col("twice").sum(), entity="user", stream="news")
+    want = {
+        user: sum(
+            2 * e["readtime"] for e in events(0, 30) if (e["user"], e["genre"]) == (user, "news")
+        )
+        for user in preview.frame["user"]
+    }
+    assert dict(preview.frame.select("user", "twice").iter_rows()) == want
+    with pytest.raises(DefinitionError, match="did you mean 'twice'"):
+        session.define("other", pl.col("twic").sum(), entity="user", stream="news")
+    with pytest.raises(UnknownName, match="did you mean 'read_events'"):
+        session.define("other", pl.col("twice").sum(), entity="user", stream="read_evnts")
 
 
 CELL = """%%feature news_time --entity user -l polars --stream read_events
