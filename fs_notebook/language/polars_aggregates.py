@@ -220,7 +220,10 @@ def _reverse(t: PolarsTranslator, node: Node) -> Called:
 
 
 def _null_count(t: PolarsTranslator, node: Node) -> Called:
-    nulls = Node("filter", (node.inputs[0], Node("fn.Boolean.IsNull", node.inputs)))
+    inner = node.inputs[0]
+    while inner.kind in ("filter", "alias"):
+        inner = inner.inputs[0]
+    nulls = Node("filter", (node.inputs[0], Node("fn.Boolean.IsNull", (inner,))))
     return Called("count", (nulls,), rows=True)
 
 

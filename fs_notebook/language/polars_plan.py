@@ -386,7 +386,9 @@ class _Compiler:
             return inner, conditions, True
         if node.kind == "fn.DropNans":
             inner, conditions, dropped = self._stripped(node.inputs[0])
-            there = Node("fn.Boolean.IsNotNan", (inner,))
+            # Nulls stay: they are rows still, where rows are counted.
+            kinds = ("fn.Boolean.IsNull", "fn.Boolean.IsNotNan")
+            there = Node("binary.Or", tuple(Node(k, (inner,)) for k in kinds))
             return inner, (*conditions, there), dropped
         if node.kind == "sort_by":
             value, *by = node.inputs
@@ -438,7 +440,7 @@ def _span_us(span: Mapping[str, Any]) -> int | None:
 def _alias(node: Node) -> str | None:
     """Return the name that Polars would give: an alias, or that of what stands first."""
     while node.inputs and node.kind != "alias":
-        node = node.inputs[0]
+        node = node.inputs[1 if node.kind == "ternary" else 0]
     return str(node.option) if node.kind == "alias" else None
 
 

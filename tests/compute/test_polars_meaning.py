@@ -163,12 +163,15 @@ def test_texts_that_do_not_parse_are_null() -> None:
 def test_the_rules_that_are_ours() -> None:
     """Empty sums, NaN beside numbers, nulls among distinct values."""
     frame = pl.DataFrame(
-        {"user": ["u", "u"], "i": [None, None], "f": [float("nan"), 1.0], "t": [BEGIN, BEGIN]},
+        {"user": ["u"] * 3, "i": [None] * 3, "f": [float("nan"), 1.0, None], "t": [BEGIN] * 3},
         schema={n: k for n, k in SCHEMA.items() if n in ("user", "i", "f", "t")},
     )
     i, f = pl.col("i"), pl.col("f")
     ours = folded([i.sum(), f.max(), i.n_unique(), (i > 0).any(), i.filter(i > 0).len()], frame)
     values = [ours[f"x{n}"] for n in range(5)]
+    without = [f.drop_nans().len(), f.drop_nans().sum(), f.drop_nans().count()]
+    apart = folded(without, frame)
+    assert [apart[f"x{n}"] for n in range(3)] == [2, 1.0, 1]
     assert values[0] is None
     assert math.isnan(values[1])
     assert values[2:] == [0, None, 0]

@@ -206,6 +206,7 @@ AGGREGATES: list[tuple[str, pl.Expr]] = [
     ("ARG_MAX(s, f)", s.get(f.arg_max())),
     ("ARG_MIN(s, f)", s.get(f.arg_min())),
     ("COUNT(*) FILTER (WHERE i IS NULL)", i.null_count()),
+    ("COUNT(*) FILTER (WHERE b AND i IS NULL)", i.filter(b).null_count()),
     ("SUM(i) FILTER (WHERE s = 'news')", i.filter(s == "news").sum()),
     ("SUM(i) FILTER (WHERE b AND i > 3)", i.filter(b).filter(i > 3).sum()),
     ("SUM(i) FILTER (WHERE b AND i > 3)", i.filter(b, i > 3).sum()),

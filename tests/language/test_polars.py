@@ -152,6 +152,8 @@ def test_names() -> None:
     )
     assert compiled({"a": pl.col("i").sum().alias("b")}).features == ("a",)
     assert compiled(pl.col("i").sum().alias("a") / pl.len()).features == ("a",)
+    chosen = pl.when(pl.len().alias("n") > 3).then(pl.col("i").sum().alias("a"))
+    assert compiled(chosen).features == ("a",)
     assert compiled([pl.len(), pl.col("i").len().alias("m")]).features == ("count", "m")
     assert compiled(pl.len(), entity=["who=user", "i"]).entity == ("who", "i")
 
