@@ -11,6 +11,7 @@ from fs_notebook.catalog.model import AnyDefinition, DerivedDefinition
 from fs_notebook.compute.preview import parse_span
 from fs_notebook.errors import DefinitionError, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
+from fs_notebook.language.definition import compile_definition
 from fs_notebook.language.derived_scope import Given
 from fs_notebook.language.derived_sql import (
     compile_derived,
@@ -18,7 +19,6 @@ from fs_notebook.language.derived_sql import (
     shape_of,
 )
 from fs_notebook.language.relation import SourceColumns
-from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
@@ -161,25 +161,23 @@ class Definitions:
     def compile(
         self,
         name: str,
-        text: str,
+        text: object,
         *,
         entity: str | Sequence[str],
+        stream: str | None,
         window: str | None,
         closed: str,
         resolution: str | None,
         request: str | None,
         tags: str | Sequence[str],
+        written: str | None,
         **said: str | None,
     ) -> AnyDefinition:
-        """Return what a text means; nothing is recorded.
+        """Return what a text or Polars expressions mean; nothing is recorded.
 
         `said` are the owner, the description and the cell, which change no meaning.
         """
         check_name(name)
-        if not isinstance(text, str):
-            raise UsageError(
-                "A definition is SQL text.", found=type(text).__name__, remedy="'SELECT …'"
-            )
         if closed not in ("left", "right"):
             raise UsageError("closed is 'left' or 'right'.", found=repr(closed), remedy="'left'")
         if isinstance(tags, str):
@@ -188,12 +186,17 @@ class Definitions:
         windows = {"window": window, "closed": closed, "resolution": resolution}
         derivation = Derivation(self.catalog.refresh(), self._is_source)
         definition: AnyDefinition
-        if derivation.is_derived(name, text, request=request):
+        if not isinstance(text, str) and request is not None:
+            raise UsageError(
+                f"{name!r} folds a stream: a request has no values for it.",
+                found=f"--request {request!r}", remedy="derive a feature from it in SQL",
+            )  # fmt: skip
+        if isinstance(text, str) and derivation.is_derived(name, text, request=request):
             definition = derivation.compile(
                 name, text, entity=entities, request=request, windows=windows
             )
         else:
-            definition = self._folded(name, text, entities, windows)
+            definition = self._folded(name, text, entities, windows, stream=stream, written=written)
         for feature in definition.plan.features:
             check_name(feature)
             if feature.startswith("__"):
@@ -205,7 +208,14 @@ class Definitions:
         return replace(definition, **about)
 
     def _folded(
-        self, name: str, text: str, entities: list[str], windows: Mapping[str, str | None]
+        self,
+        name: str,
+        given: object,
+        entities: list[str],
+        windows: Mapping[str, str | None],
+        *,
+        stream: str | None,
+        written: str | None,
     ) -> Definition:
         sources: dict[str, Stream] = {}
 
@@ -217,13 +227,21 @@ class Definitions:
             given = windows[option]
             return None if given is None else parse_span(given, option=f"--{option}")
 
-        plan = compile_sql(
-            text, name=name, find_source=find, entity=entities, closed=windows["closed"] or "left",
-            find_view=self.transforms.text_of, window_us=length_us("window"),
+        compiled = compile_definition(
+            given, name=name, find_source=find, find_view=self.transforms.text_of,
+            columns_of_streams=self._columns, stream=stream, written=written, entity=entities,
+            window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
         )  # fmt: skip
-        options = {**windows, "entity": entities}
-        return Definition(name, text, plan, sources[plan.source], options=options)
+        return Definition(
+            name, compiled.text, compiled.plan, sources[compiled.plan.source], compiled.language,
+            {**windows, "entity": entities, **compiled.options},
+        )  # fmt: skip
+
+    def _columns(self) -> dict[str, tuple[str, ...]]:
+        """Return the columns of each declared stream."""
+        known = self.catalog.refresh().sources.items()
+        return {name: tuple(s.stream.names) for name, s in known}
 
     def _is_source(self, name: str) -> bool:
         state = self.catalog.refresh()

@@ -182,9 +182,10 @@ class Session:
     def define(
         self,
         name: str,
-        text: str,
+        text: Any,
         *,
         entity: str | Sequence[str] = (),
+        stream: str | None = None,
         window: str | None = None,
         closed: str = "left",
         resolution: str | None = None,
@@ -193,6 +194,7 @@ class Session:
         owner: str | None = None,
         cell: str | None = None,
         request: str | None = None,
+        written: str | None = None,
     ) -> AnyDefinition:
         """Compile a feature group and record it as a draft in the catalog.
 
@@ -200,16 +202,26 @@ class Session:
         over their values and the request's own, ``:name``, whose types `request` may declare
         (``"amount DOUBLE, country VARCHAR"``).
 
+        Parameters
+        ----------
+        text
+            SQL; or a Polars expression, a list or dict of some, or `fs.stream(…)…agg(…)`.
+        stream
+            What Polars expressions read; default: the only stream that there is.
+        written
+            How the user wrote the Polars expressions; default: Python that says the same.
+
         Raises
         ------
         DefinitionError
-            If the SQL cannot be folded; nothing is recorded then.
+            If the definition cannot be folded; nothing is recorded then.
         NameTaken
             If one of its names means something else already.
         """
         definition = self._definitions.compile(
-            name, text, entity=entity, window=window, closed=closed, resolution=resolution,
-            request=request, description=description, tags=tags, owner=owner, cell=cell,
+            name, text, entity=entity, stream=stream, window=window, closed=closed,
+            resolution=resolution, request=request, written=written, description=description,
+            tags=tags, owner=owner, cell=cell,
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
@@ -220,18 +232,26 @@ class Session:
         self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
         return definition
 
-    def define_cell(self, cell: Cell) -> AnyDefinition:
-        """Define what a `%%feature` cell says, if all of its header makes sense."""
+    def define_cell(self, cell: Cell, *ran: Any) -> AnyDefinition:
+        """Define what a `%%feature` cell says, if all of its header makes sense.
+
+        `ran` is the value of a Polars cell's last line. Where nobody ran the cell the definition is
+        what the catalog has of that very cell.
+        """
+        polars = cell.language == "polars"
+        if polars and not ran:
+            return self.catalog.refresh().defined_by(cell.name, cell.source)
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
-            cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
-            resolution=cell.resolution,
+            cell.name, ran[0] if polars else cell.text, entity=cell.entity, stream=cell.stream,
+            window=cell.window, closed=cell.closed, resolution=cell.resolution,
+            written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
             request=cell.request,
         )  # fmt: skip
 
     def feature(
-        self, name: str, text: str, *, on_progress: OnProgress = silent, **options: Any
+        self, name: str, text: Any, *, on_progress: OnProgress = silent, **options: Any
     ) -> Preview:
         """Define a feature group and preview it: the twin of a `%%feature` cell.
 

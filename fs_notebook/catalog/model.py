@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from fs_notebook.errors import NameTaken, unknown_name
+from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import Stream
@@ -312,6 +312,23 @@ class CatalogState:
                 "feature", name, {*self.groups, *self.owners}, remedy="define it with %%feature"
             )
         return self.groups[owner]
+
+    def defined_by(self, name: str, cell: str) -> AnyDefinition:
+        """Return the newest definition of group `name`, if it came from this very cell.
+
+        Raises
+        ------
+        UsageError
+            If it did not: the cell was edited, or never run.
+        """
+        group = self.groups.get(name)
+        if group is None or (group.latest.cell or "").strip() != cell.strip():
+            raise UsageError(
+                f"The catalog has not seen this cell of {name!r} as it stands.",
+                found="never run" if group is None else f"another one, by {group.actor}",
+                remedy="run the cell first: a Polars cell is code of its own kernel",
+            )
+        return group.latest
 
     def check_names(self, definition: AnyDefinition, *, actor: str | None = None) -> None:
         """Raise `NameTaken` if a name of `definition` means something else already.

@@ -173,11 +173,14 @@ def _in(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     return reduce(lambda a, b: a | b, (wide[0] == option for option in wide[1:]))
 
 
-def _round(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-    digits = call.args[1].value if len(call.args) == 2 and isinstance(call.args[1], Literal) else 0
-    if call.type is Type.BIGINT:
-        return args[0]
-    return args[0].round(int(digits or 0), mode="half_away_from_zero")
+def _round(*, even: bool) -> Build:
+    def build(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
+        if call.type is Type.BIGINT:
+            return args[0]
+        digits = sum(int(a.value or 0) for a in call.args[1:] if isinstance(a, Literal))
+        return args[0].round(digits, mode="half_to_even" if even else "half_away_from_zero")
+
+    return build
 
 
 def _like(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
@@ -257,7 +260,8 @@ _BUILDERS: dict[str, Build] = {
     "coalesce": _extreme(pl.coalesce),
     "greatest": _greatest,
     "least": _extreme(pl.min_horizontal),
-    "round": _round,
+    "round": _round(even=False),
+    "round_even": _round(even=True),
     "floor": _double(lambda a: a.floor()),
     "ceil": _double(lambda a: a.ceil()),
     "sqrt": _double(lambda a: a.sqrt(), above=-5e-324),

@@ -62,6 +62,9 @@ class FeatureMagics(Magics):
             %%feature reading_time --entity user --tags reading
             SELECT user, SUM(readtime) AS total_readtime FROM read_events GROUP BY user;
 
+            %%feature news_time --entity user -l polars --stream read_events
+            pl.col("readtime").filter(pl.col("genre") == "news").sum()
+
             %feature connect pulsar://broker:6650 --redis redis://host:6379/0
             %feature upload reads.parquet --stream read_events --time ts
             %feature lift reading_time --labels clicks --target clicked
@@ -108,7 +111,13 @@ class FeatureMagics(Magics):
     def _define(self, line: str, body: str) -> None:
         parsed = parse_cell(line, body)
         session = _session()
-        definition = session.define_cell(parsed)
+        if parsed.language == "polars":
+            from fs_notebook.jupyter.polars_cell import value_of
+
+            assert self.shell is not None
+            definition = session.define_cell(parsed, value_of(parsed.text, self.shell))
+        else:
+            definition = session.define_cell(parsed)
         self._show_preview(session, definition.name, parsed)
 
     def _show_preview(

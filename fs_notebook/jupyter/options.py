@@ -123,7 +123,7 @@ def help_text() -> str:
     """Return one line for each verb, with its options, and the cell magic's."""
     from fs_notebook.language.cell import cell_parser
 
-    lines = ["%%feature NAME …, then SQL: define a feature group and preview it"]
+    lines = ["%%feature NAME …, then SQL, or Polars (-l polars): define features and preview them"]
     lines.append("    " + " ".join(cell_parser().format_usage().split()[1:]))
     lines += ["%%view NAME …, then SQL: name a row transform"]
     lines.append("    " + " ".join(view_parser().format_usage().split()[1:]))

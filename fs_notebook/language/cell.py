@@ -13,6 +13,8 @@ from fs_notebook.errors import UsageError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 MAGIC = "%%feature"
+_POLARS = re.compile(r"\bpl\.(?:col|len|lit|when|sum|count)\(|\bfs\.stream\(")
+_SELECT = re.compile(r"\bselect\b", re.IGNORECASE)
 
 
 class OptionParser(argparse.ArgumentParser):
@@ -42,6 +44,7 @@ class Cell:
     tags: tuple[str, ...] = ()
     owner: str | None = None
     language: str = "sql"
+    stream: str | None = None
     last: str | None = None
     from_: str | None = None
     to: str | None = None
@@ -62,7 +65,9 @@ def cell_parser() -> OptionParser:
     parser.add_argument("--description", "-d", help="one sentence for the catalog")
     parser.add_argument("--tags", help="for the catalog: reading,ranking")
     parser.add_argument("--owner", help="who answers for it; default: who promotes it")
-    parser.add_argument("--language", "-l", choices=["sql"], default="sql")
+    parser.add_argument("--language", "-l", choices=["sql", "polars"], default="sql",
+                        help="polars: the cell's last line is a Polars expression")  # fmt: skip
+    parser.add_argument("--stream", "-s", help="what a Polars feature reads; SQL says it in FROM")
     parser.add_argument("--request", help="types of request values: amount DOUBLE, day DATE")
     add_slice(parser)
     return parser
@@ -133,12 +138,18 @@ def split_line(line: str, *, magic: str = MAGIC) -> list[str]:
 def parse_cell(line: str, body: str) -> Cell:
     """Parse a cell from its header (without ``%%feature``) and its body."""
     options = cell_parser().parse_args(split_line(line))
+    if options.language == "sql" and _POLARS.search(body) and not _SELECT.search(body):
+        raise UsageError(
+            "This looks like Polars, not like SQL.", found=body.strip().splitlines()[-1][:80],
+            remedy=f"{MAGIC} {options.name} -l polars …",
+        )  # fmt: skip
     return Cell(
         name=check_name(options.name), text=body.strip("\n"),
         source=f"{MAGIC} {line.strip()}\n{body}", entity=split_names(options.entity),
         window=options.window, closed=options.closed, resolution=options.resolution,
         description=options.description,
         tags=split_names(options.tags), owner=options.owner, language=options.language,
+        stream=options.stream,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,
         request=options.request, with_=tuple(options.with_),
     )  # fmt: skip

@@ -60,6 +60,13 @@ def columns_of(expr: Expr) -> set[str]:
     return {e.name for e in walk(expr) if isinstance(e, Column)}
 
 
+def only_where(condition: Expr, args: tuple[Expr, ...]) -> tuple[Expr, ...]:
+    """Make the first argument null where the condition does not hold: aggregates pass it over."""
+    value: Expr = args[0] if args else Literal(1, Type.BIGINT)
+    null = Literal(None, value.type)
+    return (Call("case", (condition, value, null), value.type), *args[1:])
+
+
 def to_json(expr: Expr) -> list[Any]:
     """Return the canonical tree, fit for `json.dumps`."""
     match expr:

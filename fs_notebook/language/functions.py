@@ -134,6 +134,7 @@ _TABLE: list[tuple[str, str, Rule]] = [
     ("abs", "ABS(a)", _numeric(None)),
     ("sign", "SIGN(a)", _numeric(None)),
     ("round", "ROUND(a [, digits])", _round),
+    ("round_even", "ROUND_EVEN(a [, digits])", _round),
     ("floor", "FLOOR(a)", _numeric(DOUBLE)),
     ("ceil", "CEIL(a)", _numeric(DOUBLE)),
     ("sqrt", "SQRT(a)", _numeric(DOUBLE)),

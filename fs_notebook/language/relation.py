@@ -158,6 +158,10 @@ class Resolver:
         if name in self._ctes:
             inner, its_text, scope = self._ctes[name]
             return replace(scope, _depth=self._depth + 1).transform(inner, its_text)
+        return self.named(name)
+
+    def named(self, name: str) -> Relation:
+        """Return the rows of the stream or the view of this name."""
         view = self.find_view(name)
         if view is not None:
             # What a view says does not see the CTEs around it.

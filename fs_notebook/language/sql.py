@@ -28,7 +28,7 @@ from fs_notebook.language.calls import (
     result_of,
     usages,
 )
-from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
+from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal, only_where
 from fs_notebook.language.group_windows import group_window, window_name
 from fs_notebook.language.parse import parse_select
 from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Scalar, Window
@@ -39,7 +39,7 @@ from fs_notebook.language.relation import (
     condition_of,
     conjunction,
 )
-from fs_notebook.language.sql_expr import Translator, interval_us, null_of, refuse
+from fs_notebook.language.sql_expr import Translator, interval_us, refuse
 from fs_notebook.types import Type
 
 
@@ -357,7 +357,7 @@ class _Compiler:
             condition = more if condition is None else self.row.call("and", condition, more)
         args, params = self._arguments(called.name, called.args, call)
         if condition is not None:
-            args = _where(condition, args)
+            args = only_where(condition, args)
         if window.length_us is None:
             # A lifetime has no tail that could be floored.
             window = replace(window, resolution_us=None)
@@ -488,12 +488,6 @@ class _Compiler:
                 remedy="ORDER BY the stream's time column",
             )
         return length
-
-
-def _where(condition: Expr, args: tuple[Expr, ...]) -> tuple[Expr, ...]:
-    """Make the first argument null where the condition does not hold: aggregates pass it over."""
-    value: Expr = args[0] if args else Literal(1, Type.BIGINT)
-    return (Call("case", (condition, value, null_of(value.type)), value.type), *args[1:])
 
 
 def _bare(item: exp.Expr) -> exp.Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 
@@ -81,7 +81,9 @@ _VARIADIC: dict[type[exp.Expr], str] = {
     exp.Greatest: "greatest",
     exp.Least: "least",
 }
-_NAMED = {"LOG10": "log10", "LOG2": "log2", "CONTAINS": "contains"}
+_NAMED = {
+    "LOG10": "log10", "LOG2": "log2", "CONTAINS": "contains", "ROUND_EVEN": "round_even",
+}  # fmt: skip
 _CAST_TYPES = {
     exp.DType.BIGINT: Type.BIGINT,
     exp.DType.INT: Type.BIGINT,
@@ -219,6 +221,8 @@ class Translator:
             if kinds == {Type.VARCHAR, Type.TIMESTAMP} or kinds == {Type.VARCHAR, Type.DATE}:
                 target = (kinds - {Type.VARCHAR}).pop()
                 args = tuple(_temporal_literal(a, target) for a in args)
+        if function == "in":
+            args = (args[0], *membership(args[1:]))
         return Call(function, args, result_type(function, [a.type for a in args]))
 
     def _translate(self, node: exp.Expr) -> Expr:
@@ -307,13 +311,7 @@ class Translator:
         if isinstance(node, (exp.Cast, exp.TryCast)):
             return self._cast(node)
         if isinstance(node, exp.Round):
-            digits = [self(node.args["decimals"])] if node.args.get("decimals") else []
-            if digits and not (isinstance(digits[0], Literal) and 0 <= _whole(digits[0]) <= 15):
-                raise refuse(
-                    node, self.text, "ROUND takes a number of digits from 0 to 15.",
-                    remedy="ROUND(x, 2)",
-                )  # fmt: skip
-            return self.call("round", self(node.this), *digits)
+            return self._round("round", [node.this, node.args.get("decimals")], node)
         if isinstance(node, exp.Substring):
             parts = [node.this, node.args.get("start"), node.args.get("length")]
             return self.call("substring", *(self(p) for p in parts if p is not None))
@@ -335,8 +333,21 @@ class Translator:
         if isinstance(node, exp.Log) and node.this.name in ("2", "10") and node.expression:
             return self.call(f"log{node.this.name}", self(node.expression))
         if isinstance(node, exp.Anonymous) and node.name.upper() in _NAMED:
-            return self.call(_NAMED[node.name.upper()], *map(self, node.expressions))
+            name = _NAMED[node.name.upper()]
+            if name == "round_even":
+                return self._round(name, node.expressions, node)
+            return self.call(name, *map(self, node.expressions))
         raise self._unsupported(node)
+
+    def _round(self, name: str, parts: Sequence[exp.Expr | None], node: exp.Expr) -> Expr:
+        args = [self(p) for p in parts if p is not None]
+        digits = args[1:2]
+        if digits and not (isinstance(digits[0], Literal) and 0 <= _whole(digits[0]) <= 15):
+            raise refuse(
+                node, self.text, f"{name.upper()} takes a number of digits from 0 to 15.",
+                remedy=f"{name.upper()}(x, 2)",
+            )  # fmt: skip
+        return self.call(name, *args)
 
     def _is(self, node: exp.Is) -> Expr:
         if isinstance(node.expression, exp.Null):
@@ -426,6 +437,13 @@ def _whole(literal: Literal) -> int:
 def null_of(kind: Type) -> Literal:
     """Return a typed NULL."""
     return Literal(None, kind)
+
+
+def membership(options: Sequence[Expr]) -> list[Expr]:
+    """Return the options of IN, constants sorted and once each: their order means nothing."""
+    constants = {o for o in options if isinstance(o, Literal)}
+    ordered = sorted(constants, key=lambda o: (o.type.value, str(type(o.value)), o.value))
+    return [*ordered, *(o for o in options if not isinstance(o, Literal))]
 
 
 def _temporal_literal(value: Expr, target: Type) -> Expr:

@@ -23,7 +23,7 @@ class GroupView(TypedDict):
 
     `version` serves, `latest` is the newest, `previous` is what a roll-back goes to. `progress` is
     the bootstrap's, from 0 to 1. `lag` counts events that are in the log and not yet folded.
-    `definition` is SQL; `source` is the whole cell, where a cell defined the group.
+    `definition` is SQL or Polars; `source` is the whole cell, where a cell defined the group.
     """
 
     name: str

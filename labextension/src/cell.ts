@@ -2,6 +2,11 @@
 
 const MAGIC = /^\s*%%feature(?=\s|$)(.*)/;
 
+/** Whether a `%%feature` cell is written in Polars: what is Python needs no colours of SQL. */
+export function isPolars(source: string): boolean {
+  return /^\s*%%feature\s(?:.*\s)?(?:-l|--language)(?:\s+|=)polars(?=\s|$)/.test(source);
+}
+
 /**
  * The name that a `%%feature` cell defines; an empty string where the cell names none yet, and null
  * for any other cell.

@@ -7,6 +7,10 @@ import type { Extension, StateField } from '@codemirror/state';
 import { Decoration, EditorView, MatchDecorator, ViewPlugin } from '@codemirror/view';
 import type { DecorationSet, ViewUpdate } from '@codemirror/view';
 
+import { isPolars } from './cell';
+
+const HEADER_MAX = 2000;
+
 const KEYWORDS =
   'select|from|where|group|by|having|order|limit|as|on|join|left|inner|outer|cross|using|and|or|not|' +
   'in|is|null|like|between|case|when|then|else|end|distinct|filter|over|partition|rows|range|' +
@@ -68,7 +72,9 @@ export function highlighting(active: StateField<boolean>): Extension {
       decorations: DecorationSet;
 
       private _all(view: EditorView): DecorationSet {
-        return view.state.field(active) ? decorator.createDeco(view) : Decoration.none;
+        const sql =
+          view.state.field(active) && !isPolars(view.state.doc.sliceString(0, HEADER_MAX));
+        return sql ? decorator.createDeco(view) : Decoration.none;
       }
     },
     { decorations: plugin => plugin.decorations }
