@@ -23,7 +23,7 @@ from fs_notebook.language.polars_plan import (
     read_polars,
     sole_stream,
 )
-from fs_notebook.language.polars_text import FUNCTIONS, METHODS, SYMBOLS, render
+from fs_notebook.language.polars_text import FUNCTIONS, METHODS, SYMBOLS
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Resolver
 from fs_notebook.language.sql import compile_sql
@@ -66,7 +66,7 @@ def test_options_mean_the_same(window_us: int | None, closed: str) -> None:
 EXPRESSIONS = [expr for _, expr in WHOLE] + [e.max() for e in ALONE]
 
 
-@pytest.mark.parametrize("expr", EXPRESSIONS, ids=lambda e: render(tree_of(e)))
+@pytest.mark.parametrize("expr", EXPRESSIONS, ids=range(len(EXPRESSIONS)))
 def test_what_is_stored_and_what_is_shown_have_the_same_plan(expr: pl.Expr) -> None:
     definition = read_polars(expr)
     plan = compiled(definition)
