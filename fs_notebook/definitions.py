@@ -221,7 +221,7 @@ class Definitions:
 
         def find(source: str) -> SourceColumns:
             stream = sources[source] = self.sources.find(source)
-            return SourceColumns(stream.name, stream.columns, stream.time)
+            return self.transforms.columns_of(stream)
 
         def length_us(option: str) -> int | None:
             given = windows[option]
@@ -233,9 +233,11 @@ class Definitions:
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
         )  # fmt: skip
+        plan = compiled.plan
         return Definition(
-            name, compiled.text, compiled.plan, sources[compiled.plan.source], compiled.language,
+            name, compiled.text, plan, sources[plan.source], compiled.language,
             {**windows, "entity": entities, **compiled.options},
+            joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
 
     def _columns(self) -> dict[str, tuple[str, ...]]:

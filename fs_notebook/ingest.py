@@ -124,7 +124,7 @@ def time_column(frame: pl.DataFrame, name: str, time: str | None) -> str:
 
 
 def declare(
-    frame: pl.DataFrame, name: str, *, time: str, key: Sequence[str], partitions: int
+    frame: pl.DataFrame, name: str, *, time: str | None, key: Sequence[str], partitions: int
 ) -> Stream:
     """Return the declaration of a new stream that `frame`, in canonical types, begins."""
     columns = tuple((n, type_of(t, column=n)) for n, t in frame.schema.items())

@@ -15,6 +15,7 @@ from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.compute.derived import preview_derived
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import (
     OnProgress,
     Preview,
@@ -110,6 +111,7 @@ class Session:
         key: str | Sequence[str] = (),
         partitions: int = 1,
         once: bool = False,
+        table: bool = False,
         on_progress: OnProgress = silent,
     ) -> Uploaded:
         """Append events to a stream, declared by the first upload.
@@ -135,7 +137,7 @@ class Session:
             If the data does not fit the stream; nothing is appended then.
         """
         return self._sources.upload(
-            data, stream, time=time, key=key, partitions=partitions, once=once,
+            data, stream, time=time, key=key, partitions=partitions, once=once, table=table,
             on_progress=on_progress,
         )  # fmt: skip
 
@@ -294,7 +296,7 @@ class Session:
         if isinstance(definition, DerivedDefinition):
             return preview_derived(
                 group.name, definition.plan,
-                {(d.name, d.fingerprint): (d.plan, d.source) for d in definition.inputs},
+                {(d.name, d.fingerprint): (d.plan, d.source, d.joined) for d in definition.inputs},
                 self.log, clock=self.clock, given=with_, where=where, on_progress=on_progress,
                 notes=(*self._notes(group), *changed_since(self.catalog.refresh(), definition)),
             )  # fmt: skip
@@ -304,7 +306,8 @@ class Session:
                 remedy="leave --with out",
             )  # fmt: skip
         return run_preview(
-            group.name, definition.plan, definition.source, self.log, clock=self.clock,
+            group.name, definition.plan, definition.source,
+            joined_log(definition.plan, definition.joined, self.log), clock=self.clock,
             where=where, on_progress=on_progress, notes=self._notes(group),
         )  # fmt: skip
 

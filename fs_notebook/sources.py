@@ -42,6 +42,7 @@ class Sources:
         key: str | Sequence[str],
         partitions: int,
         once: bool,
+        table: bool,
         on_progress: OnProgress,
     ) -> Uploaded:
         """Append events to a stream, declared by the first upload."""
@@ -61,7 +62,13 @@ class Sources:
         created = known_stream is None
         if known_stream is None:
             keys = [key] if isinstance(key, str) else list(key)
-            time = time_column(frame, stream, time)
+            if table and (time is not None or not keys):
+                raise UsageError(
+                    "A table has a key and no event time.",
+                    found=f"--time {time}" if time is not None else "no key",
+                    remedy="--table --key COLUMN; or a stream with --time",
+                )
+            time = None if table else time_column(frame, stream, time)
             frame = conform(with_time(frame, time))
             known_stream = declare(frame, stream, time=time, key=keys, partitions=partitions)
         elif time is not None and time != known_stream.time:

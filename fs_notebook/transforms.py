@@ -8,9 +8,11 @@ import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.model import VIEWED
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
+from fs_notebook.language.plan import Plan
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START
@@ -73,8 +75,15 @@ class Transforms:
         return Resolver(self._columns, self.text_of)
 
     def _columns(self, name: str) -> SourceColumns:
-        stream = self.sources.find(name)
-        return SourceColumns(stream.name, stream.columns, stream.time)
+        return self.columns_of(self.sources.find(name))
+
+    def columns_of(self, stream: Stream) -> SourceColumns:
+        """Return what the compiler must know of a stream; of a table also where it ends now."""
+        cut = None
+        if stream.time is None:
+            end = self.log.end(stream.name)
+            cut = end.to_json() if end.positions else None
+        return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
     def create(self, name: str, text: str, *, description: str | None) -> View:
         """Record a view, or a new version of it, if its text is a row transform."""
@@ -109,7 +118,10 @@ class Transforms:
         view = self.catalog.refresh().view(name)
         relation = view_relation(view.text, self.resolver())
         stream = self.sources.find(relation.source.name)
-        frame, read = first_rows(relation, stream, self.log, limit=limit)
+        joined = [self.sources.find(j.source) for j in relation.joins]
+        plan = Plan(stream.name, stream.time, (), None, (), (), relation.joins)
+        log = joined_log(plan, joined, self.log)
+        frame, read = first_rows(relation, stream, log, limit=limit)
         return ViewRows(view, relation.types, relation.time, frame, read)
 
 

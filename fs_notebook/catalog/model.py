@@ -44,6 +44,8 @@ class Definition:
     description: str | None = None
     tags: tuple[str, ...] = ()
     cell: str | None = None
+    joined: tuple[Stream, ...] = ()
+    """The declarations of the streams that `plan.joins` names."""
 
     def __repr__(self) -> str:
         features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
@@ -70,6 +72,7 @@ class Definition:
             "description": self.description,
             "tags": list(self.tags),
             "cell": self.cell,
+            "joined": [s.to_dict() for s in self.joined],
         }
 
     @classmethod
@@ -85,6 +88,7 @@ class Definition:
             description=data["description"],
             tags=tuple(data["tags"]),
             cell=data["cell"],
+            joined=tuple(Stream.from_dict(s) for s in data.get("joined", ())),
         )
 
 

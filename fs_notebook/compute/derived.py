@@ -10,6 +10,7 @@ import polars as pl
 
 from fs_notebook.clock import Clock
 from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import (
     WHOLE,
     OnProgress,
@@ -40,7 +41,7 @@ PAIRS_MAX = 1_000
 """How many made-up combinations of entities a preview shows, where nothing says which go together.
 """
 
-Versions = Mapping[tuple[str, str], tuple[Plan, Stream]]
+Versions = Mapping[tuple[str, str], tuple[Plan, Stream, Sequence[Stream]]]
 """Group and fingerprint → what is folded, of which stream."""
 
 
@@ -104,7 +105,7 @@ def preview_derived(
     Parameters
     ----------
     versions
-        The inputs' plans and streams.
+        The inputs' plans, their streams, and the streams that they join.
     given
         Request values that hold for every entity; those that are left out are null.
     """
@@ -116,13 +117,14 @@ def preview_derived(
     pinned = list(dict.fromkeys((i.group, i.fingerprint) for i in plan.inputs))
     done: dict[tuple[str, str], Replayed] = {}
     for turn, key in enumerate(pinned):
-        folded, source = versions[key]
+        folded, source, others = versions[key]
+        seen = joined_log(folded, others, log)
 
         def tell(progress: Progress, turn: int = turn) -> None:
             share = None if progress.share is None else (turn + progress.share) / len(pinned)
             on_progress(replace(progress, share=share))
 
-        done[key] = replay(folded, source, log, clock=clock, where=part, on_progress=tell)
+        done[key] = replay(folded, source, seen, clock=clock, where=part, on_progress=tell)
     replayed = list(done.values())
     newest = [r.last_us for r in replayed if r.last_us is not None]
     at_us = moment_of(max(newest, default=None), where, clock)

@@ -160,7 +160,8 @@ class FeatureMagics(Magics):
         with ProgressBar("Uploading") as bar:
             result = _session().upload(
                 data, options.stream, time=options.time, key=split_names(options.key),
-                partitions=options.partitions, once=not options.again, on_progress=bar,
+                partitions=options.partitions, once=not options.again, table=options.table,
+                on_progress=bar,
             )  # fmt: skip
         _show(result)
 

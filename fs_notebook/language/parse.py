@@ -11,7 +11,6 @@ from fs_notebook.errors import DefinitionError
 from fs_notebook.language.sql_expr import refuse
 
 _REFUSED: dict[str, tuple[str, str]] = {
-    "joins": ("A join cannot be folded yet.", "one stream in FROM; upload the joined rows"),
     "having": ("HAVING looks at finished groups.", "WHERE, or CASE inside the aggregate"),
     "order": ("ORDER BY has no meaning: a fold has its order.", "leave it out"),
     "limit": ("LIMIT would drop entities.", "leave it out; --sample makes a preview smaller"),

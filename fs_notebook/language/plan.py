@@ -100,6 +100,51 @@ class Aggregation:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """Columns of another stream, put beside each row before anything else looks at it.
+
+    Attributes
+    ----------
+    source
+        The other stream.
+    keys
+        What is equal: an expression over the row, and a column of the other stream.
+    columns
+        Name in the joined row, column of the other stream, type.
+    outer
+        Whether a row without a match stays, with nulls; else it is dropped.
+    cut
+        None for a temporal join: of the rows with event time ≤ the row's and published no
+        later than it the newest one. Else the position, as text, up to which the other stream
+        is read as a table: the newest row of each key.
+    """
+
+    source: str
+    keys: tuple[tuple[ex.Expr, str], ...]
+    columns: tuple[tuple[str, str, Type], ...]
+    outer: bool
+    cut: str | None = None
+
+    def to_list(self) -> list[Any]:
+        """Return the canonical form, fit for `json.dumps`."""
+        keys = [[ex.to_json(e), c] for e, c in self.keys]
+        columns = [[n, c, t.value] for n, c, t in self.columns]
+        return [self.source, keys, columns, self.outer, self.cut]
+
+    @classmethod
+    def from_list(cls, data: list[Any]) -> Join:
+        """Return the join that `to_list` wrote."""
+        source, keys, columns, outer, cut = data
+        return cls(
+            source,
+            tuple((ex.from_json(e), c) for e, c in keys),
+            tuple((n, c, Type(t)) for n, c, t in columns),
+            outer,
+            cut,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """One feature: its name and the expression over finished aggregates that gives it."""
 
@@ -132,6 +177,7 @@ class Plan:
     where: ex.Expr | None
     aggregations: tuple[Aggregation, ...]
     outputs: tuple[Output, ...]
+    joins: tuple[Join, ...] = ()
 
     @property
     def entity(self) -> tuple[str, ...]:
@@ -147,7 +193,9 @@ class Plan:
         read = [k.expr for k in self.keys]
         read += [a for agg in self.aggregations for a in agg.args]
         read += [self.where] if self.where is not None else []
-        return tuple(sorted(set().union(*(ex.columns_of(e) for e in read))))
+        read += [e for join in self.joins for e, _ in join.keys]
+        joined = {name for join in self.joins for name, _, _ in join.columns}
+        return tuple(sorted(set().union(*(ex.columns_of(e) for e in read)) - joined))
 
     @cached_property
     def windows(self) -> tuple[Window, ...]:
@@ -173,6 +221,7 @@ class Plan:
                 for a in self.aggregations
             ],
             "outputs": [[o.name, ex.to_json(o.expr)] for o in self.outputs],
+            "joins": [j.to_list() for j in self.joins],
         }
 
     @classmethod
@@ -192,6 +241,7 @@ class Plan:
                 for f, args, w, t, p in data["aggregations"]
             ),
             outputs=tuple(Output(n, ex.from_json(e)) for n, e in data["outputs"]),
+            joins=tuple(Join.from_list(j) for j in data.get("joins", ())),
         )
 
     @cached_property

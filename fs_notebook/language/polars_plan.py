@@ -242,7 +242,7 @@ class _Compiler:
         source = self.relation.source
         plan = Plan(
             source.name, source.time, keys, where, tuple(self.aggregations),
-            tuple(outputs),
+            tuple(outputs), self.relation.joins,
         )  # fmt: skip
         for names, what in ((plan.features, "features"), (plan.entity, "keys")):
             if twice := {n for n in names if names.count(n) > 1}:

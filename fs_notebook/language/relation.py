@@ -15,7 +15,9 @@ from sqlglot import exp
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language.calls import has_aggregate
 from fs_notebook.language.expr import Call, Column, Expr
+from fs_notebook.language.functions import common
 from fs_notebook.language.parse import check_clauses, parse_select
+from fs_notebook.language.plan import Join
 from fs_notebook.language.sql_expr import Translator, refuse
 from fs_notebook.types import Type
 
@@ -33,6 +35,8 @@ class SourceColumns:
     name: str
     columns: tuple[tuple[str, Type], ...]
     time: str | None
+    cut: str | None = None
+    """Of a table, which has no event time: the position of its newest row, as text."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Relation:
     source: SourceColumns
     columns: Mapping[str, Expr]
     where: Expr | None = None
+    joins: tuple[Join, ...] = ()
+    qualified: Mapping[str, Expr] = field(default_factory=dict)
+    """What ``alias.column`` stands for."""
 
     @property
     def types(self) -> tuple[tuple[str, Type], ...]:
@@ -74,12 +81,127 @@ class Relation:
 
     def translator(self, text: str, name: str) -> Translator:
         """Return what translates expressions over these rows, called `name` in errors."""
-        return Translator(text, self.types, name, bindings=self.columns)
+        return Translator(text, self.types, name, bindings=self.columns, qualified=self.qualified)
 
 
 def whole(source: SourceColumns) -> Relation:
     """Return a stream as it is."""
     return Relation(source, {name: Column(name, kind) for name, kind in source.columns})
+
+
+def named(relation: Relation, node: exp.Expr) -> Relation:
+    """Return a relation whose columns are known by the alias, or the name, that FROM gives it."""
+    alias = node.alias_or_name
+    return replace(relation, qualified={f"{alias}.{n}": e for n, e in relation.columns.items()})
+
+
+def joined(
+    base: Relation, node: exp.Join, text: str, find_source: Callable[[str], SourceColumns]
+) -> Relation:
+    """Return a relation with the columns of another stream beside each row.
+
+    Raises
+    ------
+    DefinitionError
+        If it is no equality join with a stream; says where.
+    """
+    _check_kind(node, text)
+    table = node.this
+    name = ".".join(part.name for part in table.parts)
+    right = find_source(name)
+    alias, number = table.alias_or_name, len(base.joins)
+    types = dict(right.columns)
+    columns = {c: Column(f"__j{number}.{c}", t) for c, t in right.columns}
+    other = Translator(text, right.columns, right.name)
+    keys, shared = _keys(base, node, text, alias, other)
+    for expr, column in keys:
+        if common([expr.type, types[column]]) is not types[column]:
+            raise refuse(
+                node, text, "The two sides of a join have different types.",
+                found=f"{expr.type} and {types[column]}", remedy="CAST one of them",
+            )  # fmt: skip
+    temporal = right.time is not None or bool(table.args.get("version"))
+    if not temporal and right.cut is None:
+        raise refuse(node, text, f"The table {name!r} has no row.", remedy="upload it first")
+    _check_version(base, table, text)
+    join = Join(
+        source=right.name,
+        keys=tuple(keys),
+        columns=tuple((e.name, c, e.type) for c, e in columns.items()),
+        outer=node.side == "LEFT",
+        cut=None if temporal else right.cut,
+    )
+    plain: dict[str, Expr] = dict(base.columns)
+    for column, expr in columns.items():
+        if column in shared:
+            continue
+        if column in plain:
+            # Of two of one name neither is meant by the bare name.
+            del plain[column]
+        else:
+            plain[column] = expr
+    qualified = {**base.qualified, **{f"{alias}.{c}": e for c, e in columns.items()}}
+    return replace(base, columns=plain, qualified=qualified, joins=(*base.joins, join))
+
+
+def _check_kind(node: exp.Join, text: str) -> None:
+    table = node.this
+    plain = isinstance(table, exp.Table) and isinstance(table.this, exp.Identifier)
+    kind = node.side in ("", "LEFT") and node.kind in ("", "INNER", "OUTER") and not node.method
+    if not plain or not kind or not (node.args.get("on") or node.args.get("using")):
+        raise refuse(
+            node, text, "This join cannot be folded.",
+            remedy="JOIN or LEFT JOIN a stream on equal columns: … JOIN articles a ON "
+            "r.article = a.article",
+        )  # fmt: skip
+
+
+def _check_version(base: Relation, table: exp.Table, text: str) -> None:
+    version = table.args.get("version")
+    if version is None:
+        return
+    moment = version.args.get("expression")
+    row = base.translator(text, base.source.name)
+    known = isinstance(moment, exp.Column) and (
+        base.source.time is None or base.is_time(row.column(moment))
+    )
+    if not known or version.args.get("kind") != "AS OF":
+        raise refuse(
+            table, text, "A temporal join is as of the row's event time.",
+            remedy=f"FOR SYSTEM_TIME AS OF {base.time or 'the time column'}",
+        )  # fmt: skip
+
+
+def _keys(
+    base: Relation, node: exp.Join, text: str, alias: str, other: Translator
+) -> tuple[list[tuple[Expr, str]], set[str]]:
+    """Return what is equal on both sides, and the names that USING makes common."""
+    row = base.translator(text, base.source.name)
+    if using := node.args.get("using"):
+        names = [other.name_of(exp.column(c.name)) for c in using]
+        return [(row.column(exp.column(c.name)), n) for c, n in zip(using, names, strict=True)], {
+            *names
+        }
+    keys: list[tuple[Expr, str]] = []
+    for part in _conjuncts(node.args["on"]):
+        sides = [part.this, part.expression] if isinstance(part, exp.EQ) else []
+        theirs = [s for s in sides if isinstance(s, exp.Column) and s.table == alias]
+        if len(theirs) != 1:
+            raise refuse(
+                part, text, "A join is on equal columns.",
+                remedy=f"{alias}.column = an expression over the row; other conditions into WHERE",
+            )  # fmt: skip
+        (mine,) = [s for s in sides if s is not theirs[0]]
+        keys.append((row(mine), other.name_of(exp.column(theirs[0].name))))
+    return keys, set()
+
+
+def _conjuncts(node: exp.Expr) -> list[exp.Expr]:
+    if isinstance(node, exp.Paren):
+        return _conjuncts(node.this)
+    if isinstance(node, exp.And):
+        return [*_conjuncts(node.this), *_conjuncts(node.expression)]
+    return [node]
 
 
 def conjunction(left: Expr | None, right: Expr | None) -> Expr | None:
@@ -125,7 +247,10 @@ class Resolver:
         from_ = select.args.get("from_")
         if from_ is None:
             raise refuse(select, text, "The SELECT names no stream.", remedy="… FROM stream …")
-        return scope._item(from_.this, text)
+        base = named(scope._item(from_.this, text), from_.this)
+        for join in select.args.get("joins") or []:
+            base = joined(base, join, text, self.find_source)
+        return base
 
     def _with_ctes(self, select: exp.Select, text: str) -> Resolver:
         with_ = select.args.get("with_")
@@ -198,7 +323,7 @@ class Resolver:
                 columns[name] = expr
         where = select.args.get("where")
         condition = None if where is None else condition_of(row, where.this, text)
-        return Relation(base.source, columns, conjunction(base.where, condition))
+        return Relation(base.source, columns, conjunction(base.where, condition), base.joins)
 
     def _columns(
         self, item: exp.Expr, base: Relation, row: Translator, text: str

@@ -152,6 +152,7 @@ class _Compiler:
             where=conjunction(self.relation.where, condition),
             aggregations=tuple(self.aggregations),
             outputs=self._named_outputs(outputs),
+            joins=self.relation.joins,
         )
         if clash := set(plan.entity) & set(plan.features):
             raise refuse(

@@ -169,6 +169,8 @@ class Translator:
         Called for an aggregate (or a window over one); None where none may stand.
     bindings
         What columns stand for, where rows are transformed before.
+    qualified
+        What columns with an alias before them stand for, where several streams are joined.
     """
 
     text: str
@@ -176,9 +178,13 @@ class Translator:
     source: str
     on_aggregate: Callable[[exp.Expr], Expr] | None = None
     bindings: Mapping[str, Expr] = field(default_factory=dict)
+    qualified: Mapping[str, Expr] = field(default_factory=dict)
 
     def column(self, node: exp.Column) -> Expr:
         """Return what a column stands for: itself, or what its row's transform puts there."""
+        qualified = f"{node.table}.{node.name}"
+        if node.table and qualified in self.qualified:
+            return self.qualified[qualified]
         name = self.name_of(node)
         return self.bindings[name] if name in self.bindings else Column(name, self._type_of(name))
 

@@ -18,8 +18,10 @@ from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError, unknown_name
+from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import Batch, EventLog, Stream
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.labels import (
@@ -221,9 +223,9 @@ def build_training_set(
     ends = _freeze(groups, log, cuts or {})
     reading = _Reading(log, ends, clock, begun_s, on_progress)
     columns: dict[str, pl.Series] = {}
-    for stream in dict.fromkeys(g.definition.source for g in groups):
-        mine = [g for g in groups if g.definition.source == stream]
-        held = reading.read(stream, mine, times)
+    for rows in dict.fromkeys(g.rows for g in groups):
+        mine = [g for g in groups if g.rows == rows]
+        held = reading.read(mine, times)
         for group in mine:
             # Handed over, so that one group's events are gone before the next one's join.
             found = values_at(group.fold, held.pop(group.definition.name), group.moments)
@@ -257,6 +259,11 @@ class _Group:
     key_columns: tuple[str, ...]
     moments: pl.DataFrame
     entities: pl.DataFrame
+
+    @property
+    def rows(self) -> tuple[Stream, tuple[Join, ...]]:
+        """What its events are read from: groups of the same rows share one reading."""
+        return self.definition.source, self.definition.plan.joins
 
     @classmethod
     def of(
@@ -340,17 +347,21 @@ class _Reading:
         self._begun_s = begun_s
         self._on_progress = on_progress
 
-    def read(
-        self, stream: Stream, groups: Sequence[_Group], times: pl.Series
-    ) -> dict[str, pl.DataFrame]:
-        """Return, for each group by name, the projected events of the labels' entities."""
+    def read(self, groups: Sequence[_Group], times: pl.Series) -> dict[str, pl.DataFrame]:
+        """Return, for each group by name, the projected events of the labels' entities.
+
+        The groups are of the same rows: of one stream, joined in the same way.
+        """
+        definition = groups[0].definition
+        stream, log = definition.source, self._log
+        log = joined_log(definition.plan, definition.joined, log)
         end = self._ends[stream.name]
         columns = sorted({c for g in groups for c in g.definition.plan.columns})
         # By partition, since position decides between equal times and reads may interleave.
         parts: dict[str, dict[int, list[pl.DataFrame]]] = {g.definition.name: {} for g in groups}
         low, high = _interval(groups, times)
         share = 0.0
-        batches = self._log.read(
+        batches = log.read(
             stream, start=START, end=end, columns=columns, time_from_us=low, time_to_us=high
         )
         with closing(batches):  # type: ignore[type-var]

@@ -20,6 +20,7 @@ import polars as pl
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.errors import (
     FeatureStoreError,
     FencedError,
@@ -85,7 +86,7 @@ class Worker:
     ) -> None:
         self.definition = definition
         self.shard = definition.shard
-        self.log = log
+        self.log = joined_log(definition.plan, definition.joined, log)
         self.store = store
         self.fold = Fold(definition.plan)
         self.codec = StateCodec(self.fold)

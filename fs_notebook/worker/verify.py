@@ -11,6 +11,7 @@ import polars as pl
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.fold import NEWEST, Fold, State
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.errors import FeatureStoreError
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.codec import show_key
@@ -93,7 +94,8 @@ def verify(
         )
     keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
     chunks = states_of(store, definition.shard, keys, codec, now_us)
-    oracle = _Oracle(definition, fold, log, START, fold.empty)
+    seen = joined_log(definition.plan, definition.joined, log)
+    oracle = _Oracle(definition, fold, seen, START, fold.empty)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
     checker.missing(oracle.state, set(keys))

@@ -1,0 +1,222 @@
+"""Joins with keyed streams and tables: one function for every path.
+
+A temporal join takes for each row the newest row of the other stream, by (event time, position),
+with event time ≤ the row's own and published no later than it. Both lie in the ledger, so a
+preview, a training set, a worker and `verify` find the same one, whenever they look: what is
+published later changes nothing. A table is read up to the position that the plan pins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fs_notebook.compute.fold import order_of
+from fs_notebook.compute.rows import compile_expr, overflow_named
+from fs_notebook.errors import FeatureStoreError
+from fs_notebook.language.plan import Join, Plan
+from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
+from fs_notebook.position import START, Cut
+from fs_notebook.types import ORDER, TIME
+
+Ints = npt.NDArray[np.int64]
+
+HISTORY_ROWS_MAX = 50_000_000
+"""Rows of the other stream that are held at most."""
+
+_CODE, _KEY = "__code", "__jk"
+
+
+def joined_log(plan: Plan, streams: Sequence[Stream], log: EventLog) -> EventLog:
+    """Return the log as the plan sees it: its rows with the joined columns beside them.
+
+    Parameters
+    ----------
+    streams
+        The declarations of the joined streams, one for each join.
+    """
+    if not plan.joins:
+        return log
+    return JoinedLog(plan, streams, log)
+
+
+class JoinedLog:
+    """An `EventLog` whose reading puts the columns of joins beside each row."""
+
+    def __init__(self, plan: Plan, streams: Sequence[Stream], log: EventLog) -> None:
+        self.url = log.url
+        self._log = log
+        self._sides = [_Side(j, s, log) for j, s in zip(plan.joins, streams, strict=True)]
+        self._temporal = any(j.cut is None for j in plan.joins)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def read(
+        self, stream: Stream, *, columns: Sequence[str] | None = None, **options: Any
+    ) -> Iterator[Batch]:
+        """Yield the events of `EventLog.read`, joined."""
+        for batch in self._log.read(stream, columns=self._asked(stream, columns), **options):
+            yield self._joined(batch)
+
+    def tail(
+        self, stream: Stream, *, columns: Sequence[str] | None = None, **options: Any
+    ) -> Iterator[Batch | None]:
+        """Yield the events of `EventLog.tail`, joined."""
+        tail = self._log.tail(stream, columns=self._asked(stream, columns), **options)
+        try:
+            for batch in tail:
+                yield None if batch is None else self._joined(batch)
+        finally:
+            close = getattr(tail, "close", None)
+            if close is not None:
+                close()
+
+    def _asked(self, stream: Stream, columns: Sequence[str] | None) -> list[str]:
+        names = list(stream.names if columns is None else columns)
+        return [*names, PUBLISHED] if self._temporal else names
+
+    def _joined(self, batch: Batch) -> Batch:
+        rows, keep = batch.rows, pl.repeat(True, batch.rows.height, eager=True)
+        for side in self._sides:
+            rows, found = side.beside(rows)
+            if not side.join.outer:
+                keep &= found
+        if keep.all():
+            return Batch(batch.partition, rows, batch.end, batch.dead, batch.positions)
+        return Batch(
+            batch.partition, rows.filter(keep), batch.end, batch.dead,
+            lambda: batch.positions().filter(keep),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The other stream's rows in the order of (key, time, position)."""
+
+    rows: pl.DataFrame
+    codes: pl.DataFrame
+    """Key columns → code."""
+    first: Ints
+    """Of each code the index of its first row; one more for the end."""
+    times: Ints
+    published: Ints
+
+
+class _Side:
+    """One join: the history of the other stream, as far as it was read."""
+
+    def __init__(self, join: Join, stream: Stream, log: EventLog) -> None:
+        self.join = join
+        self._stream = stream
+        self._log = log
+        self._cut: Cut = START
+        self._parts: list[pl.DataFrame] = []
+        self._rows = 0
+        self._index: _Index | None = None
+        self._names = [f"{_KEY}{i}" for i in range(len(join.keys))]
+
+    def beside(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
+        """Return the rows with this join's columns, and which of them found a match."""
+        self._refresh()
+        index = self._index
+        assert index is not None
+        with overflow_named("a join's key"):
+            casts = {n: index.codes.schema[n] for n in self._names}
+            keys = rows.select(
+                compile_expr(e).cast(casts[n]).alias(n)
+                for (e, _), n in zip(self.join.keys, self._names, strict=True)
+            )
+        codes = keys.join(index.codes, on=self._names, how="left", maintain_order="left")[_CODE]
+        found = pl.repeat(False, rows.height, eager=True)
+        if not index.times.size:
+            nothing = [pl.lit(None, dtype=t.polars).alias(n) for n, _, t in self.join.columns]
+            return rows.with_columns(nothing), found
+        code = codes.fill_null(0).to_numpy()
+        place = self._newest(index, code, rows)
+        found = codes.is_not_null() & pl.Series(place >= index.first[code])
+        # Where nothing was found any row will do: it is not taken.
+        there = index.rows[np.maximum(place, 0)]
+        taken = there.select(
+            pl.when(found).then(pl.col(c)).alias(n) for n, c, _ in self.join.columns
+        )
+        return rows.hstack(taken), found
+
+    def _newest(self, index: _Index, code: Ints, rows: pl.DataFrame) -> Ints:
+        """Return, for each row, the index of the newest one that it may see; else before first."""
+        last: Ints = index.first[code + 1] - 1
+        if self.join.cut is not None:
+            return last
+        times = rows[TIME].to_physical().to_numpy()
+        published = rows[PUBLISHED].to_physical().to_numpy()
+        low, high = index.first[code].copy(), last + 1
+        # A binary search for all rows at once, each between its own bounds.
+        while (active := low < high).any():
+            middle = (low + high) >> 1
+            later = np.zeros(active.size, bool)
+            later[active] = index.times[middle[active]] > times[active]
+            high = np.where(active & later, middle, high)
+            low = np.where(active & ~later, middle + 1, low)
+        place: Ints = low - 1
+        first = index.first[code]
+        hidden = np.flatnonzero(place >= first)
+        while hidden.size:
+            # What came by then but was published later was not known yet.
+            hidden = hidden[index.published[place[hidden]] > published[hidden]]
+            place[hidden] -= 1
+            hidden = hidden[place[hidden] >= first[hidden]]
+        return place
+
+    def _refresh(self) -> None:
+        """Read what was appended since the last look; a table has no more than its cut."""
+        if self.join.cut is not None:
+            end = Cut.from_json(self.join.cut)
+        else:
+            end = self._log.end(self._stream.name)
+        if end == self._cut and self._index is not None:
+            return
+        columns = [c for _, c in self.join.keys] + [c for _, c, _ in self.join.columns]
+        asked = [*dict.fromkeys(columns), PUBLISHED]
+        for batch in self._log.read(self._stream, start=self._cut, end=end, columns=asked):
+            self._parts.append(batch.rows.hstack(order_of(batch.positions())))
+            self._rows += batch.rows.height
+            self._cut = self._cut.advanced([batch.end])
+        if self._rows > HISTORY_ROWS_MAX:
+            raise FeatureStoreError(
+                f"The joined stream {self._stream.name!r} is too long to be held.",
+                found=f"{self._rows:,} rows, of {HISTORY_ROWS_MAX:,} at most",
+                remedy="join with a stream that has fewer rows",
+            )
+        self._cut = self._cut.advanced(end)
+        self._index = self._indexed()
+
+    def _indexed(self) -> _Index:
+        named = [pl.col(c).alias(n) for (_, c), n in zip(self.join.keys, self._names, strict=True)]
+        if not self._parts:
+            schema = {c: t.polars for c, t in self._stream.columns}
+            codes = (
+                pl.DataFrame(schema=schema)
+                .select(named)
+                .with_columns(pl.lit(0, dtype=pl.Int64).alias(_CODE))
+            )
+            nothing = np.zeros(0, np.int64)
+            return _Index(pl.DataFrame(schema=schema), codes.clear(), np.zeros(2, np.int64),
+                          nothing, nothing)  # fmt: skip
+        rows = pl.concat(self._parts).with_columns(named).drop_nulls(self._names)
+        self._parts = [pl.concat(self._parts)]
+        codes = rows.select(self._names).unique(maintain_order=True).with_row_index(_CODE)
+        codes = codes.cast({_CODE: pl.Int64})
+        rows = rows.join(codes, on=self._names, how="left", maintain_order="left")
+        by = [_CODE, *ORDER] if self.join.cut is not None else [_CODE, TIME, *ORDER]
+        rows = rows.sort(by)
+        sizes = np.bincount(rows[_CODE].to_numpy(), minlength=codes.height + 1)
+        first = np.concatenate(([0], np.cumsum(sizes)))
+        return _Index(
+            rows, codes, first, rows[TIME].to_physical().to_numpy(),
+            rows[PUBLISHED].to_physical().to_numpy(),
+        )  # fmt: skip
