@@ -24,6 +24,7 @@ _PUBLIC = {
     "connect": "fs_notebook.current",
     "functions": "fs_notebook.language.reference",
     "get_session": "fs_notebook.current",
+    "register_embedder": "fs_notebook.embedders",
 }
 
 # The methods of the current session that are functions of the package as well: `fs.serve(…)`.

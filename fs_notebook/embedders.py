@@ -147,8 +147,10 @@ def register_embedder(name: str, embedder: Embedder) -> None:
     """
     version = getattr(embedder, "version", None)
     dimensions = getattr(embedder, "dimensions", None)
-    if not isinstance(version, str) or not version or not callable(
-        getattr(embedder, "embed", None)
+    if (
+        not isinstance(version, str)
+        or not version
+        or not callable(getattr(embedder, "embed", None))
     ):
         raise UsageError(
             f"{name!r} is no embedder.", found=type(embedder).__name__,

@@ -25,9 +25,11 @@ from fs_notebook.compute.preview import (
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.compute.statistics import pinned_plan
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.ingest import to_frame
 from fs_notebook.language.cell import Cell, check_name
+from fs_notebook.language.pinning import Pin
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
@@ -194,8 +196,13 @@ class Session:
         tags: Sequence[str] = (),
         owner: str | None = None,
         cell: str | None = None,
+        refresh_statistics: bool = False,
     ) -> Definition:
         """Compile a feature group and record it as a draft in the catalog.
+
+        Statistics that operations such as Z_SCORE(x) ask for are measured up to the ledger's
+        end and pinned; those that the group's latest definition pinned are used again, unless
+        `refresh_statistics`.
 
         Raises
         ------
@@ -235,11 +242,17 @@ class Session:
                     "Names that begin with two underscores are ours.", found=feature,
                     remedy=feature.strip("_"),
                 )  # fmt: skip
+        known = {} if refresh_statistics else self._pins(name)
+        plan, pins = pinned_plan(
+            plan, sources[plan.source], self.log, clock=self.clock, known=known
+        )
+        options: dict[str, Any] = {
+            "window": window, "closed": closed, "entity": entities, "resolution": resolution,
+        }  # fmt: skip
+        if pins:
+            options["pinned"] = [pin.to_dict() for pin in pins]
         definition = Definition(
-            name=name, text=text, plan=plan, source=sources[plan.source],
-            options={
-                "window": window, "closed": closed, "entity": entities, "resolution": resolution,
-            },
+            name=name, text=text, plan=plan, source=sources[plan.source], options=options,
             owner=owner, description=description, tags=tuple(tags), cell=cell,
         )  # fmt: skip
 
@@ -258,6 +271,7 @@ class Session:
             cell.name, cell.text, entity=cell.entity, window=cell.window, closed=cell.closed,
             resolution=cell.resolution,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
+            refresh_statistics=cell.refresh_statistics,
         )  # fmt: skip
 
     def feature(
@@ -302,14 +316,20 @@ class Session:
             notes=self._notes(group),
         )  # fmt: skip
 
+    def _pins(self, name: str) -> dict[str, Pin]:
+        """Return what the latest definition of a group pinned, by key."""
+        group = self.catalog.refresh().groups.get(name)
+        return {} if group is None else {pin.key: pin for pin in group.latest.pins}
+
     def _notes(self, group: Group) -> tuple[str, ...]:
+        pins = tuple(map(str, group.latest.pins))
         if group.draft is None or not group.versions:
-            return ()
+            return pins
         live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
         known = group.by_fingerprint(group.draft.fingerprint)
         if known is not None:
-            return (f"this is v{known.number} again: promoting serves it{live} until then",)
-        return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
+            return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
+        return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
 
     def training_set(
         self,

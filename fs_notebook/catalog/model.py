@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fs_notebook.errors import NameTaken, unknown_name
+from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import Stream
 
@@ -51,6 +52,11 @@ class Definition:
     @property
     def fingerprint(self) -> str:
         return self.plan.fingerprint
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """The statistics and embedders' versions that its plan was given as constants."""
+        return tuple(Pin.from_dict(p) for p in self.options.get("pinned", ()))
 
     @property
     def shard(self) -> str:

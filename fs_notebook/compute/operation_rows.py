@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -16,7 +15,7 @@ import xxhash
 
 from fs_notebook.compute.casts import Build, cast, widened
 from fs_notebook.embedders import embedder, texts_to_vectors
-from fs_notebook.errors import DefinitionError
+from fs_notebook.errors import DefinitionError, FeatureStoreError
 from fs_notebook.language.expr import Call, Literal
 
 
@@ -75,24 +74,32 @@ def _z_score(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     return (args[0].cast(pl.Float64) - mean) / (deviation or 1.0)
 
 
-def _canonical(value: Any) -> bytes:
-    """Return a value's bytes, the same on every machine: text as UTF-8, else 8 bytes."""
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, float):
-        # One zero, one NaN.
-        value = 0.0 if value == 0 else float("nan") if value != value else value
-        return struct.pack("<d", value)
-    return struct.pack("<q", int(value))
+def _canonical(values: pl.Series) -> pl.Series:
+    """Return values that hash alike where they are equal: text as it is, all else as 64 bits."""
+    if values.dtype == pl.String:
+        return values
+    if values.dtype != pl.Float64:
+        return values.cast(pl.Int64)
+    numbers = values.fill_null(0.0).to_numpy()
+    # One zero, one NaN: their bits may differ where they are equal.
+    bits = np.where(np.isnan(numbers), np.nan, numbers + 0.0).view(np.int64)
+    return pl.Series(values.name, bits).set(values.is_null(), None)
+
+
+def _code(value: str | int) -> int:
+    """Return xxHash64 of text in UTF-8, or of 8 bytes, the least first: the same everywhere."""
+    data = value.encode() if isinstance(value, str) else struct.pack("<q", value)
+    return xxhash.xxh64_intdigest(data)
 
 
 def _hash_bucket(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     count = int(_number(call, 1))
 
     def place(values: pl.Series) -> pl.Series:
-        distinct = values.unique().drop_nulls()
-        buckets = [xxhash.xxh64_intdigest(_canonical(v)) % count for v in distinct]
-        return _looked_up(values, distinct, pl.Series(buckets, dtype=pl.Int64))
+        plain = _canonical(values)
+        distinct = plain.unique().drop_nulls()
+        buckets = [_code(v) % count for v in distinct]
+        return _looked_up(plain, distinct, pl.Series(buckets, dtype=pl.Int64))
 
     value = args[0].to_physical() if call.args[0].type.is_temporal else args[0]
     return value.map_batches(place, return_dtype=pl.Int64(), is_elementwise=True)
@@ -116,12 +123,29 @@ def _embed(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
         if distinct.is_empty():
             # The model is looked for only where there is text: reading finished values needs none.
             return pl.Series(texts.name, [None] * texts.len(), dtype=dtype)
-        model = embedder(str(name), version=str(version))
-        vectors = texts_to_vectors(model, distinct.to_list(), dimensions, name=str(name))
+        try:
+            model = embedder(str(name), version=str(version))
+            vectors = texts_to_vectors(model, distinct.to_list(), dimensions, name=str(name))
+        except FeatureStoreError as error:
+            _told[str(error)] = error
+            raise
         results = pl.Series(np.ascontiguousarray(vectors)).cast(dtype)
         return _looked_up(texts, distinct, results)
 
     return args[0].map_batches(embed, return_dtype=pl.List(pl.Float64()), is_elementwise=True)
+
+
+_told: dict[str, FeatureStoreError] = {}
+
+
+def original(error: FeatureStoreError) -> FeatureStoreError:
+    """Return the error that was raised inside an expression.
+
+    Polars passes on one of its own making: of the same class, with the text of the original and
+    more behind it, and without its fields.
+    """
+    told = next((text for text in _told if str(error).startswith(text)), None)
+    return error if told is None else _told.pop(told)
 
 
 BUILDERS: dict[str, Build] = {
@@ -134,4 +158,3 @@ BUILDERS: dict[str, Build] = {
     "quantile_bin": _quantile_bin,
     "embed": _embed,
 }
-

@@ -206,13 +206,15 @@ def preview(
     on_progress: OnProgress = silent,
     rows_max: int = 200_000,
     notes: tuple[str, ...] = (),
+    end: Cut | None = None,
 ) -> Preview:
     """Fold a slice of history in bounded memory and return the values at its end.
 
-    An interrupt stops it between two batches and leaves nothing behind.
+    History goes up to `end`; default: to where the stream ends now. An interrupt stops it between
+    two batches and leaves nothing behind.
     """
     begun_s = clock.monotonic_s()
-    end = log.end(source.name)
+    end = log.end(source.name) if end is None else end
     fold, from_us, to_us = Fold(plan), where.from_us, where.to_us
     if where.last_us is not None:
         newest = _newest_us(log, source, end, to_us)

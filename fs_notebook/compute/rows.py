@@ -61,6 +61,8 @@ def overflow_named(what: str) -> Iterator[None]:
         raise FeatureStoreError(
             f"{what} could not be computed.", found=str(error).splitlines()[0]
         ) from None
+    except FeatureStoreError as error:
+        raise operation_rows.original(error) from None
 
 
 def _arithmetic(operate: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Build:

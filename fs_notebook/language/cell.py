@@ -45,6 +45,7 @@ class Cell:
     from_: str | None = None
     to: str | None = None
     sample: str | None = None
+    refresh_statistics: bool = False
 
 
 def cell_parser() -> OptionParser:
@@ -60,6 +61,8 @@ def cell_parser() -> OptionParser:
     parser.add_argument("--tags", help="for the catalog: reading,ranking")
     parser.add_argument("--owner", help="who answers for it; default: who promotes it")
     parser.add_argument("--language", "-l", choices=["sql"], default="sql")
+    parser.add_argument("--refresh-statistics", action="store_true",
+                        help="measure anew what is pinned: of Z_SCORE(x) and its kin")  # fmt: skip
     add_slice(parser)
     return parser
 
@@ -122,6 +125,7 @@ def parse_cell(line: str, body: str) -> Cell:
         description=options.description,
         tags=split_names(options.tags), owner=options.owner, language=options.language,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,
+        refresh_statistics=options.refresh_statistics,
     )  # fmt: skip
 
 

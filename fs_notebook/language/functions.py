@@ -156,7 +156,10 @@ _TABLE: list[tuple[str, str, Rule]] = [
 FUNCTIONS = {
     name: Function(name, usage, rule)
     for name, usage, rule in (
-        *_TABLE, *value_functions.TABLE, *list_functions.TABLE, *operations.TABLE
+        *_TABLE,
+        *value_functions.TABLE,
+        *list_functions.TABLE,
+        *operations.TABLE,
     )
 }
 

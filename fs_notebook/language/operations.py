@@ -7,6 +7,7 @@ before a plan is folded, so that a plan says by itself all that its values depen
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from fs_notebook.errors import DefinitionError
@@ -115,7 +116,7 @@ def _check_clip(args: Sequence[Expr]) -> None:
 
 def _check_bin(args: Sequence[Expr]) -> None:
     edges = [float(v) for v in _values(args, "BIN(x, [edge, …])")]  # type: ignore[arg-type]
-    rising = all(a < b for a, b in zip(edges, edges[1:], strict=False))
+    rising = all(a < b for a, b in itertools.pairwise(edges))
     if not rising or len(edges) > EDGES_MAX:
         raise DefinitionError(
             f"BIN takes at most {EDGES_MAX:,} edges, each above the one before.",

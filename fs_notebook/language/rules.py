@@ -28,6 +28,7 @@ def common(types: Sequence[Type]) -> Type | None:
 
 def all_of(kind: Type, result: Type, count: int | None = None) -> Rule:
     """Return the rule of functions whose arguments are all of one type."""
+
     def rule(types: Sequence[Type]) -> Type | None:
         fits = all(t is kind for t in types) and (count is None or len(types) == count)
         return result if fits else None
@@ -37,6 +38,7 @@ def all_of(kind: Type, result: Type, count: int | None = None) -> Rule:
 
 def numeric(result: Type | None, count: int = 1) -> Rule:
     """Return the rule of functions of numbers; without `result` they give what they are given."""
+
     def rule(types: Sequence[Type]) -> Type | None:
         if len(types) != count or not all(t.is_number for t in types):
             return None

@@ -219,7 +219,8 @@ def _trunc(translate: Translator, node: exp.Expr) -> Expr:
 def _replace(translate: Translator, node: exp.Expr) -> Expr:
     what = translate(node.expression)
     _text(what, "REPLACE(text, 'from', to)")
-    return translate.call("replace", translate(node.this), what, translate(node.args["replacement"]))
+    to = translate(node.args["replacement"])
+    return translate.call("replace", translate(node.this), what, to)
 
 
 def _pattern(value: Expr, usage: str, group: int) -> Expr:

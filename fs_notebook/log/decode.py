@@ -216,9 +216,7 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
     return (frame.with_columns(parsed) if parsed else frame), failed
 
 
-def _nested_times(
-    frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, str]
-) -> pl.Series:
+def _nested_times(frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, str]) -> pl.Series:
     """Return a column of lists or structs with the times in it parsed."""
     column = pl.col(name)
     before = leaves(column, kind, lambda v, k: v.is_not_null())

@@ -13,7 +13,7 @@ Leaf = Callable[[pl.Expr, Type], pl.Expr]
 
 
 def mapped(value: pl.Expr, kind: Type, leaf: Leaf) -> pl.Expr:
-    """Return `value`, of type `kind`, with each scalar in it replaced by what `leaf` makes of it."""
+    """Return `value`, of type `kind`, with each scalar in it replaced by its `leaf`."""
     if kind.element is not None:
         return value.list.eval(mapped(pl.element(), kind.element, leaf))
     if kind.fields:
@@ -34,7 +34,7 @@ def leaves(value: pl.Expr, kind: Type, count: Leaf) -> pl.Expr:
 
 
 def wire_type(kind: Type, scalars: dict[Type, pl.DataType]) -> pl.DataType:
-    """Return the Polars type that carries `kind` in JSON, where some scalars have one of their own."""
+    """Return the Polars type that carries `kind` in JSON, where `scalars` have their own."""
     if kind.element is not None:
         return pl.List(wire_type(kind.element, scalars))
     if kind.fields:

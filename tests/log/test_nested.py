@@ -177,8 +177,8 @@ def test_the_embedded_ledger_keeps_them(
         frame = frame_of(events)
         if frame.height:
             log.append(STREAM, frame)
-        read = [b.rows.select(STREAM.names) for b in log.read(STREAM, start=START, end=log.end("x"))]
-        again = pl.concat(read) if read else frame.clear()
+        read = [b.rows for b in log.read(STREAM, start=START, end=log.end("x"))]
+        again = (pl.concat(read) if read else frame.clear()).select(STREAM.names)
         assert again.to_dicts() == frame.to_dicts()
 
 
