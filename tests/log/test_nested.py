@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import START
 from fs_notebook.types import Type, conform, list_of, struct_of
+from tests.support.logs import Ledger, read_all, rows_of
 
 LEAVES = struct_of([
     ("n", Type.BIGINT), ("f", Type.DOUBLE), ("s", Type.VARCHAR), ("b", Type.BOOLEAN),
@@ -209,3 +212,52 @@ def test_lists_widen_as_numbers_do_and_no_further() -> None:
         fit(pl.DataFrame({"ts": moment, "fs": [["1"]]}), stream)
     with pytest.raises(UsageError, match="fs"):
         fit(pl.DataFrame({"ts": moment, "fs": [1.0]}), stream)
+
+
+@pytest.mark.parametrize("count", [3, 2_000])
+def test_every_ledger_keeps_them(ledger: Ledger, count: int) -> None:
+    """A few events go as JSON, many as Arrow, where there are messages at all."""
+    stream = ledger.stream(columns=STREAM.columns)
+    day = datetime(2024, 1, 1, tzinfo=UTC)
+    rows: list[dict[str, Any]] = [
+        {
+            "ts": day + timedelta(seconds=n), "xs": [n, None] if n % 3 else [],
+            "times": [day] if n % 2 else None, "deep": [[day.date()], []],
+            "one": {name: None for name, _ in LEAVES.fields} | {"s": "ü\n", "i": timedelta(n)},
+            "many": [{"a": n, "when": [day]}, None],
+        }
+        for n in range(count)
+    ]  # fmt: skip
+    frame = frame_of(rows)
+    ledger.log.append(stream, frame)
+    read = rows_of(read_all(ledger.log, stream)).sort("ts")
+    assert read.to_dicts() == frame.to_dicts()
+    some = rows_of(read_all(ledger.log, stream, columns=["one", "ts"])).sort("ts")
+    assert some.to_dicts() == frame.select("one", "ts").to_dicts()
+
+
+@pytest.mark.pulsar
+def test_a_topic_of_nested_json_is_adopted(pulsar_log: Any, broker: Any) -> None:
+    import pulsar
+
+    name = f"nested-{uuid.uuid4().hex[:8]}"
+    client = pulsar.Client(broker.url, logger=pulsar.ConsoleLogger(pulsar.LoggerLevel.Error))
+    producer = client.create_producer(name)
+    event = {"ts": "2024-01-01T00:00:00Z", "cart": [{"sku": "a", "n": 2}], "at": {"lat": 1.5}}
+    for payload in (event, event | {"cart": [{"n": "2"}]}, event | {"at": None}):
+        producer.send(json.dumps(payload).encode())
+    producer.close()
+    client.close()
+    stream = pulsar_log.infer_stream(name)
+    kinds = {n: t.value for n, t in stream.columns}
+    # One event in three has text where the others have a number: text takes all of them.
+    assert kinds["cart"] == 'STRUCT("sku" VARCHAR, "n" VARCHAR)[]'
+    assert kinds["at"] == 'STRUCT("lat" DOUBLE)'
+    strict = replace(stream, columns=tuple(
+        (n, list_of(struct_of([("sku", Type.VARCHAR), ("n", Type.BIGINT)]))
+         if n == "cart" else t) for n, t in stream.columns
+    ))  # fmt: skip
+    batches = read_all(pulsar_log, strict)
+    assert [e["at"] for b in batches for e in b.rows.to_dicts()] == [{"lat": 1.5}, None]
+    (letter,) = [d for b in batches for d in b.dead]
+    assert "'cart'" in letter.reason
