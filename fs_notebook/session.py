@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, View
 from fs_notebook.catalog.model import DRAFTED, VALIDATED
@@ -26,20 +23,17 @@ from fs_notebook.compute.preview import (
 )
 from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.compute.statistics import pinned_plan
-from fs_notebook.errors import UnknownName, UsageError
-from fs_notebook.ingest import to_frame
+from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import Cell, check_name
-from fs_notebook.language.pinning import Pin
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader, FeatureVector
-from fs_notebook.position import START
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms, ViewRows
-from fs_notebook.views import Status, Uploaded, all_views, group_view, status_of
+from fs_notebook.views import Status, Uploaded, all_views, group_view, notes_of, status_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -242,17 +236,17 @@ class Session:
                     "Names that begin with two underscores are ours.", found=feature,
                     remedy=feature.strip("_"),
                 )  # fmt: skip
-        known = {} if refresh_statistics else self._pins(name)
+        group = None if refresh_statistics else self.catalog.refresh().groups.get(name)
         plan, pins = pinned_plan(
-            plan, sources[plan.source], self.log, clock=self.clock, known=known
-        )
-        options: dict[str, Any] = {
-            "window": window, "closed": closed, "entity": entities, "resolution": resolution,
-        }  # fmt: skip
-        if pins:
-            options["pinned"] = [pin.to_dict() for pin in pins]
+            plan, sources[plan.source], self.log, clock=self.clock,
+            former=() if group is None else group.latest.pins,
+        )  # fmt: skip
         definition = Definition(
-            name=name, text=text, plan=plan, source=sources[plan.source], options=options,
+            name=name, text=text, plan=plan, source=sources[plan.source],
+            options={
+                "window": window, "closed": closed, "entity": entities, "resolution": resolution,
+                **({"pinned": [pin.to_dict() for pin in pins]} if pins else {}),
+            },
             owner=owner, description=description, tags=tuple(tags), cell=cell,
         )  # fmt: skip
 
@@ -313,23 +307,8 @@ class Session:
         return run_preview(
             group.name, definition.plan, definition.source, self.log, clock=self.clock,
             where=slice_of(last, from_, to, sample), on_progress=on_progress,
-            notes=self._notes(group),
+            notes=notes_of(group),
         )  # fmt: skip
-
-    def _pins(self, name: str) -> dict[str, Pin]:
-        """Return what the latest definition of a group pinned, by key."""
-        group = self.catalog.refresh().groups.get(name)
-        return {} if group is None else {pin.key: pin for pin in group.latest.pins}
-
-    def _notes(self, group: Group) -> tuple[str, ...]:
-        pins = tuple(map(str, group.latest.pins))
-        if group.draft is None or not group.versions:
-            return pins
-        live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
-        known = group.by_fingerprint(group.draft.fingerprint)
-        if known is not None:
-            return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
-        return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
 
     def training_set(
         self,
@@ -368,24 +347,9 @@ class Session:
                 )
             entity = {keys.pop(): entity}
         return build_training_set(
-            self._labels(labels), wanted, self.log, time=time, entity=entity,
+            self._sources.labels(labels), wanted, self.log, time=time, entity=entity,
             clock=self.clock, on_progress=on_progress,
         )  # fmt: skip
-
-    def _labels(self, labels: Any) -> Any:
-        if isinstance(labels, str) and labels in self.catalog.refresh().sources:
-            stream = self.source(labels)
-            batches = self.log.read(stream, start=START, end=self.log.end(labels))
-            frames = [b.rows.select(stream.names) for b in batches]
-            schema = {n: t.polars for n, t in stream.columns}
-            return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
-        if isinstance(labels, (str, Path)) and not Path(labels).suffix:
-            raise UnknownName(
-                f"There is no stream of labels named {str(labels)!r}.",
-                found=", ".join(s.name for s in self.streams()) or "no streams",
-                remedy="a stream, a file, or a table",
-            )
-        return to_frame(labels) if isinstance(labels, (str, Path)) else labels
 
     def _wanted(self, names: Sequence[str]) -> list[tuple[Definition, tuple[str, ...]]]:
         state = self.catalog.refresh()

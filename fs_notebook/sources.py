@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import polars as pl
@@ -12,9 +13,10 @@ from fs_notebook.catalog.catalog import STREAM as CATALOG
 from fs_notebook.catalog.model import DECLARED, UPLOADED
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
-from fs_notebook.errors import Interrupted, NameTaken, UsageError
+from fs_notebook.errors import Interrupted, NameTaken, UnknownName, UsageError
 from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
 from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.position import START
 from fs_notebook.processes import interrupts_held
 from fs_notebook.types import conform
 from fs_notebook.views import Uploaded
@@ -131,3 +133,19 @@ class Sources:
         if name not in state.sources and self.log.exists(name):
             return self._adopt(name)
         return state.source(name).stream
+
+    def labels(self, labels: Any) -> Any:
+        """Return the table of labels that a stream's name, a file's path or a table stands for."""
+        if isinstance(labels, str) and labels in self.catalog.refresh().sources:
+            stream = self.find(labels)
+            batches = self.log.read(stream, start=START, end=self.log.end(labels))
+            frames = [b.rows.select(stream.names) for b in batches]
+            schema = {n: t.polars for n, t in stream.columns}
+            return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+        if isinstance(labels, (str, Path)) and not Path(labels).suffix:
+            raise UnknownName(
+                f"There is no stream of labels named {str(labels)!r}.",
+                found=", ".join(sorted(self.catalog.refresh().sources)) or "no streams",
+                remedy="a stream, a file, or a table",
+            )
+        return to_frame(labels) if isinstance(labels, (str, Path)) else labels

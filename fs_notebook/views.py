@@ -147,6 +147,18 @@ def group_view(group: Group, store: OnlineStore) -> dict[str, Any]:
     }
 
 
+def notes_of(group: Group) -> tuple[str, ...]:
+    """Return what a preview of a group's latest definition says beside its values."""
+    pins = tuple(map(str, group.latest.pins))
+    if group.draft is None or not group.versions:
+        return pins
+    live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
+    known = group.by_fingerprint(group.draft.fingerprint)
+    if known is not None:
+        return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
+    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
+
+
 def matches(group: Group, words: str) -> bool:
     """Tell whether every word of a search is somewhere in what the catalog says of `group`."""
     definition = group.latest

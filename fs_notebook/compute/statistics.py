@@ -6,7 +6,7 @@ the fold that folds everything else. One over entities looks at their values at 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,16 +34,16 @@ def pinned_plan(
     log: EventLog,
     *,
     clock: Clock,
-    known: Mapping[str, Pin],
+    former: Sequence[Pin] = (),
     on_progress: OnProgress = silent,
 ) -> tuple[Plan, tuple[Pin, ...]]:
     """Return the plan with its statistics and embedders' versions in it, and what they are.
 
     Parameters
     ----------
-    known
-        What a former version pinned, by key: used again instead of measuring anew. An embedder's
-        version is always the one that is here.
+    former
+        What a former version pinned: used again instead of measuring anew. An embedder's version
+        is always the one that is here.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def pinned_plan(
             found |= over(part, place, others, history)
         return found
 
-    usable = {key: pin for key, pin in known.items() if pin.function != "embed"}
+    usable = {pin.key: pin for pin in former if pin.function != "embed"}
     return pinned(plan, measure, usable)
 
 

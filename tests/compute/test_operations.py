@@ -83,7 +83,7 @@ class Case:
             find_source=lambda name: cases.SOURCE,
             window_us=None if window_s is None else window_s * SECOND,
         )  # fmt: skip
-        plan, _ = pinned_plan(plan, None, None, clock=None, known={})  # type: ignore[arg-type]
+        plan, _ = pinned_plan(plan, None, None, clock=None)  # type: ignore[arg-type]
         assert Plan.from_dict(plan.to_dict()) == plan
         return Fold(plan)
 

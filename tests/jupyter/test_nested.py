@@ -14,7 +14,8 @@ from fs_notebook.compute.preview import Preview, preview
 from fs_notebook.jupyter.chart import distribution
 from fs_notebook.jupyter.display import preview_html
 from fs_notebook.jupyter.values import show
-from fs_notebook.language.sql import SourceColumns, compile_sql
+from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.model.columns import PLACES_MAX, encode

@@ -15,7 +15,8 @@ from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import DefinitionError, OverflowInFold
 from fs_notebook.language.expr import Expr
 from fs_notebook.language.plan import Plan
-from fs_notebook.language.sql import SourceColumns, compile_sql
+from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.sql import compile_sql
 from fs_notebook.types import Type
 
 SOURCE = SourceColumns(
