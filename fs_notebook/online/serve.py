@@ -72,8 +72,12 @@ class _Ready:
     served: Served
     fold: Fold
     codec: StateCodec
-    empty: Mapping[str, Any]
     types: Mapping[str, Type]
+
+    @cached_property
+    def empty(self) -> Mapping[str, Any]:
+        """What an entity has that has no events; made when first asked for, since it may fail."""
+        return self.fold.empty_values()
 
     @cached_property
     def temporal(self) -> tuple[str, ...]:
@@ -189,7 +193,7 @@ class FeatureReader:
             else:
                 fold = Fold(served.plan)
                 types = {o.name: o.type for o in served.plan.outputs}
-                groups[group] = _Ready(served, fold, StateCodec(fold), fold.empty_values(), types)
+                groups[group] = _Ready(served, fold, StateCodec(fold), types)
             owners |= dict.fromkeys(served.plan.features, group)
         self._groups, self._owners, self._resolved = groups, owners, {}
 

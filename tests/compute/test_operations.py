@@ -110,6 +110,10 @@ def element(values: list[Any] | None, place: int) -> Any:
     return values[place] if fits and values is not None else None
 
 
+def most_frequent(values: list[Any]) -> Any:
+    return min(values, key=lambda v: (-values.count(v), v)) if values else None
+
+
 CASES = [
     Case("LAST(CLIP(f, -2, 3))", last(lambda e: clip(e["f"], -2.0, 3.0))),
     Case("CLIP(SUM(i), 0, 5)", lambda es: clip(total(es), 0, 5)),
@@ -143,6 +147,7 @@ CASES = [
     Case("[COUNT(*), SUM(i)]", lambda es: [len(es), total(es)]),
     Case("ARRAY_TO_STRING(LAST_N(s, 2), '|')", lambda es: (
         None if (v := newest(es, "s", 2)) is None else "|".join(v))),
+    Case("TOP_K_COUNTS(s, 2)[1].value", lambda es: most_frequent(known(es, lambda e: e["s"]))),
     Case("ARG_MAX([i], t)", lambda es: (
         None if not es else [next(e["i"] for e in es if e["t"] == es[-1]["t"])])),
 ]  # fmt: skip

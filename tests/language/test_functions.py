@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from datetime import UTC, datetime
@@ -10,9 +11,11 @@ from typing import Any
 import duckdb
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fs_notebook.compute.rows import compile_expr, overflow_named
-from fs_notebook.errors import DefinitionError, OverflowInFold
+from fs_notebook.errors import DefinitionError, FeatureStoreError, OverflowInFold
 from fs_notebook.language.expr import Expr
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.relation import SourceColumns
@@ -226,6 +229,22 @@ def test_refusals_say_what_and_where(sql: str, says: str, at: str | None) -> Non
     text = caught.value.text or ""
     if at is not None:
         assert text[(caught.value.column or 0) - 1 :].startswith(at)
+
+
+TOKENS = """
+    xs fs words spot many s i ts [ ] [ ] : - 1 2 'a' . lat Place city { } , ( ) + = AND IN
+    LEN LIST_SORT LIST_SUM LIST_CONTAINS ARRAY_TO_STRING STRING_SPLIT STRUCT_PACK := REPLACE
+    REGEXP_EXTRACT '(' LPAD POSITION DATE_DIFF DATE_PART TO_TIMESTAMP NOW CURRENT_DATE LOG TRUNC PI
+    CLIP BIN ONE_HOT HASH_BUCKET MIN_MAX_SCALE Z_SCORE QUANTILE_BIN EMBED 'hashing' COUNT LAST NULL
+"""
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(TOKENS.split()), max_size=14).map(" ".join))
+def test_no_expression_crashes_the_compiler(text: str) -> None:
+    with contextlib.suppress(FeatureStoreError):
+        plan = compiled(f"{text} AS x")
+        assert Plan.from_dict(plan.to_dict()) == plan
 
 
 def test_a_list_is_no_key() -> None:

@@ -6,17 +6,27 @@ import math
 import statistics
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.metadata import EntryPoint, PackageNotFoundError
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 
 from fs_notebook import embedders
+from fs_notebook.clock import to_us
+from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.preview import Preview
 from fs_notebook.embedders import HashingEmbedder, MissingEmbedder, register_embedder
 from fs_notebook.errors import DefinitionError, UnknownName, UsageError
 from fs_notebook.language.cell import parse_source
+from fs_notebook.language.plan import Plan
+from fs_notebook.online.memory import MemoryStore
+from fs_notebook.online.serve import FeatureReader, Served
+from fs_notebook.online.states import StateCodec
+from fs_notebook.position import Cut, Position
 from fs_notebook.session import Session
+from fs_notebook.types import TIME
 from tests.support.sessions import BEGIN, embedded_session
 
 __all__ = ["embedded_session"]
@@ -231,6 +241,87 @@ def test_embedders_that_cannot_be_used(session: Session) -> None:
     register_embedder("wrong", Wrong("1"))
     with pytest.raises(MissingEmbedder, match="another shape"):
         session.feature("e", sql("LAST(EMBED(text, 'wrong')) AS e"))
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_package_offers_an_embedder_by_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = EntryPoint("lengths", f"{__name__}:first_lengths", embedders.ENTRY_POINTS)
+
+    def points(*, group: str, name: str | None = None) -> list[EntryPoint]:
+        assert group == embedders.ENTRY_POINTS
+        return [point] if name in (None, point.name) else []
+
+    monkeypatch.setattr(embedders.importlib.metadata, "entry_points", points)
+    assert "lengths" in embedders.embedder_names()
+    assert embedders.embedder("lengths", version="1").dimensions == 2
+    with pytest.raises(UnknownName, match="length"):
+        embedders.embedder("length")
+
+
+def first_lengths() -> Lengths:
+    return Lengths("1")
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_model_that_is_not_installed_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(embedders.importlib.metadata, "version", missing)
+    with pytest.raises(MissingEmbedder, match="needs its package") as caught:
+        embedders.embedder(embedders.MINILM)
+    assert "fs-notebook[embed]" in (caught.value.remedy or "")
+
+
+class Moment:
+    """A clock that stands so many minutes after the first event."""
+
+    def __init__(self, minutes: int) -> None:
+        self.minutes = minutes
+
+    def now_us(self) -> int:
+        return to_us(BEGIN + timedelta(minutes=self.minutes))
+
+    def monotonic_s(self) -> float:
+        return float(self.minutes)
+
+    def sleep_s(self, seconds: float) -> None:
+        raise AssertionError("nothing waits here")
+
+
+def publish(store: MemoryStore, plan: Plan) -> None:
+    """Fold the events and serve what comes out, as a worker and a runner do."""
+    fold = Fold(plan)
+    rows = pl.DataFrame(events(0, 40)).with_columns(pl.col("ts").alias(TIME))
+    (name,) = plan.features
+    lease = store.claim(name, fingerprint=plan.fingerprint)
+    values = StateCodec(fold).encode(fold.add(fold.empty, rows).state)
+    store.commit(lease, cut=Cut((Position(0, 0, 39, 0),)), puts=values, info={})
+    store.publish(name, Served(name, 1, plan.fingerprint, name, plan, ("user",)).to_record())
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_reader_needs_an_embedder_only_to_finish_again(session: Session) -> None:
+    register_embedder("lengths", Lengths("1"))
+    text = "COALESCE(EMBED(LAST(text), 'lengths'), EMBED('nothing here', 'lengths')) AS e"
+    store, clock = MemoryStore(), Moment(40)
+    publish(store, session.define("e", sql(text), window="1h").plan)
+    publish(store, session.define("o", sql("COUNT(*) AS o")).plan)
+    reader = FeatureReader(store, clock=clock)
+    clock.minutes = 400
+    assert reader.read("e", user="u0")["e"] == [[12.0, 2.0]]
+    embedders._made.clear()
+    reader = FeatureReader(store, clock=clock)
+    clock.minutes = 40
+    assert reader.read(["e", "o"], user="u0").to_dict() == {
+        "user": ["u0"], "e": [[11.0, 3.0]], "o": [10],
+    }  # fmt: skip
+    clock.minutes = 400
+    assert reader.read("o", user="u0")["o"] == [10]
+    with pytest.raises(UnknownName, match="no embedder named 'lengths'"):
+        reader.read("e", user="u0")
 
 
 def test_hashing_points_alike_texts_alike() -> None:
