@@ -29,8 +29,9 @@ def _number(call: Call, index: int) -> float:
 def _closed(call: Call, count: int) -> None:
     if len(call.args) == count:
         raise DefinitionError(
-            f"{call.function.upper()} was folded before its statistics were pinned.",
-            remedy="define it through a session, or write its constants out",
+            f"{call.function.upper()} cannot be computed before what it depends on is pinned.",
+            found="no statistics, or no embedder's version",
+            remedy="use it in a feature's definition, which pins them; or write its constants out",
         )
 
 

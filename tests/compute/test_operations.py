@@ -244,5 +244,5 @@ def test_wrong_constants_are_refused(sql: str, says: str) -> None:
 
 @pytest.mark.parametrize("sql", ["SUM(Z_SCORE(f))", "SUM(QUANTILE_BIN(f, 4))"])
 def test_what_is_open_cannot_be_folded(sql: str) -> None:
-    with pytest.raises(DefinitionError, match="before its statistics were pinned"):
+    with pytest.raises(DefinitionError, match="before what it depends on is pinned"):
         cases.fold_of(f"{sql} AS x")
