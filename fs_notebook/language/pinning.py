@@ -198,6 +198,12 @@ def shown(plan: Plan, expr: Expr) -> str:
         case Call(function, args, kind):
             if function in _SIGNS and len(args) > 1:
                 return f"({f' {_SIGNS[function]} '.join(map(text, args))})"
+            if function == "list_extract":
+                return f"{text(args[0])}[{text(args[1])}]"
+            if function == "list":
+                return f"[{', '.join(map(text, args))}]"
+            if function == "struct_extract" and isinstance(args[1], Literal):
+                return f"{text(args[0])}.{args[1].value}"
             if function.startswith("cast_"):
                 return f"CAST({text(args[0])} AS {kind})"
             return f"{function.upper()}({', '.join(map(text, args))})"

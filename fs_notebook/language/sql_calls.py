@@ -10,7 +10,7 @@ import polars as pl
 from sqlglot import exp
 
 from fs_notebook.errors import DefinitionError
-from fs_notebook.language.expr import Column, Expr, Literal
+from fs_notebook.language.expr import Expr, Literal
 from fs_notebook.language.list_functions import field_of, struct_of_exprs
 from fs_notebook.language.operations import check_constants
 from fs_notebook.language.value_functions import DIFF_UNITS
@@ -89,12 +89,12 @@ def qualified(translate: Translator, node: exp.Column) -> Expr | None:
     names = [part.name for part in node.parts]
     known = {n for n, t in translate.columns if t.fields}
     folded = {n.casefold() for n in known}
-    if len(names) > 1 and names[0] == translate.source and names[1].casefold() in folded:
+    if len(names) > 2 and names[0].casefold() not in folded:
+        # What is in front of the column names the table, as everywhere.
         names = names[1:]
     if len(names) == 1 or names[0].casefold() not in folded:
         return None
-    found: Expr = translate.column(exp.column(names[0]))
-    assert isinstance(found, Column)
+    found = translate.column(exp.column(names[0]))
     for name in names[1:]:
         found = field_of(found, name)
     return found

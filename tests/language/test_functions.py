@@ -255,6 +255,16 @@ def test_a_list_is_no_key() -> None:
         )  # fmt: skip
 
 
+def test_structs_and_lists_made_in_a_sub_query_are_seen_through() -> None:
+    rows = "(SELECT user, {'at': spot.lat, 'xs': xs} AS p, ts FROM events) AS q"
+    inlined = compile_sql(
+        f"SELECT user, SUM(p.at + q.p.xs[1]) AS x FROM {rows} GROUP BY user", name="x",
+        find_source=lambda _: SOURCE,
+    )  # fmt: skip
+    direct = compiled("SUM({'at': spot.lat, 'xs': xs}.at + {'at': spot.lat, 'xs': xs}.xs[1]) AS x")
+    assert inlined.fingerprint == direct.fingerprint
+
+
 def test_plans_with_lists_and_structs_survive_json() -> None:
     plan = compiled("MAX(spot.lat) AS a, LAST_N(words[1], 3)[1:2] AS b, MAX(many[1].a) AS c")
     assert Plan.from_dict(plan.to_dict()) == plan

@@ -92,6 +92,28 @@ def test_statistics_over_aggregates_are_those_of_the_entities_values(session: Se
     assert values(preview, "q") == {u: int(s >= middle) for u, s in sums.items()}
 
 
+def test_what_was_pinned_is_told_near_its_sql(session: Session) -> None:
+    columns = (
+        "LAST(Z_SCORE([n, 1][1])) AS a, Z_SCORE(SUM({'m': n * 2}.m)) AS b, "
+        "Z_SCORE(LAST_N(CAST(n AS DOUBLE), 3)[-1]) AS c"
+    )
+    notes = session.feature("z", sql(columns)).notes
+    assert [n.partition(":")[0] for n in notes] == [
+        "Z_SCORE of [n, 1][1]",
+        "Z_SCORE of SUM(STRUCT_PACK('m', (n * 2)).m)",
+        "Z_SCORE of LAST_N(CAST(n AS DOUBLE), 3)[-1]",
+    ]
+    assert all("; pinned over" in n and "up to 0:0:39:0" in n for n in notes)
+
+
+def test_a_feature_pins_and_a_view_does_not(session: Session) -> None:
+    with pytest.raises(DefinitionError, match="pinned by the feature"):
+        session.create_view("v", "SELECT user, ts, Z_SCORE(n) AS z FROM reads")
+    session.create_view("v", "SELECT user, ts, n * 2 AS twice FROM reads WHERE ok")
+    text = "SELECT user, LAST(MIN_MAX_SCALE(twice)) AS m FROM v GROUP BY user"
+    assert session.define("m", text).pins[0].values == {"low": 0.0, "high": 76.0}
+
+
 def test_edges_are_the_discrete_quantiles(session: Session) -> None:
     definition = session.define("q", sql("SUM(QUANTILE_BIN(n, 4)) AS q"))
     (pin,) = definition.pins
