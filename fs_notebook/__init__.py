@@ -25,6 +25,7 @@ _PUBLIC = {
     "functions": "fs_notebook.language.reference",
     "get_session": "fs_notebook.current",
     "stream": "fs_notebook.language.polars_frame",
+    "register_embedder": "fs_notebook.embedders",
 }
 
 # The methods of the current session that are functions of the package as well: `fs.serve(…)`.

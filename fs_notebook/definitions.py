@@ -8,7 +8,10 @@ from typing import Any
 
 from fs_notebook.catalog import Catalog, CatalogState, Definition
 from fs_notebook.catalog.model import AnyDefinition, DerivedDefinition
+from fs_notebook.clock import Clock
+from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import parse_span
+from fs_notebook.compute.statistics import pinned_plan
 from fs_notebook.errors import DefinitionError, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.definition import compile_definition
@@ -151,8 +154,15 @@ class Definitions:
     """Compiles feature groups against what the catalog knows. `Session` documents the options."""
 
     def __init__(
-        self, catalog: Catalog, log: EventLog, sources: Sources, transforms: Transforms
+        self,
+        catalog: Catalog,
+        log: EventLog,
+        sources: Sources,
+        transforms: Transforms,
+        *,
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.catalog = catalog
         self.log = log
         self.sources = sources
@@ -171,6 +181,7 @@ class Definitions:
         request: str | None,
         tags: str | Sequence[str],
         written: str | None,
+        refresh_statistics: bool,
         **said: str | None,
     ) -> AnyDefinition:
         """Return what a text or Polars expressions mean; nothing is recorded.
@@ -196,7 +207,8 @@ class Definitions:
                 name, text, entity=entities, request=request, windows=windows
             )
         else:
-            definition = self._folded(name, text, entities, windows, stream=stream, written=written)
+            folded = self._folded(name, text, entities, windows, stream=stream, written=written)
+            definition = self._pinned(folded, refresh=refresh_statistics)
         for feature in definition.plan.features:
             check_name(feature)
             if feature.startswith("__"):
@@ -239,6 +251,18 @@ class Definitions:
             {**windows, "entity": entities, **compiled.options},
             joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
+
+    def _pinned(self, definition: Definition, *, refresh: bool) -> Definition:
+        """Return the definition with the statistics that it asks for in its plan."""
+        group = None if refresh else self.catalog.refresh().groups.get(definition.name)
+        former = None if group is None else group.latest
+        log = joined_log(definition.plan, definition.joined, self.log)
+        plan, pins = pinned_plan(
+            definition.plan, definition.source, log, clock=self.clock,
+            former=former.pins if isinstance(former, Definition) else (),
+        )  # fmt: skip
+        noted = {"pinned": [pin.to_dict() for pin in pins]} if pins else {}
+        return replace(definition, plan=plan, options={**definition.options, **noted})
 
     def _columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns of each declared stream."""

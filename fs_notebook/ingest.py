@@ -192,7 +192,7 @@ def fit(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
             continue
         have = frame.schema[name]
         null = frame[name].null_count() == frame.height
-        widens = kind is Type.DOUBLE and have == pl.Int64
+        widens = _widens(type_of(have, column=name), kind, frame[name])
         if have != kind.polars and not null and not widens:
             raise UsageError(
                 f"The column {name!r} of {stream.name!r} is {kind}.",
@@ -216,6 +216,23 @@ def fit(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
                 "pl.from_epoch(column, time_unit='s')",
             )
     return fitted
+
+
+def _widens(have: Type, kind: Type, values: pl.Series) -> bool:
+    """Tell whether `values`, of type `have`, are the same ones in `kind`."""
+    if have is kind or (have is Type.BIGINT and kind is Type.DOUBLE):
+        return True
+    if values.null_count() == values.len():
+        # Nothing but nulls has any type; so has what empty lists hold.
+        return True
+    if have.element is not None and kind.element is not None:
+        return _widens(have.element, kind.element, values.explode().drop_nulls())
+    if have.fields and kind.fields:
+        known = dict(kind.fields)
+        return all(n in known for n, _ in have.fields) and all(
+            _widens(t, known[n], values.struct.field(n)) for n, t in have.fields
+        )
+    return False
 
 
 def digest_of(rows: pl.DataFrame) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fs_notebook.catalog import Catalog, CatalogState, Group, View
+from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
@@ -34,7 +34,7 @@ from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms, ViewRows
-from fs_notebook.views import Status, Uploaded, all_views, group_view, status_of
+from fs_notebook.views import Status, Uploaded, all_views, group_view, notes_of, status_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -84,7 +84,9 @@ class Session:
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
-        self._definitions = Definitions(self.catalog, self.log, self._sources, self._transforms)
+        self._definitions = Definitions(
+            self.catalog, self.log, self._sources, self._transforms, clock=clock
+        )
         self._promotions = Promotions(connection, self.catalog, self.store, clock=clock)
 
     def __repr__(self) -> str:
@@ -196,6 +198,7 @@ class Session:
         owner: str | None = None,
         cell: str | None = None,
         request: str | None = None,
+        refresh_statistics: bool = False,
         written: str | None = None,
     ) -> AnyDefinition:
         """Compile a feature group and record it as a draft in the catalog.
@@ -203,6 +206,10 @@ class Session:
         Where FROM names features instead of a stream, it is derived from them: an expression
         over their values and the request's own, ``:name``, whose types `request` may declare
         (``"amount DOUBLE, country VARCHAR"``).
+
+        Statistics that operations such as Z_SCORE(x) ask for are measured up to the ledger's
+        end and pinned; those that the group's latest definition pinned are used again, unless
+        `refresh_statistics`.
 
         Parameters
         ----------
@@ -223,7 +230,7 @@ class Session:
         definition = self._definitions.compile(
             name, text, entity=entity, stream=stream, window=window, closed=closed,
             resolution=resolution, request=request, written=written, description=description,
-            tags=tags, owner=owner, cell=cell,
+            tags=tags, owner=owner, cell=cell, refresh_statistics=refresh_statistics,
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
@@ -249,7 +256,7 @@ class Session:
             window=cell.window, closed=cell.closed, resolution=cell.resolution,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
-            request=cell.request,
+            request=cell.request, refresh_statistics=cell.refresh_statistics,
         )  # fmt: skip
 
     def feature(
@@ -298,7 +305,7 @@ class Session:
                 group.name, definition.plan,
                 {(d.name, d.fingerprint): (d.plan, d.source, d.joined) for d in definition.inputs},
                 self.log, clock=self.clock, given=with_, where=where, on_progress=on_progress,
-                notes=(*self._notes(group), *changed_since(self.catalog.refresh(), definition)),
+                notes=(*notes_of(group), *changed_since(self.catalog.refresh(), definition)),
             )  # fmt: skip
         if with_:
             raise UsageError(
@@ -308,17 +315,8 @@ class Session:
         return run_preview(
             group.name, definition.plan, definition.source,
             joined_log(definition.plan, definition.joined, self.log), clock=self.clock,
-            where=where, on_progress=on_progress, notes=self._notes(group),
+            where=where, on_progress=on_progress, notes=notes_of(group),
         )  # fmt: skip
-
-    def _notes(self, group: Group) -> tuple[str, ...]:
-        if group.draft is None or not group.versions:
-            return ()
-        live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
-        known = group.by_fingerprint(group.draft.fingerprint)
-        if known is not None:
-            return (f"this is v{known.number} again: promoting serves it{live} until then",)
-        return (f"changed: promoting makes this v{len(group.versions) + 1}{live}",)
 
     def training_set(
         self,
@@ -397,9 +395,8 @@ class Session:
         training = self.training_set(
             labels, [*base, *candidates], time=time, entity=entity, on_progress=on_progress
         )
-        chosen = [
-            f for _, features in wanted_of(self.catalog.refresh(), candidates) for f in features
-        ]
+        wanted = wanted_of(self.catalog.refresh(), candidates)
+        chosen = [f for _, features in wanted for f in features]
         columns = baseline
         if columns is not None:
             columns = [*columns, *(f for f in training.features if f not in chosen)]
@@ -469,7 +466,7 @@ class Session:
     def status(self, name: str | None = None) -> list[Status]:
         """Return what each running version's worker last reported."""
         state = self.catalog.refresh()
-        groups = [state.group(name)] if name else sorted(state.groups.values(), key=_by_name)
+        groups = [state.group(name)] if name else [g for _, g in sorted(state.groups.items())]
         return [status_of(g, v, self.store) for g in groups for v in running_of(state, g)]
 
     def serve(
@@ -523,7 +520,3 @@ class Session:
     def stop(self) -> bool:
         """Stop the background runner and its workers; what they committed stays."""
         return stop_runner(self.connection)
-
-
-def _by_name(group: Group) -> str:
-    return group.name

@@ -142,7 +142,7 @@ class Sources:
         return state.source(name).stream
 
     def labels(self, labels: Any) -> Any:
-        """Return labels as a table: those of a stream and of a file are read."""
+        """Return the table of labels that a stream's name, a file's path or a table stands for."""
         if isinstance(labels, str) and labels in self.catalog.refresh().sources:
             stream = self.find(labels)
             batches = self.log.read(stream, start=START, end=self.log.end(labels))

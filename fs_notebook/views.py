@@ -14,6 +14,7 @@ from fs_notebook.catalog.lineage import inputs_of, streams_of, used_by
 from fs_notebook.catalog.model import (
     AnyDefinition,
     CatalogState,
+    Definition,
     DerivedDefinition,
     Group,
     Version,
@@ -198,6 +199,19 @@ def _requests(definition: AnyDefinition) -> list[dict[str, str]]:
     plan = definition.plan
     requests = plan.requests if isinstance(plan, DerivedPlan) else ()
     return [{"name": name, "type": kind.value} for name, kind in requests]
+
+
+def notes_of(group: Group) -> tuple[str, ...]:
+    """Return what a preview of a group's latest definition says beside its values."""
+    latest = group.latest
+    pins = tuple(map(str, latest.pins)) if isinstance(latest, Definition) else ()
+    if group.draft is None or not group.versions:
+        return pins
+    live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
+    known = group.by_fingerprint(group.draft.fingerprint)
+    if known is not None:
+        return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
+    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
 
 
 def matches(group: Group, words: str) -> bool:

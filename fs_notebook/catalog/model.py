@@ -15,6 +15,7 @@ from typing import Any
 
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
+from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
 from fs_notebook.log.protocol import Stream
 
@@ -54,6 +55,11 @@ class Definition:
     @property
     def fingerprint(self) -> str:
         return self.plan.fingerprint
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """The statistics and embedders' versions that its plan was given as constants."""
+        return tuple(Pin.from_dict(p) for p in self.options.get("pinned", ()))
 
     @property
     def shard(self) -> str:

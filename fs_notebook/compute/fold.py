@@ -388,7 +388,8 @@ class Fold:
                 schema[name] = field.dtype
                 nothing[name] = None
         frame = pl.DataFrame([nothing], schema=schema, orient="row")
-        return frame.select(self.outputs()).row(0, named=True)
+        with overflow_named("a feature without events"):
+            return frame.select(self.outputs()).row(0, named=True)
 
 
 def _bound(aggregation: Aggregation) -> Aggregate:

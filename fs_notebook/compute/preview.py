@@ -233,13 +233,15 @@ def replay(
     where: Slice = WHOLE,
     on_progress: OnProgress = silent,
     rows_max: int = 200_000,
+    end: Cut | None = None,
 ) -> Replayed:
     """Fold a slice of history in bounded memory.
 
-    An interrupt stops it between two batches and leaves nothing behind.
+    History goes up to `end`; default: to where the stream ends now. An interrupt stops it between
+    two batches and leaves nothing behind.
     """
     begun_s = clock.monotonic_s()
-    end = log.end(source.name)
+    end = log.end(source.name) if end is None else end
     fold, from_us, to_us = Fold(plan), where.from_us, where.to_us
     if where.last_us is not None:
         newest = _newest_us(log, source, end, to_us)
@@ -295,12 +297,14 @@ def preview(
     on_progress: OnProgress = silent,
     rows_max: int = 200_000,
     notes: tuple[str, ...] = (),
+    end: Cut | None = None,
 ) -> Preview:
     """Fold a slice of history in bounded memory and return the values at its end."""
     begun_s = clock.monotonic_s()
     done = replay(
-        plan, source, log, clock=clock, where=where, on_progress=on_progress, rows_max=rows_max
-    )
+        plan, source, log, clock=clock, where=where, on_progress=on_progress, rows_max=rows_max,
+        end=end,
+    )  # fmt: skip
     fold, at_us = done.fold, moment_of(done.last_us, where, clock)
     values = fold.values(done.state, now_us=at_us)
     names = dict(zip(fold.keys, plan.entity, strict=True))

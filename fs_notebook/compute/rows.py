@@ -14,11 +14,11 @@ from functools import reduce
 
 import polars as pl
 
+from fs_notebook.compute import list_rows, operation_rows, value_rows
+from fs_notebook.compute.casts import Build, cast, literal, widened
 from fs_notebook.errors import FeatureStoreError, OverflowInFold
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
 from fs_notebook.types import Type
-
-Build = Callable[[Sequence[pl.Expr], Call], pl.Expr]
 
 
 def compile_expr(expr: Expr, aggregated: Callable[[int], pl.Expr] | None = None) -> pl.Expr:
@@ -35,14 +35,14 @@ def compile_expr(expr: Expr, aggregated: Callable[[int], pl.Expr] | None = None)
         case Column(name, _):
             return pl.col(name)
         case Literal(value, kind):
-            return _literal(value, kind)
+            return literal(value, kind)
         case Aggregated(index, _):
             assert aggregated is not None
             return aggregated(index)
         case Call(function, args, kind):
             compiled = [compile_expr(a, aggregated) for a in args]
             if function.startswith("cast_"):
-                return _cast(compiled[0], args[0].type, kind)
+                return cast(compiled[0], args[0].type, kind)
             return _BUILDERS[function](compiled, expr)
 
 
@@ -61,42 +61,8 @@ def overflow_named(what: str) -> Iterator[None]:
         raise FeatureStoreError(
             f"{what} could not be computed.", found=str(error).splitlines()[0]
         ) from None
-
-
-def _literal(value: object, kind: Type) -> pl.Expr:
-    if kind in (Type.TIMESTAMP, Type.DATE, Type.INTERVAL) and value is not None:
-        storage = pl.Int32() if kind is Type.DATE else pl.Int64()
-        return pl.lit(value, dtype=storage).cast(kind.polars)
-    return pl.lit(value, dtype=kind.polars)
-
-
-def _cast(value: pl.Expr, source: Type, target: Type) -> pl.Expr:
-    if source is Type.VARCHAR and target is Type.TIMESTAMP:
-        return value.str.to_datetime(time_unit="us", time_zone="UTC", strict=False)
-    if source is Type.VARCHAR and target is Type.DATE:
-        return value.str.to_date(strict=False)
-    if source is Type.VARCHAR and target is Type.BOOLEAN:
-        lower = value.str.to_lowercase()
-        return pl.when(lower == "true").then(True).when(lower == "false").then(False)
-    if source is Type.DATE and target is Type.TIMESTAMP:
-        return value.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    if source is Type.DOUBLE and target is Type.BIGINT:
-        return value.round(0, mode="half_away_from_zero").cast(pl.Int64, strict=False)
-    return value.cast(target.polars, strict=False)
-
-
-def _widened(args: Sequence[pl.Expr], call: Call, target: Type | None = None) -> list[pl.Expr]:
-    """Bring arguments to one type, as the type rules promised."""
-    kinds = [a.type for a in call.args]
-    wanted = target or (
-        Type.DOUBLE if Type.DOUBLE in kinds else Type.TIMESTAMP if Type.TIMESTAMP in kinds else None
-    )
-    if wanted is None:
-        return list(args)
-    return [
-        a if k in (wanted, Type.INTERVAL) else _cast(a, k, wanted)
-        for a, k in zip(args, kinds, strict=True)
-    ]
+    except FeatureStoreError as error:
+        raise operation_rows.original(error) from None
 
 
 def _arithmetic(operate: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Build:
@@ -104,7 +70,7 @@ def _arithmetic(operate: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Build:
         if call.type is Type.BIGINT:
             wide = [a.cast(pl.Int128) for a in args]
             return operate(wide[0], wide[1]).cast(pl.Int64)
-        left, right = _widened(args, call)
+        left, right = widened(args, call)
         return operate(left, right)
 
     return build
@@ -112,14 +78,14 @@ def _arithmetic(operate: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Build:
 
 def _compare(operate: Callable[[pl.Expr, pl.Expr], pl.Expr]) -> Build:
     def build(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-        left, right = _widened(args, call)
+        left, right = widened(args, call)
         return operate(left, right)
 
     return build
 
 
 def _divide(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-    top, bottom = _widened(args, call, Type.DOUBLE)
+    top, bottom = widened(args, call, Type.DOUBLE)
     return pl.when(bottom != 0).then(top / bottom)
 
 
@@ -134,7 +100,7 @@ def _modulo(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
         top, bottom = (a.cast(pl.Int128) for a in args)
         rest = (top.abs() % bottom.abs()) * top.sign()
         return pl.when(bottom != 0).then(rest).cast(pl.Int64)
-    top, bottom = _widened(args, call)
+    top, bottom = widened(args, call)
     return pl.when(bottom != 0).then(top.abs() % bottom.abs() * top.sign())
 
 
@@ -159,7 +125,7 @@ def _double(function: Callable[[pl.Expr], pl.Expr], *, above: float | None = Non
 
 def _case(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     values = [
-        _cast(a, e.type, call.type) if e.type is not call.type else a
+        cast(a, e.type, call.type) if e.type is not call.type else a
         for a, e in zip(args, call.args, strict=True)
     ]
     result = values[-1]
@@ -169,7 +135,7 @@ def _case(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
 
 
 def _in(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-    wide = _widened(args, call)
+    wide = widened(args, call)
     return reduce(lambda a, b: a | b, (wide[0] == option for option in wide[1:]))
 
 
@@ -222,11 +188,11 @@ def _part(function: Callable[[pl.Expr], pl.Expr]) -> Build:
 
 
 def _extreme(function: Callable[..., pl.Expr]) -> Build:
-    return lambda args, call: function(*_widened(args, call))
+    return lambda args, call: function(*widened(args, call))
 
 
 def _greatest(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-    wide = _widened(args, call)
+    wide = widened(args, call)
     most = pl.max_horizontal(*wide)
     if call.type is not Type.DOUBLE:
         return most
@@ -291,4 +257,7 @@ _BUILDERS: dict[str, Build] = {
     "doy": _part(lambda a: a.dt.ordinal_day()),
     "hour": _part(lambda a: a.dt.hour()),
     "minute": _part(lambda a: a.dt.minute()),
+    **value_rows.BUILDERS,
+    **list_rows.BUILDERS,
+    **operation_rows.BUILDERS,
 }

@@ -109,6 +109,21 @@ def distribution(values: pl.Series, *, feature: str | None = None) -> Distributi
     if known.is_empty():
         fact = "every value is null" if values.len() else "no values"
         return Distribution(name, kind.value, (fact,))
+    facts, spec = _drawn(known, kind)
+    nulls = values.len() - known.len()
+    share = f"{_percent(nulls, values.len())} null" if nulls else "no nulls"
+    found = Distribution(name, kind.value, (*facts[:1], share, *facts[1:]))
+    return replace(found, spec=spec)
+
+
+_Drawn = tuple[list[str], dict[str, Any] | None]
+
+
+def _drawn(known: pl.Series, kind: Type) -> _Drawn:
+    if kind.element is not None:
+        return _lists(known, kind.element)
+    if kind.fields:
+        return [f"structs of {', '.join(n for n, _ in kind.fields[:8])}"], None
     draw = {
         Type.BIGINT: _numbers,
         Type.DOUBLE: _numbers,
@@ -118,14 +133,21 @@ def distribution(values: pl.Series, *, feature: str | None = None) -> Distributi
         Type.VARCHAR: _categories,
         Type.BOOLEAN: _categories,
     }[kind]
-    facts, spec = draw(known)
-    nulls = values.len() - known.len()
-    share = f"{_percent(nulls, values.len())} null" if nulls else "no nulls"
-    found = Distribution(name, kind.value, (*facts[:1], share, *facts[1:]))
-    return replace(found, spec=spec)
+    return draw(known)
 
 
-_Drawn = tuple[list[str], dict[str, Any] | None]
+def _lists(known: pl.Series, element: Type) -> _Drawn:
+    """Draw the distribution of what all the lists hold."""
+    sizes = known.list.len()
+    least, most = sizes.min(), sizes.max()
+    assert isinstance(least, int)
+    assert isinstance(most, int)
+    size = f"{count(most)}" if least == most else f"{count(least)} to {count(most)}"
+    held = known.explode().drop_nulls()
+    if held.is_empty():
+        return [f"lists of {size}", "nothing in them but nulls"], None
+    facts, spec = _drawn(held, element)
+    return [f"lists of {size}", f"in them: {facts[0]}", *facts[1:]], spec
 
 
 @dataclass(frozen=True)

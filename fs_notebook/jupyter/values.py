@@ -114,6 +114,9 @@ def show(value: Any, *, grouped: bool = True, length_max: int = TEXT_MAX) -> str
             return span(value)
         case list() | tuple():
             return clean("[" + ", ".join(show(v, grouped=grouped) for v in value[:20]) + "]")
+        case dict():
+            parts = (f"{k}: {show(v, grouped=grouped)}" for k, v in list(value.items())[:20])
+            return clean("{" + ", ".join(parts) + "}", length_max=length_max)
         case _:
             return clean(str(value), length_max=length_max)
 

@@ -66,7 +66,7 @@ class Last(_Kept):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        return one(types)
+        return types[0] if len(types) == 1 else None
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         return state[0].list.get(-1, null_on_oob=True)
@@ -81,7 +81,7 @@ class First(_Kept):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        return one(types)
+        return types[0] if len(types) == 1 else None
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         return state[0].list.get(0, null_on_oob=True)
@@ -92,8 +92,7 @@ class _Several(_Kept):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        kind = one(types)
-        return list_of(kind) if kind is not None else None
+        return list_of(types[0]) if len(types) == 1 else None
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         return pl.when(state[0].list.len() > 0).then(state[0])
@@ -131,6 +130,11 @@ class CollectSet(_Several):
     usage = "COLLECT_SET(a, n)"
     once = True
 
+    @classmethod
+    def result(cls, types: Sequence[Type]) -> Type | None:
+        kind = one(types)
+        return list_of(kind) if kind is not None else None
+
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         return super().finalise(state, t).list.sort()
 
@@ -143,7 +147,7 @@ class _ByExtreme(Framewise):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        return types[0] if len(types) == 2 and all(t.is_scalar for t in types) else None
+        return types[0] if len(types) == 2 and types[1].is_scalar else None
 
     @property
     def fields(self) -> tuple[Field, ...]:

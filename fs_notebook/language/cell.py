@@ -51,6 +51,7 @@ class Cell:
     sample: str | None = None
     request: str | None = None
     with_: tuple[str, ...] = ()
+    refresh_statistics: bool = False
 
 
 def cell_parser() -> OptionParser:
@@ -69,6 +70,8 @@ def cell_parser() -> OptionParser:
                         help="polars: the cell's last line is a Polars expression")  # fmt: skip
     parser.add_argument("--stream", "-s", help="what a Polars feature reads; SQL says it in FROM")
     parser.add_argument("--request", help="types of request values: amount DOUBLE, day DATE")
+    parser.add_argument("--refresh-statistics", action="store_true",
+                        help="measure anew what is pinned: of Z_SCORE(x) and its kin")  # fmt: skip
     add_slice(parser)
     return parser
 
@@ -152,6 +155,7 @@ def parse_cell(line: str, body: str) -> Cell:
         stream=options.stream,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,
         request=options.request, with_=tuple(options.with_),
+        refresh_statistics=options.refresh_statistics,
     )  # fmt: skip
 
 

@@ -6,14 +6,15 @@ for nulls (`coalesce`, `is_null`, `case`, `and`, `or`). Division by zero is null
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fs_notebook.errors import DefinitionError
+from fs_notebook.language import list_functions, operations, value_functions
+from fs_notebook.language.rules import Rule, common
+from fs_notebook.language.rules import all_of as _all
+from fs_notebook.language.rules import numeric as _numeric
 from fs_notebook.types import Type
-
-Rule = Callable[[Sequence[Type]], Type | None]
-"""Gives the result's type, or None where the arguments' types do not fit."""
 
 BIGINT, DOUBLE, VARCHAR, BOOLEAN = Type.BIGINT, Type.DOUBLE, Type.VARCHAR, Type.BOOLEAN
 TIMESTAMP, DATE, INTERVAL = Type.TIMESTAMP, Type.DATE, Type.INTERVAL
@@ -26,18 +27,6 @@ class Function:
     name: str
     usage: str
     rule: Rule
-
-
-def common(types: Sequence[Type]) -> Type | None:
-    """Return the type that all of `types` widen to: BIGINT widens to DOUBLE, DATE to TIMESTAMP."""
-    kinds = set(types)
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    if kinds == {BIGINT, DOUBLE}:
-        return DOUBLE
-    if kinds == {DATE, TIMESTAMP}:
-        return TIMESTAMP
-    return None
 
 
 def _arithmetic(types: Sequence[Type]) -> Type | None:
@@ -64,25 +53,18 @@ def _subtract(types: Sequence[Type]) -> Type | None:
     return _arithmetic(types)
 
 
-def _all(kind: Type, result: Type, count: int | None = None) -> Rule:
-    def rule(types: Sequence[Type]) -> Type | None:
-        fits = all(t is kind for t in types) and (count is None or len(types) == count)
-        return result if fits else None
-
-    return rule
-
-
-def _numeric(result: Type | None, count: int = 1) -> Rule:
-    def rule(types: Sequence[Type]) -> Type | None:
-        if len(types) != count or not all(t.is_number for t in types):
-            return None
-        return result or common(types)
-
-    return rule
-
-
 def _compare(types: Sequence[Type]) -> Type | None:
-    return BOOLEAN if len(types) == 2 and common(types) else None
+    fits = len(types) == 2 and all(t.is_scalar for t in types)
+    return BOOLEAN if fits and common(types) else None
+
+
+def _in(types: Sequence[Type]) -> Type | None:
+    fits = len(types) > 1 and all(t.is_scalar for t in types)
+    return BOOLEAN if fits and common(types) else None
+
+
+def _extreme(types: Sequence[Type]) -> Type | None:
+    return common(types) if types and all(t.is_scalar for t in types) else None
 
 
 def _same(types: Sequence[Type]) -> Type | None:
@@ -108,6 +90,9 @@ def _round(types: Sequence[Type]) -> Type | None:
 
 _PARTS = ("year", "quarter", "month", "week", "day", "dow", "isodow", "doy", "hour", "minute")
 
+PARTS = (*_PARTS, "second", "epoch")
+"""What EXTRACT takes out of a time."""
+
 _TABLE: list[tuple[str, str, Rule]] = [
     ("add", "a + b", _add),
     ("subtract", "a - b", _subtract),
@@ -126,11 +111,11 @@ _TABLE: list[tuple[str, str, Rule]] = [
     ("or", "a OR b", _all(BOOLEAN, BOOLEAN)),
     ("not", "NOT a", _all(BOOLEAN, BOOLEAN, 1)),
     ("is_null", "a IS NULL", lambda types: BOOLEAN if len(types) == 1 else None),
-    ("in", "a IN (b, …)", lambda types: BOOLEAN if len(types) > 1 and common(types) else None),
+    ("in", "a IN (b, …)", _in),
     ("case", "CASE WHEN a THEN b ELSE c END", _case),
     ("coalesce", "COALESCE(a, b, …)", _same),
-    ("greatest", "GREATEST(a, b, …)", _same),
-    ("least", "LEAST(a, b, …)", _same),
+    ("greatest", "GREATEST(a, b, …)", _extreme),
+    ("least", "LEAST(a, b, …)", _extreme),
     ("abs", "ABS(a)", _numeric(None)),
     ("sign", "SIGN(a)", _numeric(None)),
     ("round", "ROUND(a [, digits])", _round),
@@ -169,7 +154,15 @@ _TABLE: list[tuple[str, str, Rule]] = [
     ),
 ]
 
-FUNCTIONS = {name: Function(name, usage, rule) for name, usage, rule in _TABLE}
+FUNCTIONS = {
+    name: Function(name, usage, rule)
+    for name, usage, rule in (
+        *_TABLE,
+        *value_functions.TABLE,
+        *list_functions.TABLE,
+        *operations.TABLE,
+    )
+}
 
 CASTS: dict[Type, frozenset[Type]] = {
     BIGINT: frozenset({DOUBLE, VARCHAR, BOOLEAN}),

@@ -23,6 +23,8 @@ _REFUSED: dict[str, tuple[str, str]] = {
 
 
 _DIALECT = sqlglot.Dialect.get_or_raise("duckdb")
+# Left to itself sqlglot moves constant places in lists to count from 0, and others not.
+_DIALECT.INDEX_OFFSET = 0
 
 
 def _tokens(text: str) -> list[Token]:
@@ -101,6 +103,9 @@ def _parse(text: str) -> exp.Select:
             remedy="one cell for each feature group",
         )
     select = statements[0]
+    for bracket in select.find_all(exp.Bracket):
+        # So that errors show places in lists as they were written.
+        bracket.set("offset", 1)
     if not isinstance(select, exp.Select):
         raise refuse(
             select,

@@ -14,10 +14,11 @@ from sqlglot import exp
 
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language.calls import has_aggregate
-from fs_notebook.language.expr import Call, Column, Expr
-from fs_notebook.language.functions import common
+from fs_notebook.language.expr import Call, Column, Expr, walk
+from fs_notebook.language.operations import is_open
 from fs_notebook.language.parse import check_clauses, parse_select
 from fs_notebook.language.plan import Join
+from fs_notebook.language.rules import common
 from fs_notebook.language.sql_expr import Translator, refuse
 from fs_notebook.types import Type
 
@@ -383,4 +384,11 @@ def view_relation(text: str, resolver: Resolver) -> Relation:
     relation = resolver.transform(parse_select(text), text)
     if not relation.columns:
         raise DefinitionError("The view has no column.", remedy="SELECT … FROM stream", text=text)
+    where = [] if relation.where is None else [relation.where]
+    for part in (p for e in (*relation.columns.values(), *where) for p in walk(e)):
+        if isinstance(part, Call) and is_open(part):
+            raise DefinitionError(
+                f"{part.function.upper()} is pinned by the feature that uses it, not by a view.",
+                remedy="use it in a feature over the view, or write its constants out", text=text,
+            )  # fmt: skip
     return relation

@@ -137,6 +137,14 @@ class _Compiler:
         keys = keys or self._partition_keys(select)
         self._check_plain(plain, keys)
         for key in keys:
+            if not key.type.is_scalar:
+                raise refuse(
+                    select,
+                    self.text,
+                    f"A key is one value, not {key.type}.",
+                    found=key.name if isinstance(key, Column) else "an expression",
+                    remedy="a list's element or a struct's field: list[1], struct.field",
+                )
             if key.type is Type.DOUBLE:
                 raise refuse(
                     select,

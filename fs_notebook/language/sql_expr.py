@@ -14,7 +14,8 @@ from fs_notebook.errors import DefinitionError, FeatureStoreError, near_names, u
 from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language.calls import ALIASES, is_aggregate
 from fs_notebook.language.expr import Call, Column, Expr, Literal
-from fs_notebook.language.functions import CASTS, FUNCTIONS, result_type
+from fs_notebook.language.functions import CASTS, FUNCTIONS, PARTS, result_type
+from fs_notebook.language.sql_calls import qualified, special_call
 from fs_notebook.types import Type
 
 UNITS_US = {
@@ -61,8 +62,10 @@ _UNARY: dict[type[exp.Expr], str] = {
     exp.Ln: "ln",
     exp.Lower: "lower",
     exp.Upper: "upper",
-    exp.Trim: "trim",
-    exp.Length: "length",
+    exp.Sin: "sin",
+    exp.Cos: "cos",
+    exp.IsNan: "is_nan",
+    exp.Second: "second",
     exp.Year: "year",
     exp.Quarter: "quarter",
     exp.Month: "month",
@@ -236,7 +239,7 @@ class Translator:
         if isinstance(node, exp.Paren):
             return self(node.this)
         if isinstance(node, exp.Column):
-            return self.column(node)
+            return qualified(self, node) or self.column(node)
         if isinstance(node, (exp.Literal, exp.Boolean, exp.Null, exp.Interval)):
             return self._literal(node)
         if isinstance(node, (exp.Window, exp.Filter)) or is_aggregate(node):
@@ -254,11 +257,11 @@ class Translator:
             inner = self._literal(node.this)
             if isinstance(inner.value, (int, float)):
                 return Literal(-inner.value, inner.type)
-        if kind in _UNARY and not node.args.get("to"):
+        if kind in _UNARY and not any(v for k, v in node.args.items() if k != "this"):
             return self.call(_UNARY[kind], self(node.this))
         if kind in _VARIADIC:
             return self.call(_VARIADIC[kind], self(node.this), *map(self, node.expressions))
-        return self._special(node)
+        return special_call(self, node) or self._special(node)
 
     def _aggregate(self, node: exp.Expr) -> Expr:
         inner = node
@@ -326,8 +329,8 @@ class Translator:
                 [node.this, node.expression] if isinstance(node, exp.DPipe) else node.expressions
             )
             return self.call("concat", *map(self, parts))
-        if isinstance(node, exp.Extract) and node.name.lower() in FUNCTIONS:
-            return self.call(node.name.lower(), self(node.expression))
+        if isinstance(node, exp.Extract):
+            return self.part(node.name.lower(), self(node.expression), node)
         if isinstance(node, (exp.TimestampTrunc, exp.DateTrunc)):
             unit = Literal(node.args["unit"].name.lower(), Type.VARCHAR)
             if unit.value not in TRUNCATE_UNITS:
@@ -336,8 +339,6 @@ class Translator:
                     found=str(unit.value), remedy=", ".join(TRUNCATE_UNITS),
                 )  # fmt: skip
             return self.call("date_trunc", unit, self(node.this))
-        if isinstance(node, exp.Log) and node.this.name in ("2", "10") and node.expression:
-            return self.call(f"log{node.this.name}", self(node.expression))
         if isinstance(node, exp.Anonymous) and node.name.upper() in _NAMED:
             name = _NAMED[node.name.upper()]
             if name == "round_even":
@@ -354,6 +355,14 @@ class Translator:
                 remedy=f"{name.upper()}(x, 2)",
             )  # fmt: skip
         return self.call(name, *args)
+
+    def part(self, name: str, moment: Expr, node: exp.Expr) -> Call:
+        """Take a part, e.g. the hour, out of a time."""
+        if name not in PARTS:
+            raise refuse(
+                node, self.text, "A time has no such part.", found=name, remedy=", ".join(PARTS)
+            )
+        return self.call(name, moment)
 
     def _is(self, node: exp.Is) -> Expr:
         if isinstance(node.expression, exp.Null):

@@ -7,7 +7,8 @@ What counts as malformed in JSON: what is no JSON object; a value of another typ
 (``1.5`` or ``"1"`` in a BIGINT; text takes any value, as its JSON text); an integer beyond 64
 bits, ``NaN`` or ``Infinity``; bytes that are not UTF-8; a time that is neither ISO 8601 text
 (without a zone: UTC) nor integer microseconds since the epoch. A missing field is null, and a
-field that is not declared is ignored.
+field that is not declared is ignored. The same holds inside lists and structs: one such value in
+them makes the event malformed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from fs_notebook.log.nested import leaves, mapped, wire_type
 from fs_notebook.log.protocol import Stream
 from fs_notebook.types import Type
 
@@ -53,7 +55,7 @@ def decode_json(payloads: Sequence[bytes], stream: Stream) -> tuple[pl.DataFrame
         The stream's columns in canonical types, a row for each good payload in order; and the
         malformed payloads.
     """
-    schema = {name: _WIRE.get(kind, kind.polars) for name, kind in stream.columns}
+    schema = {name: wire_type(kind, _WIRE) for name, kind in stream.columns}
     if not schema:
         schema = {"__none": pl.String()}
     frame = _bulk(payloads, schema)
@@ -173,6 +175,14 @@ def _refused(name: str) -> object:
 
 
 def _fits(value: object, kind: Type) -> bool:
+    if kind.element is not None:
+        element = kind.element
+        return isinstance(value, list) and all(v is None or _fits(v, element) for v in value)
+    if kind.fields:
+        if not isinstance(value, dict):
+            return False
+        inside = [(value.get(n), t) for n, t in kind.fields]
+        return all(v is None or _fits(v, t) for v, t in inside)
     if kind in (Type.BIGINT, Type.INTERVAL):
         return type(value) is int and -(2**63) <= value < 2**63
     if kind is Type.DOUBLE:
@@ -191,6 +201,8 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
     failed: dict[int, str] = {}
     parsed: list[pl.Series] = []
     for name, kind in stream.columns:
+        if not kind.is_scalar and kind.holds_temporal:
+            parsed.append(_nested_times(frame, name, kind, failed))
         if kind is Type.INTERVAL:
             parsed.append(frame.get_column(name).cast(kind.polars))
         if kind not in (Type.TIMESTAMP, Type.DATE):
@@ -202,6 +214,34 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
             rows = (values.is_null() & text.is_not_null()).arg_true()
             failed |= dict.fromkeys(rows.to_list(), name)
     return (frame.with_columns(parsed) if parsed else frame), failed
+
+
+def _nested_times(frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, str]) -> pl.Series:
+    """Return a column of lists or structs with the times in it parsed."""
+    column = pl.col(name)
+    before = leaves(column, kind, lambda v, k: v.is_not_null())
+    parsed = mapped(column, kind, _time_leaf).alias(name)
+    values = frame.with_columns(parsed, before.alias("__before"))
+    after = leaves(column, kind, lambda v, k: v.is_not_null())
+    lost = values.select(after.alias("__after") < pl.col("__before")).to_series()
+    failed |= dict.fromkeys(lost.arg_true().to_list(), name)
+    return values.get_column(name).cast(kind.polars)
+
+
+def _time_leaf(value: pl.Expr, kind: Type) -> pl.Expr:
+    if kind is Type.INTERVAL:
+        return value.cast(kind.polars)
+    if kind is Type.DATE:
+        return value.str.to_date("%Y-%m-%d", strict=False)
+    if kind is not Type.TIMESTAMP:
+        return value
+    number = value.cast(pl.Int64, strict=False).cast(kind.polars)
+    days = value.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    texts = [
+        value.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+        for form in ("%+", *_TIME_FORMATS)
+    ]
+    return pl.coalesce(texts[0], number, *texts[1:], days.dt.replace_time_zone("UTC"))
 
 
 def _timestamps(text: pl.Series) -> pl.Series:

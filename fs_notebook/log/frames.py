@@ -54,7 +54,12 @@ def check_stream(stream: Stream) -> None:
             remedy="declare it as TIMESTAMP, or declare no time column",
         )
     for column in stream.key:
-        stream.type_of(column)
+        if not stream.type_of(column).is_scalar:
+            raise UsageError(
+                f"The key {column!r} of stream {stream.name!r} is no single value.",
+                found=str(stream.type_of(column)),
+                remedy="a column of its own for what routes an event",
+            )
     if not 1 <= stream.partitions <= 4096:
         raise UsageError(
             f"Stream {stream.name!r} cannot have {stream.partitions} partitions.",

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from fs_notebook.errors import UsageError
+from fs_notebook.log.nested import holds, leaves, mapped
 from fs_notebook.log.protocol import Stream
-from fs_notebook.types import Type
+from fs_notebook.types import Type, type_of
 
 JSON_ROWS_MAX = 1_000
 ARROW_ROWS_MAX = 50_000
@@ -78,18 +79,26 @@ def messages(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
 
 
 def _has_special_floats(rows: pl.DataFrame) -> bool:
+    kinds = {c: type_of(t, column=c) for c, t in rows.schema.items() if t.is_nested()}
+    checks = [
+        (leaves(pl.col(c), kind, _special) > 0).any().alias(c)
+        for c, kind in kinds.items()
+        if holds(kind, Type.DOUBLE)
+    ]
     floats = [c for c, t in rows.schema.items() if t == pl.Float64]
-    checks = [(~pl.col(c).is_finite()).any().alias(c) for c in floats]
+    checks += [(~pl.col(c).is_finite()).any().alias(c) for c in floats]
     return bool(checks) and any(rows.select(checks).row(0))
+
+
+def _special(value: pl.Expr, kind: Type) -> pl.Expr:
+    return ~value.is_finite() if kind is Type.DOUBLE else pl.lit(False)
 
 
 def _json(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
     wire = rows.with_columns(
-        pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
-        if kind is Type.TIMESTAMP
-        else pl.col(name).to_physical()
+        mapped(pl.col(name), kind, _wire).alias(name)
         for name, kind in stream.columns
-        if kind in (Type.TIMESTAMP, Type.INTERVAL)
+        if holds(kind, Type.TIMESTAMP, Type.INTERVAL)
     )
     if not wire.width:
         return
@@ -105,6 +114,12 @@ def _json(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
             raise _too_large(stream, len(line))
         # The broker knows no event time before 1970 and takes 0 for none.
         yield Outgoing(line, 1, False, key, ms if ms is not None and ms > 0 else None)
+
+
+def _wire(value: pl.Expr, kind: Type) -> pl.Expr:
+    if kind is Type.TIMESTAMP:
+        return value.dt.strftime("%Y-%m-%dT%H:%M:%S%.6fZ")
+    return value.to_physical() if kind is Type.INTERVAL else value
 
 
 def _arrow(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:

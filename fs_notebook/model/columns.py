@@ -26,6 +26,9 @@ TEXT_VALUES_MAX = 50
 CATEGORIES_MAX = 255
 """What the default model can hold of one categorical column."""
 
+PLACES_MAX = 1_024
+"""A list with more places than this is known to a model by its length only."""
+
 _LARGE = 1e300
 CLASSES_ROWS_MIN = 2
 
@@ -164,7 +167,9 @@ def encode(frame: pl.DataFrame, columns: Sequence[str], *, learnt_from: Rows) ->
     """Return columns as floats.
 
     Texts become their rank among the values of the rows `learnt_from`, others NaN; times are
-    microseconds; infinities become the largest floats, since most models take none.
+    microseconds; infinities become the largest floats, since most models take none. A list becomes
+    a column for each place that the rows `learnt_from` have, ``name[1]``, …; a list with more than
+    `PLACES_MAX` of them its length; a struct a column for each field, ``name.field``.
 
     Raises
     ------
@@ -173,13 +178,33 @@ def encode(frame: pl.DataFrame, columns: Sequence[str], *, learnt_from: Rows) ->
     """
     encoded: list[Floats] = []
     categorical: list[bool] = []
-    for name in columns:
-        values, is_category = _encoded(frame.get_column(name), learnt_from)
+    flat = [c for name in columns for c in _flat(frame.get_column(name), learnt_from)]
+    for column in flat:
+        values, is_category = _encoded(column, learnt_from)
         encoded.append(values)
         categorical.append(is_category)
     shape = (frame.height, len(encoded))
     stacked = np.column_stack(encoded) if encoded else np.empty(shape)
-    return Matrix(stacked, tuple(columns), tuple(categorical))
+    return Matrix(stacked, tuple(c.name for c in flat), tuple(categorical))
+
+
+def _flat(column: pl.Series, learnt_from: Rows) -> list[pl.Series]:
+    """Return a column as columns of single values."""
+    name, dtype = column.name, column.dtype
+    if isinstance(dtype, pl.Array):
+        column = column.arr.to_list()
+    if isinstance(column.dtype, pl.List):
+        most = column.gather(learnt_from).list.len().max()
+        width = most if isinstance(most, int) else 0
+        if width > PLACES_MAX:
+            return [column.list.len().cast(pl.Float64).alias(f"len({name})")]
+        places = [column.list.get(i, null_on_oob=True) for i in range(width)]
+        named = [p.alias(f"{name}[{i + 1}]") for i, p in enumerate(places)]
+        return [flat for p in named for flat in _flat(p, learnt_from)]
+    if isinstance(dtype, pl.Struct):
+        fields = [column.struct.field(f.name).alias(f"{name}.{f.name}") for f in dtype.fields]
+        return [flat for f in fields for flat in _flat(f, learnt_from)]
+    return [column]
 
 
 def _encoded(column: pl.Series, learnt_from: Rows) -> tuple[Floats, bool]:

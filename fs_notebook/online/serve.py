@@ -75,8 +75,12 @@ class _Ready:
     served: Served
     fold: Fold
     codec: StateCodec
-    empty: Mapping[str, Any]
     types: Mapping[str, Type]
+
+    @cached_property
+    def empty(self) -> Mapping[str, Any]:
+        """What an entity has that has no events; made when first asked for, since it may fail."""
+        return self.fold.empty_values()
 
     @cached_property
     def temporal(self) -> tuple[str, ...]:
@@ -158,7 +162,7 @@ class FeatureReader:
         if known is None or known.served != served:
             fold = Fold(served.plan)
             types = {o.name: o.type for o in served.plan.outputs}
-            known = _Ready(served, fold, StateCodec(fold), fold.empty_values(), types)
+            known = _Ready(served, fold, StateCodec(fold), types)
         self._shards[served.shard] = known
         return known
 

@@ -255,7 +255,7 @@ def test_a_foreign_topic_is_understood(broker: Broker, pulsar_log: PulsarLog, cl
         ("n", Type.BIGINT),
         ("score", Type.DOUBLE),
         ("at", Type.TIMESTAMP),
-        ("tags", Type.VARCHAR),
+        ("tags", Type("VARCHAR[]")),
         ("code", Type.VARCHAR),
         ("ok", Type.BOOLEAN),
         ("none", Type.VARCHAR),
