@@ -454,10 +454,7 @@ class Session:
         return self._promotions.rollback(name, actor=actor)
 
     def retire(self, name: str, version: int | None = None) -> None:
-        """Stop a version's worker and free its state; without a version, discard the draft.
-
-        The version that serves cannot be retired.
-        """
+        """Stop a version that does not serve and free its state; without one, drop the draft."""
         if version is None:
             self._promotions.discard(name)
         else:

@@ -52,7 +52,10 @@ def _mark_requests(tokens: list[Token]) -> None:
     before: Token | None = None
     for token, following in itertools.pairwise(tokens):
         apart = before is None or before.end + 1 < token.start or before.token_type not in _ENDS
-        if token.token_type == TokenType.COLON and following.start == token.end + 1 and apart:
+        # Behind an opening bracket it is a slice that leaves out its begin.
+        slices = before is not None and before.token_type == TokenType.L_BRACKET
+        named = following.start == token.end + 1 and following.text.isidentifier() and not slices
+        if token.token_type == TokenType.COLON and named and apart:
             token.token_type = TokenType.PARAMETER
         before = token
 

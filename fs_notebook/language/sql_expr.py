@@ -214,7 +214,13 @@ class Translator:
             text=self.text,
         )
 
-    def __call__(self, node: exp.Expr) -> Expr:
+    def __call__(self, node: exp.Expr | None) -> Expr:
+        if node is None:
+            # The parser takes some operators without what they stand before.
+            raise DefinitionError(
+                "An operator has nothing to work on.", remedy="an expression behind it",
+                text=self.text,
+            )  # fmt: skip
         try:
             return self._translate(node)
         except DefinitionError as error:

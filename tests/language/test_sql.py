@@ -161,7 +161,12 @@ REFUSED += [
     ),
     ("SELECT user, SUM(score) FROM read_events GROUP BY user HAVING 1 > 0", "HAVING", None),
     ("SELECT user, SUM(score) FROM read_events GROUP BY user LIMIT 3", "LIMIT", None),
-    ("SELECT user, SUM(score) FROM read_events JOIN b USING (user) GROUP BY user", "join", None),
+    (
+        "SELECT user, SUM(score) FROM read_events FULL JOIN b USING (user) GROUP BY user",
+        "SELECT user, SUM(score) FROM read_events FULL JOIN read_events b USING (user) GROUP BY user",
+        "join",
+        None,
+    ),
     ("SELECT * FROM read_events GROUP BY user", "names no feature", None),
     ("SELECT 1; SELECT 2", "one SELECT", None),
     ("DROP TABLE read_events", "SELECT over one stream", None),
