@@ -91,3 +91,15 @@ def test_a_model_knows_long_lists_by_their_length() -> None:
     assert (matrix.names, matrix.values.tolist()) == (("len(x)",), [[PLACES_MAX + 1], [2]])
     # What later rows hold beyond the places that were learnt is not seen.
     assert encode(frame, ["x"], learnt_from=np.array([1])).names == ("x[1]", "x[2]")
+
+
+def test_a_model_sees_what_a_one_hot_feature_tells() -> None:
+    rows = 400
+    kind = [n * 7 % 3 for n in range(rows)]
+    frame = pl.DataFrame({
+        "hot": [[int(k == o) for o in range(3)] for k in kind],
+        "clicked": [k == 1 for k in kind],
+    })  # fmt: skip
+    matrix = encode(frame, ["hot"], learnt_from=np.arange(rows))
+    assert matrix.values.shape == (rows, 3)
+    np.testing.assert_array_equal(matrix.values[:, 1], frame["clicked"].cast(pl.Float64))

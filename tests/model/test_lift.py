@@ -220,7 +220,7 @@ def test_a_constant_candidate_is_noted() -> None:
         (planted(200), {"candidate": []}, "needs a candidate"),
         (planted(200), {"test_share": 1.0}, "between 0 and 1"),
         (planted(200), {"bootstraps": 5}, "20 to 100,000"),
-        (planted(200).with_columns(knows=[[1.0]] * 200), {}, "no model takes"),
+        (planted(200).with_columns(knows=pl.lit(b"x")), {}, "no model takes"),
     ],
 )
 def test_what_cannot_be_measured(frame: pl.DataFrame, options: dict[str, Any], says: str) -> None:
