@@ -21,6 +21,8 @@ from fs_notebook.language.derived_sql import (
     parse_requests,
     shape_of,
 )
+from fs_notebook.language.expr import Call, walk
+from fs_notebook.language.operations import is_open
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.sources import Sources
@@ -136,6 +138,13 @@ class Derivation:
         plan = compile_derived(
             text, name=name, find_group=find, entity=entity, requests=parse_requests(request)
         )
+        for part in (p for o in plan.outputs for p in walk(o.expr)):
+            if isinstance(part, Call) and is_open(part):
+                raise DefinitionError(
+                    f"{part.function.upper()} is pinned where events are folded, and {name!r} "
+                    "is derived.", found=f"{part.function.upper()} over a feature",
+                    remedy="use it in the feature that is read, or write its constants out",
+                )  # fmt: skip
         pinned: dict[tuple[str, str], Definition] = {}
         for definition in self._found.values():
             inner = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from fs_notebook.language.cell import parse_source
@@ -50,7 +51,9 @@ class Service:
 
     def promote_source(self, source: str, *, actor: str) -> dict[str, Any]:
         session = self._follow()
-        definition = session.define_cell(parse_source(source))
+        # What was previewed is promoted: statistics are measured anew where the cell runs.
+        cell = replace(parse_source(source), refresh_statistics=False)
+        definition = session.define_cell(cell)
         return self.promote(definition.name, actor=actor)
 
     def promote(self, name: str, *, actor: str) -> dict[str, Any]:

@@ -299,7 +299,10 @@ def preview(
     notes: tuple[str, ...] = (),
     end: Cut | None = None,
 ) -> Preview:
-    """Fold a slice of history in bounded memory and return the values at its end."""
+    """Fold a slice of history in bounded memory and return the values at its end.
+
+    History goes up to `end`; default: to where the stream ends now.
+    """
     begun_s = clock.monotonic_s()
     done = replay(
         plan, source, log, clock=clock, where=where, on_progress=on_progress, rows_max=rows_max,

@@ -25,6 +25,7 @@ from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.serve import FeatureReader, Served
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import Cut, Position
+from fs_notebook.service import Service
 from fs_notebook.session import Session
 from fs_notebook.types import TIME
 from tests.support.sessions import BEGIN, embedded_session
@@ -114,6 +115,15 @@ def test_a_feature_pins_and_a_view_does_not(session: Session) -> None:
     assert session.define("m", text).pins[0].values == {"low": 0.0, "high": 76.0}
 
 
+def test_a_derived_feature_pins_nothing_itself(session: Session) -> None:
+    session.define("total", sql("SUM(n) AS total"))
+    with pytest.raises(DefinitionError, match="'d' is derived") as caught:
+        session.define("d", "SELECT user, Z_SCORE(total) AS d FROM total")
+    assert "constants" in (caught.value.remedy or "")
+    preview = session.feature("d", "SELECT user, Z_SCORE(total, 195, 10) AS d FROM total")
+    assert values(preview, "d")["u0"] == pytest.approx((sum(range(0, 40, 4)) - 195) / 10)
+
+
 def test_edges_are_the_discrete_quantiles(session: Session) -> None:
     definition = session.define("q", sql("SUM(QUANTILE_BIN(n, 4)) AS q"))
     (pin,) = definition.pins
@@ -172,6 +182,14 @@ def test_the_option_of_the_cell(session: Session) -> None:
     assert session.define_cell(parse_source(f"%%feature z\n{body}")).pins == first.pins
     fresh = session.define_cell(parse_source(f"%%feature z --refresh-statistics\n{body}"))
     assert fresh.pins[0].values["mean"] == 39.5
+
+
+def test_the_promote_button_promotes_what_was_previewed(session: Session) -> None:
+    source = f"%%feature z --refresh-statistics\n{sql('LAST(Z_SCORE(n)) AS z')}"
+    previewed = session.define_cell(parse_source(source))
+    session.upload(events(40, 40), "reads")
+    Service(session).promote_source(source, actor="somebody")
+    assert session.catalog.refresh().group("z").latest.fingerprint == previewed.fingerprint
 
 
 def test_without_values_there_is_no_statistic(session: Session) -> None:
