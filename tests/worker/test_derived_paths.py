@@ -234,7 +234,8 @@ def test_every_path_is_the_expression_by_hand(
 
     first = asked[0]
     preview = preview_derived(
-        "derived", definition.plan, {(d.name, d.fingerprint): (d.plan, d.source) for d in inputs},
+        "derived", definition.plan,
+        {(d.name, d.fingerprint): (d.plan, d.source, d.joined) for d in inputs},
         log, clock=SYSTEM, given={n: first[n] for n in ("amount", "k")}, where=Slice(to_us=t),
     )  # fmt: skip
     known = {r["user"] for r in rows} - {None}, {r["shop"] for r in others} - {None}
