@@ -12,6 +12,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import parse_span
 from fs_notebook.compute.statistics import pinned_plan
+from fs_notebook.compute.unions import UnionStream, source_of, union_of
 from fs_notebook.errors import DefinitionError, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.definition import compile_definition
@@ -24,6 +25,7 @@ from fs_notebook.language.derived_sql import (
 from fs_notebook.language.expr import Call, walk
 from fs_notebook.language.operations import is_open
 from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.unions import inlined
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
@@ -256,7 +258,7 @@ class Definitions:
         )  # fmt: skip
         plan = compiled.plan
         return Definition(
-            name, compiled.text, plan, sources[plan.source], compiled.language,
+            name, compiled.text, plan, source_of(plan, sources.__getitem__), compiled.language,
             {**windows, "entity": entities, **compiled.options},
             joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
@@ -271,7 +273,13 @@ class Definitions:
             former=former.pins if isinstance(former, Definition) else (),
         )  # fmt: skip
         noted = {"pinned": [pin.to_dict() for pin in pins]} if pins else {}
-        return replace(definition, plan=plan, options={**definition.options, **noted})
+        plan = inlined(plan)
+        source = definition.source
+        if isinstance(source, UnionStream):
+            # What was left open kept the branches from being the whole of what is done to a row.
+            source = union_of(plan.branches, source.parts)
+        options = {**definition.options, **noted}
+        return replace(definition, plan=plan, source=source, options=options)
 
     def _columns(self) -> dict[str, tuple[str, ...]]:
         """Return the columns of each declared stream."""

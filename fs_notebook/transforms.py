@@ -10,6 +10,7 @@ from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.rows import compile_expr, overflow_named
+from fs_notebook.compute.unions import union_of
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
@@ -105,6 +106,11 @@ class Transforms:
 
         return self.catalog.record(VIEWED, name, body, check=check).views[name]
 
+    def _read_from(self, source: SourceColumns) -> Stream:
+        if not source.branches:
+            return self.sources.find(source.name)
+        return union_of(source.branches, [self.sources.find(b.source) for b in source.branches])
+
     @staticmethod
     def _taken(name: str) -> NameTaken:
         return NameTaken(f"{name!r} is a stream already.", remedy="another name for the view")
@@ -117,7 +123,7 @@ class Transforms:
         """Return a view and the first of its rows."""
         view = self.catalog.refresh().view(name)
         relation = view_relation(view.text, self.resolver())
-        stream = self.sources.find(relation.source.name)
+        stream = self._read_from(relation.source)
         joined = [self.sources.find(j.source) for j in relation.joins]
         plan = Plan(stream.name, stream.time, (), None, (), (), relation.joins)
         log = joined_log(plan, joined, self.log)

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from fs_notebook.compute.unions import stream_from_dict
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.pinning import Pin
@@ -87,7 +88,7 @@ class Definition:
             name=data["name"],
             text=data["text"],
             plan=Plan.from_dict(data["plan"]),
-            source=Stream.from_dict(data["source"]),
+            source=stream_from_dict(data["source"]),
             language=data["language"],
             options=data["options"],
             owner=data["owner"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,31 @@ def only_where(condition: Expr, args: tuple[Expr, ...]) -> tuple[Expr, ...]:
     value: Expr = args[0] if args else Literal(1, Type.BIGINT)
     null = Literal(None, value.type)
     return (Call("case", (condition, value, null), value.type), *args[1:])
+
+
+def substitute(expr: Expr, columns: Mapping[str, Expr]) -> Expr:
+    """Return `expr` with the named columns replaced by what stands for them."""
+    match expr:
+        case Column(name, _):
+            return columns.get(name, expr)
+        case Call(function, args, kind):
+            return Call(function, tuple(substitute(a, columns) for a in args), kind)
+        case _:
+            return expr
+
+
+def conjunction(left: Expr | None, right: Expr | None) -> Expr | None:
+    """Return what holds where both conditions hold; None stands for one that always does."""
+    if left is None or right is None:
+        return left if right is None else right
+    return Call("and", (left, right), Type.BOOLEAN)
+
+
+def conjuncts(expr: Expr) -> list[Expr]:
+    """Return the conditions that hold together where `expr` holds."""
+    if isinstance(expr, Call) and expr.function == "and":
+        return [part for a in expr.args for part in conjuncts(a)]
+    return [expr]
 
 
 def to_json(expr: Expr) -> list[Any]:

@@ -62,22 +62,30 @@ def _mark_requests(tokens: list[Token]) -> None:
 
 def parse_select(text: str) -> exp.Select:
     """Return the one SELECT that `text` is; refuse what no feature is made of."""
-    select = _parse(text)
+    select = parse_joined(text)
     check_clauses(select, text)
     return select
 
 
-def check_clauses(select: exp.Select, text: str) -> None:
+def parse_rows(text: str) -> exp.Query:
+    """Return what a view is: one SELECT, or several put together."""
+    rows = _parse(text)
+    if not isinstance(rows, (exp.Select, exp.SetOperation)):
+        raise refuse(rows, text, "A view is a SELECT.", remedy="SELECT … FROM stream WHERE …")
+    return rows
+
+
+def check_clauses(select: exp.Query, text: str) -> None:
     """Refuse the clauses that neither a feature nor a row transform is made of."""
     for clause, (message, remedy) in _REFUSED.items():
-        if (node := select.args.get(clause)) is not None and node != []:
+        if (node := select.args.get(clause)) not in (None, [], False):
             first = node[0] if isinstance(node, list) else node
             raise refuse(
                 first if isinstance(first, exp.Expr) else select, text, message, remedy=remedy
             )
 
 
-def _parse(text: str) -> exp.Select:
+def _parse(text: str) -> exp.Expr:
     try:
         statements = [s for s in _DIALECT.parser().parse(_tokens(text), text) if s is not None]
     except sqlglot.errors.SqlglotError as error:
@@ -105,10 +113,16 @@ def _parse(text: str) -> exp.Select:
             found=f"{len(statements)} statements",
             remedy="one cell for each feature group",
         )
-    select = statements[0]
-    for bracket in select.find_all(exp.Bracket):
+    statement = statements[0]
+    for bracket in statement.find_all(exp.Bracket):
         # So that errors show places in lists as they were written.
         bracket.set("offset", 1)
+    return statement
+
+
+def parse_joined(text: str) -> exp.Select:
+    """Return the one SELECT that `text` is, whatever its clauses: the caller refuses some."""
+    select = _parse(text)
     if not isinstance(select, exp.Select):
         raise refuse(
             select,
@@ -117,8 +131,3 @@ def _parse(text: str) -> exp.Select:
             remedy="SELECT key, SUM(x) AS name FROM stream GROUP BY key",
         )
     return select
-
-
-def parse_joined(text: str) -> exp.Select:
-    """Return the one SELECT that `text` is, whatever its clauses: the caller refuses some."""
-    return _parse(text)

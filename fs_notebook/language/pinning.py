@@ -155,6 +155,8 @@ def _put(expr: Expr, made: Mapping[Call, Call]) -> Expr:
 def identity(plan: Plan, place: str, call: Call) -> str:
     """Return what tells this operation from others: what is measured, and over what."""
     about: list[Any] = [plan.source, plan.time, place, _resolved(plan, call)]
+    # Columns have these names only within a union or a join: others hold other values.
+    about += [j.to_list() for j in plan.joins] + [b.to_list() for b in plan.branches]
     if place != WHERE:
         about.append(None if plan.where is None else ex.to_json(plan.where))
     if place == ENTITIES:

@@ -145,6 +145,42 @@ class Join:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the streams that a union folds together.
+
+    Attributes
+    ----------
+    source, time
+        The stream and its time column.
+    where
+        Which of its rows there are; None for all.
+    columns
+        What each row has: a name that all branches share, and this stream's expression for it.
+    """
+
+    source: str
+    time: str | None
+    where: ex.Expr | None
+    columns: tuple[tuple[str, ex.Expr], ...]
+
+    def to_list(self) -> list[Any]:
+        """Return the canonical form, fit for `json.dumps`."""
+        where = None if self.where is None else ex.to_json(self.where)
+        return [self.source, self.time, where, [[n, ex.to_json(e)] for n, e in self.columns]]
+
+    @classmethod
+    def from_list(cls, data: list[Any]) -> Branch:
+        """Return the branch that `to_list` wrote."""
+        source, time, where, columns = data
+        return cls(
+            source,
+            time,
+            None if where is None else ex.from_json(where),
+            tuple((n, ex.from_json(e)) for n, e in columns),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """One feature: its name and the expression over finished aggregates that gives it."""
 
@@ -178,6 +214,9 @@ class Plan:
     aggregations: tuple[Aggregation, ...]
     outputs: tuple[Output, ...]
     joins: tuple[Join, ...] = ()
+    branches: tuple[Branch, ...] = ()
+    """The streams of a union: then `source` is a name for all of them, and expressions are over
+    the columns of the branches."""
 
     @property
     def entity(self) -> tuple[str, ...]:
@@ -204,7 +243,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the canonical form, fit for `json.dumps`."""
-        return {
+        data = {
             "format": PLAN_FORMAT,
             "source": self.source,
             "time": self.time,
@@ -221,8 +260,13 @@ class Plan:
                 for a in self.aggregations
             ],
             "outputs": [[o.name, ex.to_json(o.expr)] for o in self.outputs],
-            "joins": [j.to_list() for j in self.joins],
         }
+        # Only where there are any, so that the identity of all other plans stays as it was.
+        if self.joins:
+            data["joins"] = [j.to_list() for j in self.joins]
+        if self.branches:
+            data["branches"] = [b.to_list() for b in self.branches]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Plan:
@@ -242,6 +286,7 @@ class Plan:
             ),
             outputs=tuple(Output(n, ex.from_json(e)) for n, e in data["outputs"]),
             joins=tuple(Join.from_list(j) for j in data.get("joins", ())),
+            branches=tuple(Branch.from_list(b) for b in data.get("branches", ())),
         )
 
     @cached_property

@@ -34,6 +34,7 @@ from fs_notebook.language.polars_functions import HANDLERS
 from fs_notebook.language.polars_text import render, shortened
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Relation, conjunction
+from fs_notebook.language.unions import inlined
 from fs_notebook.types import Type
 
 FEATURES_MAX = 1_000
@@ -242,7 +243,7 @@ class _Compiler:
         source = self.relation.source
         plan = Plan(
             source.name, source.time, keys, where, tuple(self.aggregations),
-            tuple(outputs), self.relation.joins,
+            tuple(outputs), self.relation.joins, source.branches,
         )  # fmt: skip
         for names, what in ((plan.features, "features"), (plan.entity, "keys")):
             if twice := {n for n in names if names.count(n) > 1}:
@@ -254,7 +255,7 @@ class _Compiler:
                 f"The feature {min(clash)!r} is called as its key is.",
                 remedy='another .alias("name")',
             )
-        return plan
+        return inlined(plan)
 
     def _keys(self, definition: PolarsDefinition, entity: list[str]) -> tuple[Key, ...]:
         named = list(definition.keys)

@@ -15,11 +15,13 @@ from sqlglot import exp
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language.calls import has_aggregate
 from fs_notebook.language.expr import Call, Column, Expr, walk
+from fs_notebook.language.expr import conjunction as conjunction
 from fs_notebook.language.operations import is_open
-from fs_notebook.language.parse import check_clauses, parse_select
-from fs_notebook.language.plan import Join
+from fs_notebook.language.parse import check_clauses, parse_rows
+from fs_notebook.language.plan import Branch, Join
 from fs_notebook.language.rules import common
 from fs_notebook.language.sql_expr import Translator, refuse
+from fs_notebook.language.unions import BETWEEN, by_place, selects_of, unite
 from fs_notebook.types import Type
 
 DEPTH_MAX = 20
@@ -31,13 +33,17 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class SourceColumns:
-    """What the compiler must know of a source: its name, its columns, its time column."""
+    """What the compiler must know of a source: its name, its columns, its time column.
+
+    `branches` are the streams that a union puts together; there are none for a stream.
+    """
 
     name: str
     columns: tuple[tuple[str, Type], ...]
     time: str | None
     cut: str | None = None
     """Of a table, which has no event time: the position of its newest row, as text."""
+    branches: tuple[Branch, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,15 @@ class Relation:
         """What the event time is called here; None where it has no name."""
         wanted = self._event_time()
         return next((n for n, e in self.columns.items() if e == wanted), None)
+
+    @property
+    def order_remedy(self) -> str:
+        """What an ORDER BY by something else is told."""
+        if (time := self.time) is not None:
+            return f"ORDER BY {time}"
+        if self.source.branches:
+            return "select the event time at the same place in each SELECT of the union"
+        return "declare the stream's time column first"
 
     def is_time(self, expr: Expr) -> bool:
         """Tell whether an expression is the event time."""
@@ -205,13 +220,6 @@ def _conjuncts(node: exp.Expr) -> list[exp.Expr]:
     return [node]
 
 
-def conjunction(left: Expr | None, right: Expr | None) -> Expr | None:
-    """Return what holds where both conditions hold; None stands for one that always does."""
-    if left is None or right is None:
-        return left if right is None else right
-    return Call("and", (left, right), Type.BOOLEAN)
-
-
 @dataclass(frozen=True)
 class Resolver:
     """Finds what stands in FROM.
@@ -226,7 +234,7 @@ class Resolver:
 
     find_source: Callable[[str], SourceColumns]
     find_view: Callable[[str], str | None] = field(default=lambda name: None)
-    _ctes: Mapping[str, tuple[exp.Select, str, Resolver]] = field(default_factory=dict)
+    _ctes: Mapping[str, tuple[exp.Query, str, Resolver]] = field(default_factory=dict)
     _depth: int = 0
 
     def resolve(self, select: exp.Select, text: str) -> Relation:
@@ -253,7 +261,7 @@ class Resolver:
             base = joined(base, join, text, self.find_source)
         return base
 
-    def _with_ctes(self, select: exp.Select, text: str) -> Resolver:
+    def _with_ctes(self, select: exp.Query, text: str) -> Resolver:
         with_ = select.args.get("with_")
         if with_ is None:
             return self
@@ -262,7 +270,8 @@ class Resolver:
         scope = self
         for cte in with_.expressions:
             inner = cte.this
-            if not isinstance(inner, exp.Select) or cte.args["alias"].columns:
+            rows = isinstance(inner, (exp.Select, exp.SetOperation))
+            if not rows or cte.args["alias"].columns:
                 raise refuse(
                     cte, text, "A CTE is a SELECT of row expressions.",
                     remedy="WITH f AS (SELECT user, x + 1 AS y FROM stream) …",
@@ -273,7 +282,7 @@ class Resolver:
         return scope
 
     def _item(self, node: exp.Expr, text: str) -> Relation:
-        if isinstance(node, exp.Subquery) and isinstance(node.this, exp.Select):
+        if isinstance(node, exp.Subquery) and isinstance(node.this, (exp.Select, exp.SetOperation)):
             return self._deeper().transform(node.this, text)
         if not isinstance(node, exp.Table) or not isinstance(node.this, exp.Identifier):
             raise refuse(
@@ -292,20 +301,33 @@ class Resolver:
         if view is not None:
             # What a view says does not see the CTEs around it.
             plain = Resolver(self.find_source, self.find_view, {}, self._depth + 1)
-            return plain.transform(parse_select(view), view)
+            return plain.transform(parse_rows(view), view)
         return whole(self.find_source(name))
 
     def _deeper(self) -> Resolver:
         return replace(self, _depth=self._depth + 1)
 
-    def transform(self, select: exp.Select, text: str) -> Relation:
-        """Return the rows that a SELECT of row expressions gives.
+    def _union(self, node: exp.SetOperation, text: str) -> Relation:
+        """Return the rows of several SELECTs, as if they were those of one stream."""
+        scope = self._with_ctes(node, text)
+        selects = selects_of(node, text)
+        first, *others = selects
+        rows = [scope.transform(s, text) for s in (first, *map(by_place, others))]
+        columns, time, branches = unite(rows, selects, text)
+        name = BETWEEN.join(b.source for b in branches)
+        return whole(SourceColumns(name, columns, time, branches=branches))
+
+    def transform(self, select: exp.Query, text: str) -> Relation:
+        """Return the rows that a SELECT of row expressions, or a union of such, gives.
 
         Raises
         ------
         DefinitionError
             If it is no row transform, or two of its columns have one name.
         """
+        if isinstance(select, exp.SetOperation):
+            return self._union(select, text)
+        assert isinstance(select, exp.Select)
         check_clauses(select, text)
         for clause in ("group", "windows"):
             if node := select.args.get(clause):
@@ -381,7 +403,7 @@ def view_relation(text: str, resolver: Resolver) -> Relation:
     DefinitionError
         If the text is no SELECT of row expressions.
     """
-    relation = resolver.transform(parse_select(text), text)
+    relation = resolver.transform(parse_rows(text), text)
     if not relation.columns:
         raise DefinitionError("The view has no column.", remedy="SELECT … FROM stream", text=text)
     where = [] if relation.where is None else [relation.where]

@@ -40,6 +40,7 @@ from fs_notebook.language.relation import (
     conjunction,
 )
 from fs_notebook.language.sql_expr import Translator, interval_us, refuse
+from fs_notebook.language.unions import inlined
 from fs_notebook.types import Type
 
 
@@ -161,6 +162,7 @@ class _Compiler:
             aggregations=tuple(self.aggregations),
             outputs=self._named_outputs(outputs),
             joins=self.relation.joins,
+            branches=self.source.branches,
         )
         if clash := set(plan.entity) & set(plan.features):
             raise refuse(
@@ -169,7 +171,7 @@ class _Compiler:
                 f"The feature {clash.pop()!r} is called as its key is.",
                 remedy="another name after AS",
             )
-        return plan
+        return inlined(plan)
 
     def _condition(self, node: exp.Expr) -> Expr:
         return condition_of(self.row, node, self.text)
@@ -453,8 +455,7 @@ class _Compiler:
             return
         ordered = order.expressions
         by = ordered[0].this if len(ordered) == 1 else None
-        time = self.relation.time
-        known = self.source.time is None
+        known = self.source.time is None and not self.source.branches
         fits = isinstance(by, exp.Column) and (known or self.relation.is_time(self.row.column(by)))
         if not fits or ordered[0].args.get("desc"):
             raise refuse(
@@ -462,7 +463,7 @@ class _Compiler:
                 self.text,
                 "A window is ordered by the stream's event time.",
                 found=order.sql(dialect="duckdb"),
-                remedy=f"ORDER BY {time}" if time else "declare the stream's time column first",
+                remedy=self.relation.order_remedy,
             )
 
     def _frame(self, spec: exp.Expr, node: exp.Expr) -> int | None:

@@ -9,9 +9,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import platformdirs
 
+from fs_notebook.compute.unions import UnionLog
 from fs_notebook.errors import UsageError
 from fs_notebook.log.connect import open_log
 from fs_notebook.log.protocol import EventLog
@@ -59,7 +61,8 @@ class Connection:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def open_log(self) -> EventLog:
-        return open_log(self.log, home=self.home, admin_url=self.admin)
+        log = open_log(self.log, home=self.home, admin_url=self.admin)
+        return cast(EventLog, UnionLog(log))
 
     def open_store(self) -> OnlineStore:
         return open_store(self.online, home=self.home)
