@@ -25,7 +25,7 @@ from fs_notebook.language.derived_sql import (
 from fs_notebook.language.expr import Call, walk
 from fs_notebook.language.operations import is_open
 from fs_notebook.language.relation import SourceColumns
-from fs_notebook.language.unions import inlined
+from fs_notebook.language.unions import canonical
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
@@ -273,7 +273,7 @@ class Definitions:
             former=former.pins if isinstance(former, Definition) else (),
         )  # fmt: skip
         noted = {"pinned": [pin.to_dict() for pin in pins]} if pins else {}
-        plan = inlined(plan)
+        plan = canonical(plan)
         source = definition.source
         if isinstance(source, UnionStream):
             # What was left open kept the branches from being the whole of what is done to a row.

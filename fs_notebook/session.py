@@ -314,8 +314,8 @@ class Session:
             )  # fmt: skip
         return run_preview(
             group.name, definition.plan, definition.source,
-            joined_log(definition.plan, definition.joined, self.log), clock=self.clock,
-            where=where, on_progress=on_progress, notes=notes_of(group),
+            joined_log(definition.plan, definition.joined, self.log, filtered=True),
+            clock=self.clock, where=where, on_progress=on_progress, notes=notes_of(group),
         )  # fmt: skip
 
     def training_set(

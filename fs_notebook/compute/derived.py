@@ -118,7 +118,7 @@ def preview_derived(
     done: dict[tuple[str, str], Replayed] = {}
     for turn, key in enumerate(pinned):
         folded, source, others = versions[key]
-        seen = joined_log(folded, others, log)
+        seen = joined_log(folded, others, log, filtered=True)
 
         def tell(progress: Progress, turn: int = turn) -> None:
             share = None if progress.share is None else (turn + progress.share) / len(pinned)

@@ -19,6 +19,8 @@ import polars as pl
 from fs_notebook.compute.fold import order_of
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import FeatureStoreError
+from fs_notebook.language.expr import Expr
+from fs_notebook.language.joins import early_where
 from fs_notebook.language.plan import Join, Plan
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.position import START, Cut
@@ -32,25 +34,33 @@ HISTORY_ROWS_MAX = 50_000_000
 _CODE, _KEY = "__code", "__jk"
 
 
-def joined_log(plan: Plan, streams: Sequence[Stream], log: EventLog) -> EventLog:
+def joined_log(
+    plan: Plan, streams: Sequence[Stream], log: EventLog, *, filtered: bool = False
+) -> EventLog:
     """Return the log as the plan sees it: its rows with the joined columns beside them.
 
     Parameters
     ----------
     streams
         The declarations of the joined streams, one for each join.
+    filtered
+        Leave out rows that the plan's WHERE drops, before they are joined, where it can tell
+        by then: for one who reads for this plan alone, and folds with it.
     """
     if not plan.joins:
         return log
-    return JoinedLog(plan, streams, log)
+    return JoinedLog(plan, streams, log, early_where(plan) if filtered else None)
 
 
 class JoinedLog:
     """An `EventLog` whose reading puts the columns of joins beside each row."""
 
-    def __init__(self, plan: Plan, streams: Sequence[Stream], log: EventLog) -> None:
+    def __init__(
+        self, plan: Plan, streams: Sequence[Stream], log: EventLog, where: Expr | None = None
+    ) -> None:
         self.url = log.url
         self._log = log
+        self._where = None if where is None else compile_expr(where)
         self._sides = [_Side(j, s, log) for j, s in zip(plan.joins, streams, strict=True)]
         self._temporal = any(j.cut is None for j in plan.joins)
 
@@ -81,7 +91,19 @@ class JoinedLog:
         names = list(stream.names if columns is None else columns)
         return [*names, PUBLISHED] if self._temporal else names
 
-    def _joined(self, batch: Batch) -> Batch:
+    def _kept(self, batch: Batch) -> Batch:
+        if self._where is None:
+            return batch
+        with overflow_named("WHERE"):
+            there = batch.rows.select(TIME, __keep=self._where).get_column("__keep")
+        keep = there.fill_null(False)
+        return Batch(
+            batch.partition, batch.rows.filter(keep), batch.end, batch.dead,
+            lambda: batch.positions().filter(keep),
+        )  # fmt: skip
+
+    def _joined(self, whole: Batch) -> Batch:
+        batch = self._kept(whole)
         rows, keep = batch.rows, pl.repeat(True, batch.rows.height, eager=True)
         for side in self._sides:
             rows, found = side.beside(rows)
@@ -141,6 +163,8 @@ class _Side:
         place = self._newest(index, code, rows)
         found = codes.is_not_null() & pl.Series(place >= index.first[code])
         # Where nothing was found any row will do: it is not taken.
+        if not self.join.columns:
+            return rows, found
         there = index.rows[np.maximum(place, 0)]
         taken = there.select(
             pl.when(found).then(pl.col(c)).alias(n) for n, c, _ in self.join.columns

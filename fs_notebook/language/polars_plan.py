@@ -34,7 +34,7 @@ from fs_notebook.language.polars_functions import HANDLERS
 from fs_notebook.language.polars_text import render, shortened
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Relation, conjunction
-from fs_notebook.language.unions import inlined
+from fs_notebook.language.unions import canonical
 from fs_notebook.types import Type
 
 FEATURES_MAX = 1_000
@@ -255,7 +255,7 @@ class _Compiler:
                 f"The feature {min(clash)!r} is called as its key is.",
                 remedy='another .alias("name")',
             )
-        return inlined(plan)
+        return canonical(plan)
 
     def _keys(self, definition: PolarsDefinition, entity: list[str]) -> tuple[Key, ...]:
         named = list(definition.keys)

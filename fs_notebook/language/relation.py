@@ -78,6 +78,11 @@ class Relation:
         wanted = self._event_time()
         return next((n for n, e in self.columns.items() if e == wanted), None)
 
+    def may_be_time(self, expr: Expr) -> bool:
+        """Tell whether an expression is the event time, for all that is known of its stream."""
+        unknown = self.source.time is None and not self.source.branches
+        return unknown or self.is_time(expr)
+
     @property
     def order_remedy(self) -> str:
         """What an ORDER BY by something else is told."""
@@ -178,9 +183,7 @@ def _check_version(base: Relation, table: exp.Table, text: str) -> None:
         return
     moment = version.args.get("expression")
     row = base.translator(text, base.source.name)
-    known = isinstance(moment, exp.Column) and (
-        base.source.time is None or base.is_time(row.column(moment))
-    )
+    known = isinstance(moment, exp.Column) and base.may_be_time(row.column(moment))
     if not known or version.args.get("kind") != "AS OF":
         raise refuse(
             table, text, "A temporal join is as of the row's event time.",
@@ -200,6 +203,11 @@ def _keys(
         }
     keys: list[tuple[Expr, str]] = []
     for part in _conjuncts(node.args["on"]):
+        if isinstance(part, (exp.Between, exp.GT, exp.GTE, exp.LT, exp.LTE)):
+            raise refuse(
+                part, text, "A join over an interval of time is not in the language.",
+                remedy="fold both streams as one, with a window: SELECT … UNION ALL SELECT …",
+            )  # fmt: skip
         sides = [part.this, part.expression] if isinstance(part, exp.EQ) else []
         theirs = [s for s in sides if isinstance(s, exp.Column) and s.table == alias]
         if len(theirs) != 1:

@@ -40,7 +40,7 @@ from fs_notebook.language.relation import (
     conjunction,
 )
 from fs_notebook.language.sql_expr import Translator, interval_us, refuse
-from fs_notebook.language.unions import inlined
+from fs_notebook.language.unions import canonical
 from fs_notebook.types import Type
 
 
@@ -171,7 +171,7 @@ class _Compiler:
                 f"The feature {clash.pop()!r} is called as its key is.",
                 remedy="another name after AS",
             )
-        return inlined(plan)
+        return canonical(plan)
 
     def _condition(self, node: exp.Expr) -> Expr:
         return condition_of(self.row, node, self.text)
@@ -455,8 +455,7 @@ class _Compiler:
             return
         ordered = order.expressions
         by = ordered[0].this if len(ordered) == 1 else None
-        known = self.source.time is None and not self.source.branches
-        fits = isinstance(by, exp.Column) and (known or self.relation.is_time(self.row.column(by)))
+        fits = isinstance(by, exp.Column) and self.relation.may_be_time(self.row.column(by))
         if not fits or ordered[0].args.get("desc"):
             raise refuse(
                 node,

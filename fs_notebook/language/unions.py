@@ -24,6 +24,7 @@ from fs_notebook.language.expr import (
     substitute,
     walk,
 )
+from fs_notebook.language.joins import early_where, joined_columns, pruned
 from fs_notebook.language.operations import is_open
 from fs_notebook.language.parse import check_clauses
 from fs_notebook.language.pinning import open_calls
@@ -206,18 +207,23 @@ def _pushed(branch: Branch, where: Expr | None, columns: Sequence[tuple[str, Exp
     )
 
 
-def inlined(plan: Plan) -> Plan:
-    """Return a plan over a union as it is folded: what is done to its rows done in the branches.
+def canonical(plan: Plan) -> Plan:
+    """Return a plan as it is folded: nothing in it that is not read, unions inlined."""
+    return _inlined(pruned(plan))
+
+
+def _inlined(plan: Plan) -> Plan:
+    """Return a plan over a union with what is done to its rows done in the branches.
 
     A plan over a stream stays as it is, and so does one that leaves something open: that is
     measured over the whole union first. What touches a joined column is done after the join.
     """
     if not plan.branches or open_calls(plan) is not None:
         return plan
-    joined = {name for join in plan.joins for name, _, _ in join.columns}
+    joined = joined_columns(plan)
     where = [] if plan.where is None else conjuncts(plan.where)
     late = [c for c in where if columns_of(c) & joined]
-    early = [c for c in where if not columns_of(c) & joined]
+    early = early_where(plan)
     used = [k.expr for k in plan.keys] + [e for a in plan.aggregations for e in a.args]
     used += [e for join in plan.joins for e, _ in join.keys]
     whole = [e for e in used if not columns_of(e) & joined]
@@ -242,5 +248,5 @@ def inlined(plan: Plan) -> Plan:
         keys=tuple(replace(k, expr=put(k.expr)) for k in plan.keys),
         aggregations=tuple(replace(a, args=tuple(map(put, a.args))) for a in plan.aggregations),
         joins=tuple(replace(j, keys=tuple((put(e), c) for e, c in j.keys)) for j in plan.joins),
-        branches=tuple(_pushed(b, reduce(conjunction, early, None), named) for b in plan.branches),
+        branches=tuple(_pushed(b, early, named) for b in plan.branches),
     )

@@ -354,7 +354,7 @@ class _Reading:
         """
         definition = groups[0].definition
         stream, log = definition.source, self._log
-        log = joined_log(definition.plan, definition.joined, log)
+        log = joined_log(definition.plan, definition.joined, log, filtered=len(groups) == 1)
         end = self._ends[stream.name]
         columns = sorted({c for g in groups for c in g.definition.plan.columns})
         # By partition, since position decides between equal times and reads may interleave.
@@ -404,9 +404,10 @@ def _joined(group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]]) -> pl.Da
     ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
     if ordered:
         return pl.concat(ordered)
-    columns = dict(group.definition.source.columns)
-    names = group.definition.plan.columns
-    empty = pl.DataFrame(schema={n: columns[n].polars for n in names})
+    plan, columns = group.definition.plan, dict(group.definition.source.columns)
+    schema = {n: columns[n].polars for n in plan.columns}
+    schema |= {n: kind.polars for join in plan.joins for n, _, kind in join.columns}
+    empty = pl.DataFrame(schema=schema)
     time = pl.Series(TIME, [], dtype=pl.Datetime("us", "UTC"))
     return group.fold.project(empty.with_columns(time))[0]
 

@@ -86,7 +86,7 @@ class Worker:
     ) -> None:
         self.definition = definition
         self.shard = definition.shard
-        self.log = joined_log(definition.plan, definition.joined, log)
+        self.log = joined_log(definition.plan, definition.joined, log, filtered=True)
         self.store = store
         self.fold = Fold(definition.plan)
         self.codec = StateCodec(self.fold)

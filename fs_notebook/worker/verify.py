@@ -94,7 +94,7 @@ def verify(
         )
     keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
     chunks = states_of(store, definition.shard, keys, codec, now_us)
-    seen = joined_log(definition.plan, definition.joined, log)
+    seen = joined_log(definition.plan, definition.joined, log, filtered=True)
     oracle = _Oracle(definition, fold, seen, START, fold.empty)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)

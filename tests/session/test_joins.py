@@ -198,7 +198,7 @@ def test_a_table_is_pinned_by_its_version(session: Session) -> None:
 @pytest.mark.parametrize(
     ("join", "says"),
     [
-        ("JOIN articles a ON r.article > a.article", "equal columns"),
+        ("JOIN articles a ON r.article <> a.article", "equal columns"),
         ("JOIN articles a ON r.user = a.article", "different types"),
         ("FULL JOIN articles a USING (article)", "cannot be folded"),
         (", articles a", "cannot be folded"),
