@@ -9,10 +9,10 @@ from typing import Any
 from fs_notebook.catalog import Catalog, CatalogState, Definition
 from fs_notebook.catalog.model import AnyDefinition, DerivedDefinition
 from fs_notebook.clock import Clock
+from fs_notebook.compute.composed import UnionStream, source_of, union_of
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import parse_span
 from fs_notebook.compute.statistics import pinned_plan
-from fs_notebook.compute.unions import UnionStream, source_of, union_of
 from fs_notebook.errors import DefinitionError, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.definition import compile_definition

@@ -8,9 +8,9 @@ import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.model import VIEWED
+from fs_notebook.compute.composed import composed
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.rows import compile_expr, overflow_named
-from fs_notebook.compute.unions import union_of
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
@@ -106,11 +106,6 @@ class Transforms:
 
         return self.catalog.record(VIEWED, name, body, check=check).views[name]
 
-    def _read_from(self, source: SourceColumns) -> Stream:
-        if not source.branches:
-            return self.sources.find(source.name)
-        return union_of(source.branches, [self.sources.find(b.source) for b in source.branches])
-
     @staticmethod
     def _taken(name: str) -> NameTaken:
         return NameTaken(f"{name!r} is a stream already.", remedy="another name for the view")
@@ -123,7 +118,9 @@ class Transforms:
         """Return a view and the first of its rows."""
         view = self.catalog.refresh().view(name)
         relation = view_relation(view.text, self.resolver())
-        stream = self._read_from(relation.source)
+        stream = composed(
+            relation.source.name, relation.source.branches, relation.joins, self.sources.find
+        )
         joined = [self.sources.find(j.source) for j in relation.joins]
         plan = Plan(stream.name, stream.time, (), None, (), (), relation.joins)
         log = joined_log(plan, joined, self.log)

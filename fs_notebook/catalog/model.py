@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from fs_notebook.compute.unions import stream_from_dict
+from fs_notebook.compute.composed import stream_from_dict
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.pinning import Pin

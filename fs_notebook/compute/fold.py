@@ -398,7 +398,8 @@ def _bound(aggregation: Aggregation) -> Aggregate:
     )
 
 
-_BITS = {PARTITION: 15, LEDGER: 48, ENTRY: 39, BATCH: 24}
+BITS = {PARTITION: 15, LEDGER: 48, ENTRY: 39, BATCH: 24}
+"""How many bits of a position's parts the columns `ORDER` hold."""
 
 
 def order_of(positions: pl.DataFrame) -> pl.DataFrame:
@@ -409,14 +410,14 @@ def order_of(positions: pl.DataFrame) -> pl.DataFrame:
     PositionError
         If a part of a position is greater than any ledger is known to make it.
     """
-    for column, bits in _BITS.items():
+    for column, bits in BITS.items():
         most = positions.get_column(column).max()
         if isinstance(most, int) and most >= 2**bits:
             raise PositionError(
                 f"A position's {column.strip('_')} has more than {bits} bits.", found=str(most)
             )
-    high = pl.col(PARTITION) * 2 ** _BITS[LEDGER] + pl.col(LEDGER)
-    low = pl.col(ENTRY) * 2 ** _BITS[BATCH] + pl.col(BATCH)
+    high = pl.col(PARTITION) * 2 ** BITS[LEDGER] + pl.col(LEDGER)
+    low = pl.col(ENTRY) * 2 ** BITS[BATCH] + pl.col(BATCH)
     return positions.select(high.alias(ORDER[0]), low.alias(ORDER[1]))
 
 

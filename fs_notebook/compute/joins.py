@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from fs_notebook.compute.fold import order_of
+from fs_notebook.compute.pairs import PairLog, first_after
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import FeatureStoreError
 from fs_notebook.language.expr import Expr
-from fs_notebook.language.joins import early_where
+from fs_notebook.language.joins import early_where, other_where
 from fs_notebook.language.plan import Join, Plan
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.position import START, Cut
@@ -49,20 +50,43 @@ def joined_log(
     """
     if not plan.joins:
         return log
-    return JoinedLog(plan, streams, log, early_where(plan) if filtered else None)
+    where, joins, others = early_where(plan) if filtered else None, plan.joins, streams
+    rows = log
+    if plan.pairs is not None:
+        wheres = (where, other_where(plan) if filtered else None)
+        rows = cast(EventLog, PairLog(plan.pairs, log, wheres))
+        where, joins, others = None, joins[1:], others[1:]
+    return JoinedLog(joins, others, log, rows, where) if joins else rows
 
 
 class JoinedLog:
-    """An `EventLog` whose reading puts the columns of joins beside each row."""
+    """An `EventLog` whose reading puts the columns of joins beside each row.
+
+    Parameters
+    ----------
+    joins, streams
+        The joins, and the declarations of their streams.
+    log
+        Where those are.
+    rows
+        Gives the rows to put them beside.
+    where
+        Which rows there are.
+    """
 
     def __init__(
-        self, plan: Plan, streams: Sequence[Stream], log: EventLog, where: Expr | None = None
+        self,
+        joins: Sequence[Join],
+        streams: Sequence[Stream],
+        log: EventLog,
+        rows: EventLog,
+        where: Expr | None = None,
     ) -> None:
         self.url = log.url
-        self._log = log
+        self._log = rows
         self._where = None if where is None else compile_expr(where)
-        self._sides = [_Side(j, s, log) for j, s in zip(plan.joins, streams, strict=True)]
-        self._temporal = any(j.cut is None for j in plan.joins)
+        self._sides = [_Side(j, s, log) for j, s in zip(joins, streams, strict=True)]
+        self._temporal = any(j.cut is None for j in joins)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
@@ -178,15 +202,7 @@ class _Side:
             return last
         times = rows[TIME].to_physical().to_numpy()
         published = rows[PUBLISHED].to_physical().to_numpy()
-        low, high = index.first[code].copy(), last + 1
-        # A binary search for all rows at once, each between its own bounds.
-        while (active := low < high).any():
-            middle = (low + high) >> 1
-            later = np.zeros(active.size, bool)
-            later[active] = index.times[middle[active]] > times[active]
-            high = np.where(active & later, middle, high)
-            low = np.where(active & ~later, middle + 1, low)
-        place: Ints = low - 1
+        place: Ints = first_after(index.times, times, index.first[code], last + 1) - 1
         first = index.first[code]
         hidden = np.flatnonzero(place >= first)
         while hidden.size:

@@ -8,72 +8,22 @@ preview, a training set, a worker and `verify` read a union as they read a strea
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import polars as pl
 
+from fs_notebook.compute.composed import Place, UnionStream, in_turn
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.language.expr import columns_of
-from fs_notebook.language.plan import Branch, Plan
-from fs_notebook.language.unions import BETWEEN, streams_of
+from fs_notebook.language.plan import Branch
+from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import PARTITION, PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.position import Cut
 from fs_notebook.types import TIME
-
-LOOK_SECONDS = 0.02
-"""How long one stream's end is watched before the next one's is: what arrives waits no longer
-than this for each of the other streams."""
-
-
-@dataclass(frozen=True)
-class UnionStream(Stream):
-    """The declaration of a union: what its rows are made of.
-
-    Attributes
-    ----------
-    branches
-        What each stream's rows become.
-    parts
-        The declarations of the branches' streams, in their order.
-    """
-
-    branches: tuple[Branch, ...] = ()
-    parts: tuple[Stream, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        branches = [b.to_list() for b in self.branches]
-        return super().to_dict() | {
-            "branches": branches, "parts": [s.to_dict() for s in self.parts],
-        }  # fmt: skip
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> UnionStream:
-        branches = tuple(Branch.from_list(b) for b in data["branches"])
-        return union_of(branches, [Stream.from_dict(s) for s in data["parts"]])
-
-
-def union_of(branches: Sequence[Branch], parts: Sequence[Stream]) -> UnionStream:
-    """Return what branches over streams look like together."""
-    return UnionStream(
-        BETWEEN.join(b.source for b in branches),
-        tuple((n, e.type) for n, e in branches[0].columns),
-        branches=tuple(branches), parts=tuple(parts),
-    )  # fmt: skip
-
-
-def source_of(plan: Plan, find: Callable[[str], Stream]) -> Stream:
-    """Return what a plan reads: a stream, or a union of several."""
-    if not plan.branches:
-        return find(plan.source)
-    return union_of(plan.branches, [find(b.source) for b in plan.branches])
-
-
-def stream_from_dict(data: dict[str, Any]) -> Stream:
-    """Return the declaration, of a stream or of a union, that `to_dict` wrote."""
-    return UnionStream.from_dict(data) if "branches" in data else Stream.from_dict(data)
 
 
 class _Part:
@@ -81,18 +31,13 @@ class _Part:
 
     def __init__(self, branch: Branch, stream: Stream, number: int, count: int) -> None:
         self.stream = stream
-        self._number = number
-        self._count = count
+        self._place = Place(number, count)
         self._exprs = dict(branch.columns)
         self._where = branch.where
 
     def cut(self, cut: Cut) -> Cut:
         """Return what a cut of the union is in this branch's stream."""
-        mine = [p for p in cut if p.partition % self._count == self._number]
-        return Cut(tuple(p._replace(partition=p.partition // self._count) for p in mine))
-
-    def _numbered(self, partition: int) -> int:
-        return partition * self._count + self._number
+        return self._place.cut(cut)
 
     def needs(self, columns: Sequence[str] | None) -> list[str]:
         """Return the stream's columns that the union's `columns` are made of."""
@@ -109,6 +54,7 @@ class _Part:
             pl.col(c) if c == PUBLISHED else compile_expr(self._exprs[c]).alias(c) for c in wanted
         ]
         keep: pl.Series | None = None
+        place = self._place
         with overflow_named(f"the union {name}"):
             rows = batch.rows
             if self._where is not None:
@@ -120,9 +66,9 @@ class _Part:
 
         def positions() -> pl.DataFrame:
             frame = batch.positions() if keep is None else batch.positions().filter(keep)
-            return frame.with_columns(pl.col(PARTITION) * self._count + self._number)
+            return frame.with_columns(pl.col(PARTITION) * place.count + place.number)
 
-        number = self._numbered(batch.partition)
+        number = place.numbered(batch.partition)
         dead = tuple(replace(d, position=d.position._replace(partition=number)) for d in batch.dead)
         return Batch(number, rows, batch.end._replace(partition=number), dead, positions)
 
@@ -133,7 +79,7 @@ def _parts(stream: UnionStream) -> list[_Part]:
 
 
 class UnionLog:
-    """An `EventLog` in which unions can be read beside streams."""
+    """An `EventLog` in which unions can be read beside streams, and the ends of pairs be told."""
 
     def __init__(self, log: EventLog) -> None:
         self.url = log.url
@@ -221,24 +167,18 @@ class UnionLog:
         options: dict[str, Any],
     ) -> Iterator[Batch | None]:
         parts = _parts(stream)
-        look = min(LOOK_SECONDS, idle_seconds / len(parts))
-        with ExitStack() as opened:
-            tails = []
-            for part in parts:
-                tail = self._log.tail(
-                    part.stream, start=part.cut(start), columns=part.needs(columns),
-                    idle_seconds=look, **options,
-                )  # fmt: skip
-                tails.append((part, opened.enter_context(closing(cast(Any, tail)))))
-            quiet_s = 0.0
-            while True:
-                for part, tail in tails:
-                    batch = next(tail)
-                    if batch is None:
-                        quiet_s += look
-                        continue
-                    quiet_s = 0.0
-                    yield part.rows(batch, columns, stream.name)
-                if quiet_s >= idle_seconds:
+
+        def follow(part: _Part, look: float) -> Iterator[Batch | None]:
+            return self._log.tail(
+                part.stream, start=part.cut(start), columns=part.needs(columns),
+                idle_seconds=look, **options,
+            )  # fmt: skip
+
+        tails = [partial(follow, part) for part in parts]
+        with closing(cast(Any, in_turn(tails, idle_seconds))) as arriving:
+            for arrived in arriving:
+                if arrived is None:
                     yield None
-                    quiet_s = 0.0
+                else:
+                    number, batch = arrived
+                    yield parts[number].rows(batch, columns, stream.name)

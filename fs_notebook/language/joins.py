@@ -6,6 +6,7 @@ makes no new version.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 
@@ -40,9 +41,18 @@ def pruned(plan: Plan) -> Plan:
 
 def early_where(plan: Plan) -> Expr | None:
     """Return what of WHERE can be told of a row before it is joined; None for nothing."""
-    if plan.where is None:
-        return None
     joined = joined_columns(plan)
-    early = [c for c in conjuncts(plan.where) if not columns_of(c) & joined]
+    return _conditions(plan, lambda names: not names & joined)
+
+
+def other_where(plan: Plan) -> Expr | None:
+    """Return what of WHERE can be told of an interval join's other stream by itself."""
+    assert plan.pairs is not None
+    mine = {name for name, _, _ in plan.pairs.columns}
+    return _conditions(plan, lambda names: bool(names) and names <= mine)
+
+
+def _conditions(plan: Plan, wanted: Callable[[set[str]], bool]) -> Expr | None:
+    found = [] if plan.where is None else conjuncts(plan.where)
     none: Expr | None = None
-    return reduce(conjunction, early, none)
+    return reduce(conjunction, [c for c in found if wanted(set(columns_of(c)))], none)

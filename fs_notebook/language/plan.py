@@ -117,6 +117,10 @@ class Join:
         None for a temporal join: of the rows with event time ≤ the row's and published no
         later than it the newest one. Else the position, as text, up to which the other stream
         is read as a table: the newest row of each key.
+    within
+        Of an interval join the least and the greatest time from the row's event to the other
+        stream's, in microseconds: a row becomes one for each of the other stream's that is in
+        it. None for the other joins.
     """
 
     source: str
@@ -124,23 +128,27 @@ class Join:
     columns: tuple[tuple[str, str, Type], ...]
     outer: bool
     cut: str | None = None
+    within: tuple[int, int] | None = None
 
     def to_list(self) -> list[Any]:
         """Return the canonical form, fit for `json.dumps`."""
         keys = [[ex.to_json(e), c] for e, c in self.keys]
         columns = [[n, c, t.value] for n, c, t in self.columns]
-        return [self.source, keys, columns, self.outer, self.cut]
+        # Only where there is one, so that the identity of all other joins stays as it was.
+        more = [] if self.within is None else [list(self.within)]
+        return [self.source, keys, columns, self.outer, self.cut, *more]
 
     @classmethod
     def from_list(cls, data: list[Any]) -> Join:
         """Return the join that `to_list` wrote."""
-        source, keys, columns, outer, cut = data
+        source, keys, columns, outer, cut, *more = data
         return cls(
             source,
             tuple((ex.from_json(e), c) for e, c in keys),
             tuple((n, c, Type(t)) for n, c, t in columns),
             outer,
             cut,
+            (more[0][0], more[0][1]) if more else None,
         )
 
 
@@ -217,6 +225,12 @@ class Plan:
     branches: tuple[Branch, ...] = ()
     """The streams of a union: then `source` is a name for all of them, and expressions are over
     the columns of the branches."""
+
+    @property
+    def pairs(self) -> Join | None:
+        """The interval join that its rows come from, if they are pairs: it is the first one."""
+        first = self.joins[0] if self.joins else None
+        return first if first is not None and first.within is not None else None
 
     @property
     def entity(self) -> tuple[str, ...]:

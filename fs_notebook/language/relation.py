@@ -16,6 +16,7 @@ from fs_notebook.errors import DefinitionError
 from fs_notebook.language.calls import has_aggregate
 from fs_notebook.language.expr import Call, Column, Expr, walk
 from fs_notebook.language.expr import conjunction as conjunction
+from fs_notebook.language.intervals import interval_of, is_bound, moment_of
 from fs_notebook.language.operations import is_open
 from fs_notebook.language.parse import check_clauses, parse_rows
 from fs_notebook.language.plan import Branch, Join
@@ -66,6 +67,8 @@ class Relation:
     joins: tuple[Join, ...] = ()
     qualified: Mapping[str, Expr] = field(default_factory=dict)
     """What ``alias.column`` stands for."""
+    moment: Expr | None = None
+    """The event time, where it is not the source's time column: that of pairs."""
 
     @property
     def types(self) -> tuple[tuple[str, Type], ...]:
@@ -97,6 +100,8 @@ class Relation:
         return expr == self._event_time()
 
     def _event_time(self) -> Expr | None:
+        if self.moment is not None:
+            return self.moment
         name = self.source.time
         return None if name is None else Column(name, Type.TIMESTAMP)
 
@@ -124,7 +129,7 @@ def joined(
     Raises
     ------
     DefinitionError
-        If it is no equality join with a stream; says where.
+        If it is no equality join with a stream, over an interval or not; says where.
     """
     _check_kind(node, text)
     table = node.this
@@ -135,6 +140,13 @@ def joined(
     columns = {c: Column(f"__j{number}.{c}", t) for c, t in right.columns}
     other = Translator(text, right.columns, right.name)
     keys, shared = _keys(base, node, text, alias, other)
+    bounds = [p for p in _conjuncts(node.args["on"]) if is_bound(p)] if node.args.get("on") else []
+    within = interval_of(bounds, node, base, right, alias, text) if bounds else None
+    if not keys:
+        raise refuse(
+            node, text, "A join has equal columns too, not an interval alone.",
+            remedy=f"… ON {alias}.column = an expression over the row AND …",
+        )  # fmt: skip
     for expr, column in keys:
         if common([expr.type, types[column]]) is not types[column]:
             raise refuse(
@@ -151,7 +163,13 @@ def joined(
         columns=tuple((e.name, c, e.type) for c, e in columns.items()),
         outer=node.side == "LEFT",
         cut=None if temporal else right.cut,
+        within=within,
     )
+    moment = base.moment
+    if within is not None:
+        row, later = base._event_time(), columns[str(right.time)]
+        assert row is not None
+        moment = moment_of(within, row, later)
     plain: dict[str, Expr] = dict(base.columns)
     for column, expr in columns.items():
         if column in shared:
@@ -162,7 +180,8 @@ def joined(
         else:
             plain[column] = expr
     qualified = {**base.qualified, **{f"{alias}.{c}": e for c, e in columns.items()}}
-    return replace(base, columns=plain, qualified=qualified, joins=(*base.joins, join))
+    joins = (*base.joins, join)
+    return replace(base, columns=plain, qualified=qualified, joins=joins, moment=moment)
 
 
 def _check_kind(node: exp.Join, text: str) -> None:
@@ -203,11 +222,8 @@ def _keys(
         }
     keys: list[tuple[Expr, str]] = []
     for part in _conjuncts(node.args["on"]):
-        if isinstance(part, (exp.Between, exp.GT, exp.GTE, exp.LT, exp.LTE)):
-            raise refuse(
-                part, text, "A join over an interval of time is not in the language.",
-                remedy="fold both streams as one, with a window: SELECT … UNION ALL SELECT …",
-            )  # fmt: skip
+        if is_bound(part):
+            continue
         sides = [part.this, part.expression] if isinstance(part, exp.EQ) else []
         theirs = [s for s in sides if isinstance(s, exp.Column) and s.table == alias]
         if len(theirs) != 1:
@@ -354,7 +370,8 @@ class Resolver:
                 columns[name] = expr
         where = select.args.get("where")
         condition = None if where is None else condition_of(row, where.this, text)
-        return Relation(base.source, columns, conjunction(base.where, condition), base.joins)
+        kept = conjunction(base.where, condition)
+        return Relation(base.source, columns, kept, base.joins, moment=base.moment)
 
     def _columns(
         self, item: exp.Expr, base: Relation, row: Translator, text: str
@@ -368,7 +385,7 @@ class Resolver:
             raise refuse(node, text, "An aggregate stands in a row transform.", remedy=_ROWS)
         name = item.alias_or_name if isinstance(item, (exp.Alias, exp.Column)) else ""
         if isinstance(item, exp.Column):
-            name = row.name_of(item)
+            name = row.label(item)
         if not name:
             raise refuse(item, text, "This column has no name.", remedy="… AS name")
         return [(name, row(node))]

@@ -207,7 +207,7 @@ class _Compiler:
         """Translate a part of the key, and remember what it is called if it is a column."""
         key = self.row(node)
         if isinstance(node, exp.Column):
-            self.key_names.setdefault(key, self.row.name_of(node))
+            self.key_names.setdefault(key, self.row.label(node))
         return key
 
     def _check_no_other_window(self, node: exp.Expr) -> None:

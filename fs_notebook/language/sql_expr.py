@@ -191,6 +191,10 @@ class Translator:
         name = self.name_of(node)
         return self.bindings[name] if name in self.bindings else Column(name, self._type_of(name))
 
+    def label(self, node: exp.Column) -> str:
+        """Return what a column is called without what stands before its point."""
+        return node.name if f"{node.table}.{node.name}" in self.qualified else self.name_of(node)
+
     def _type_of(self, name: str) -> Type:
         return next(kind for known, kind in self.columns if known == name)
 
@@ -204,6 +208,12 @@ class Translator:
         if name in names:
             return name
         line, column = place(node, self.text)
+        if len(meant := [q for q in self.qualified if q.endswith(f".{name}")]) > 1:
+            raise DefinitionError(
+                f"The column {name!r} is in more than one of the joined streams.",
+                found=", ".join(meant), remedy="one of these", line=line, column=column,
+                text=self.text,
+            )  # fmt: skip
         error = unknown_name(f"column in {self.source!r}", node.name, names)
         raise DefinitionError(
             error.message,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fs_notebook.language.relation import Relation
 
 BETWEEN = " + "
-"""Stands between the names of a union's streams in its own name; no stream's name holds it."""
+"""Stands between the names of streams in the name of a union, or of pairs; no stream's holds it."""
 
 BRANCHES_MAX = 16
 """Streams in a union: all of their partitions are numbered in the 15 bits that a fold has."""
@@ -209,7 +209,11 @@ def _pushed(branch: Branch, where: Expr | None, columns: Sequence[tuple[str, Exp
 
 def canonical(plan: Plan) -> Plan:
     """Return a plan as it is folded: nothing in it that is not read, unions inlined."""
-    return _inlined(pruned(plan))
+    plan = pruned(plan)
+    if (pairs := plan.pairs) is not None and len(streams_of(plan.source)) == 1:
+        # Pairs are of both streams, as what is in a union is: a cut is one of both.
+        plan = replace(plan, source=BETWEEN.join((plan.source, pairs.source)))
+    return _inlined(plan)
 
 
 def _inlined(plan: Plan) -> Plan:

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM
+from fs_notebook.compute.composed import UnionStream, source_of
 from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.preview import preview
-from fs_notebook.compute.unions import UnionLog, UnionStream, source_of
+from fs_notebook.compute.unions import UnionLog
 from fs_notebook.errors import OverflowInFold
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
