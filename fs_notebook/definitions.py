@@ -251,7 +251,7 @@ class Definitions:
             return None if given is None else parse_span(given, option=f"--{option}")
 
         compiled = compile_definition(
-            given, name=name, find_source=find, find_view=self.transforms.text_of,
+            given, name=name, find_source=find, find_view=self.transforms.find,
             columns_of_streams=self._columns, stream=stream, written=written, entity=entities,
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),

@@ -154,25 +154,26 @@ class Session:
         return [s.stream for _, s in sorted(self.catalog.refresh().sources.items())]
 
     def create_view(
-        self, name: str, text: str, *, description: str | None = None, limit: int = 20
-    ) -> ViewRows:
+        self, name: str, text: object, *, description: str | None = None, limit: int = 20,
+        written: str | None = None,
+    ) -> ViewRows:  # fmt: skip
         """Name a row transform, so that features and other views can read from it.
 
         Parameters
         ----------
         text
-            A SELECT of row expressions, with a WHERE if need be, over a stream or a view.
+            A SELECT of row expressions, or the like in Polars: `fs.stream(…).select(…)`.
         limit
             How many of its first rows to return.
+        written
+            How the user wrote the Polars.
 
         Raises
         ------
-        DefinitionError
-            If the text is no row transform; nothing is recorded then.
-        NameTaken
-            If a stream has that name.
+        DefinitionError, NameTaken
+            If it is no row transform, or a stream has that name; nothing is recorded then.
         """
-        self._transforms.create(name, text, description=description)
+        self._transforms.create(name, text, description=description, written=written)
         return self._transforms.rows(name, limit=limit)
 
     def view_rows(self, name: str, *, limit: int = 20) -> ViewRows:

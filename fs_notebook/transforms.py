@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -14,6 +15,8 @@ from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
+from fs_notebook.language.polars_frame import StreamFrame
+from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START
@@ -66,14 +69,14 @@ class Transforms:
         self.log = log
         self.sources = sources
 
-    def text_of(self, name: str) -> str | None:
-        """Return the text of a view, None where there is none of this name."""
+    def find(self, name: str) -> str | PolarsRows | None:
+        """Return a view's SQL or its Polars, None where there is none of this name."""
         view = self.catalog.refresh().views.get(name)
-        return None if view is None else view.text
+        return None if view is None else view.rows
 
     def resolver(self) -> Resolver:
         """Return what finds streams and views by name."""
-        return Resolver(self._columns, self.text_of)
+        return Resolver(self._columns, self.find)
 
     def _columns(self, name: str) -> SourceColumns:
         return self.columns_of(self.sources.find(name))
@@ -86,23 +89,39 @@ class Transforms:
             cut = end.to_json() if end.positions else None
         return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
-    def create(self, name: str, text: str, *, description: str | None) -> View:
+    def create(
+        self, name: str, given: object, *, description: str | None, written: str | None = None
+    ) -> View:
         """Record a view, or a new version of it, if its text is a row transform."""
         check_name(name, what="A view's name")
-        if not isinstance(text, str):
-            raise UsageError("A view is SQL text.", found=type(text).__name__, remedy="'SELECT …'")
+        if isinstance(given, StreamFrame):
+            given = given.rows
+        if not isinstance(given, (str, PolarsRows)):
+            raise UsageError(
+                "A view is a SELECT, or a stream and what is done to its rows.",
+                found="nothing" if given is None else f"a {type(given).__name__}",
+                remedy="'SELECT …', or fs.stream(\"read_events\").filter(…).select(…)",
+            )
         if self.log.exists(name):
             raise self._taken(name)
         # Its own former text must not stand for a name that the new one uses.
-        find = Resolver(self._columns, lambda n: None if n == name else self.text_of(n))
-        relation = view_relation(text, find)
-        body = {"text": text, "source": relation.source.name, "description": description}
+        find = Resolver(self._columns, lambda n: None if n == name else self.find(n))
+        relation = view_relation(given, find)
+        text = given if isinstance(given, str) else written or str(given)
+        body: dict[str, Any] = {
+            "text": text,
+            "source": relation.source.name,
+            "description": description,
+        }
+        if isinstance(given, PolarsRows):
+            body["polars"] = given.to_json()
 
         def check(state: CatalogState) -> bool:
             if name in state.sources:
                 raise self._taken(name)
             known = state.views.get(name)
-            return known is None or (known.text, known.description) != (text, description)
+            said = (given, text, description)
+            return known is None or (known.rows, known.text, known.description) != said
 
         return self.catalog.record(VIEWED, name, body, check=check).views[name]
 
@@ -117,7 +136,7 @@ class Transforms:
     def rows(self, name: str, *, limit: int) -> ViewRows:
         """Return a view and the first of its rows."""
         view = self.catalog.refresh().view(name)
-        relation = view_relation(view.text, self.resolver())
+        relation = view_relation(view.rows, self.resolver())
         stream = composed(
             relation.source.name, relation.source.branches, relation.joins, self.sources.find
         )

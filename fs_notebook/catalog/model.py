@@ -18,6 +18,7 @@ from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
+from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
@@ -286,6 +287,12 @@ class View:
     actor: str
     at: datetime
     description: str | None = None
+    polars: PolarsRows | None = None
+
+    @property
+    def rows(self) -> str | PolarsRows:
+        """What it says: SQL, or Polars as trees, whose text is for people alone."""
+        return self.text if self.polars is None else self.polars
 
 
 @dataclass(frozen=True)
@@ -395,9 +402,11 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             continue
         if kind == VIEWED:
             number = views[name].version + 1 if name in views else 1
+            polars = PolarsRows.from_json(body["polars"]) if "polars" in body else None
             views[name] = View(
-                name, body["text"], body["source"], number, actor, at, body.get("description")
-            )
+                name, body["text"], body["source"], number, actor, at, body.get("description"),
+                polars,
+            )  # fmt: skip
             continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)

@@ -89,10 +89,23 @@ class FeatureMagics(Magics):
 
             %%view long_reads --description "Reads of a minute and more"
             SELECT user, genre, readtime / 60.0 AS minutes, ts FROM read_events WHERE readtime >= 60
+
+            %%view long_reads -l polars
+            reads = fs.stream("read_events").filter(pl.col("readtime") >= 60)
+            reads.select("user", "genre", "ts", minutes=pl.col("readtime") / 60)
         """
         with one_line_errors():
             options = view_parser().parse_args(split_line(line, magic="%%view"))
-            rows = _session().create_view(options.name, cell, description=options.description)
+            session, given = _session(), {"description": options.description}
+            if options.language == "polars":
+                from fs_notebook.jupyter.polars_cell import value_of
+
+                assert self.shell is not None
+                rows = session.create_view(
+                    options.name, value_of(cell, self.shell), written=cell.strip(), **given
+                )
+            else:
+                rows = session.create_view(options.name, cell, **given)
             self._show_view(rows)
 
     def _show_view(self, rows: Any) -> None:

@@ -103,6 +103,7 @@ def view_parser() -> OptionParser:
     """Return the parser of a `%%view` cell's header."""
     parser = OptionParser(prog="%%view", add_help=False)
     parser.add_argument("name", help="the view's name")
+    parser.add_argument("--language", "-l", choices=("sql", "polars"), default="sql")
     parser.add_argument("--description", "-d", help="one sentence for the catalog")
     return parser
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars
 
+import fs_notebook
 from fs_notebook.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ _REMEDY = 'a last line like pl.col("readtime").sum()'
 def value_of(text: str, shell: InteractiveShell) -> Any:
     """Run a cell's body in the user's namespace and return the value of its last line.
 
-    ``pl`` is Polars there, even where the notebook has not imported it. What the code itself raises
-    comes through as it is, with its own lines in the traceback.
+    ``pl`` is Polars there and ``fs`` this package, even where the notebook has not imported them.
+    What the code itself raises comes through as it is, with its own lines in the traceback.
 
     Raises
     ------
@@ -42,12 +43,12 @@ def value_of(text: str, shell: InteractiveShell) -> Any:
             remedy=_REMEDY,
         )
     names = shell.user_ns
-    lent = "pl" not in names
-    if lent:
-        names["pl"] = polars
+    lent = {n: value for n, value in (("pl", polars), ("fs", fs_notebook)) if n not in names}
+    names.update(lent)
     try:
         exec(compile(ast.Module(body[:-1], []), file, "exec"), names)
         return eval(compile(ast.Expression(body[-1].value), file, "eval"), names)
     finally:
-        if lent and names.get("pl") is polars:
-            del names["pl"]
+        for name, value in lent.items():
+            if names.get(name) is value:
+                del names[name]

@@ -9,7 +9,7 @@ from typing import Any
 from fs_notebook.errors import UsageError
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_plan import compile_polars, read_polars, sole_stream
-from fs_notebook.language.relation import Resolver, SourceColumns
+from fs_notebook.language.relation import Resolver, RowTransform, SourceColumns
 from fs_notebook.language.sql import compile_sql
 
 
@@ -35,7 +35,7 @@ def compile_definition(
     window_us: int | None = None,
     closed: str = "left",
     resolution_us: int | None = None,
-    find_view: Callable[[str], str | None] = lambda name: None,
+    find_view: Callable[[str], str | RowTransform | None] = lambda name: None,
 ) -> Compiled:
     """Compile what a user gave: SQL, a Polars expression, or a list or dict of some.
 
@@ -73,8 +73,12 @@ def compile_definition(
         )
         return Compiled(plan, given)
     polars = read_polars(given)
-    read = stream or polars.stream or sole_stream(polars, columns_of_streams())
-    relation = Resolver(find_source, find_view).named(read)
+    resolver = Resolver(find_source, find_view)
+    if polars.rows is not None:
+        relation = polars.rows.relation(resolver, written or "")
+    else:
+        read = stream or polars.stream or sole_stream(polars, columns_of_streams())
+        relation = resolver.named(read)
     plan = compile_polars(
         polars, name=name, relation=relation, stream=stream, entity=entity, text=written or "",
         **spans,

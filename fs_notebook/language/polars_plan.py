@@ -31,7 +31,8 @@ from fs_notebook.language.polars_aggregates import Called, called_by
 from fs_notebook.language.polars_expr import AGGREGATE_KINDS, PolarsTranslator
 from fs_notebook.language.polars_frame import Aggregates
 from fs_notebook.language.polars_functions import HANDLERS
-from fs_notebook.language.polars_text import render, shortened
+from fs_notebook.language.polars_rows import PolarsRows
+from fs_notebook.language.polars_text import named_text, render, shortened
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Relation, conjunction
 from fs_notebook.language.unions import canonical
@@ -56,12 +57,15 @@ class PolarsDefinition:
         The keys' names and expressions, where they are said.
     where
         The conditions that every row must fulfil.
+    rows
+        What more is done to the stream's rows, with the conditions among it; None for nothing.
     """
 
     features: tuple[tuple[str | None, Node], ...]
     stream: str | None = None
     keys: tuple[tuple[str, Node], ...] = ()
     where: tuple[Node, ...] = ()
+    rows: PolarsRows | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the canonical form, fit for `json.dumps`."""
@@ -70,6 +74,7 @@ class PolarsDefinition:
             "stream": self.stream,
             "keys": [[name, node.to_json()] for name, node in self.keys],
             "where": [node.to_json() for node in self.where],
+            **({} if self.rows is None else {"rows": self.rows.to_json()}),
         }
 
     @classmethod
@@ -80,15 +85,16 @@ class PolarsDefinition:
             data["stream"],
             tuple((name, Node.from_json(node)) for name, node in data["keys"]),
             tuple(Node.from_json(node) for node in data["where"]),
+            PolarsRows.from_json(data["rows"]) if "rows" in data else None,
         )
 
     def __str__(self) -> str:
         """Return Python that says the same."""
-        lines = [_named(name, node) for name, node in self.features]
+        lines = [named_text(name, node) for name, node in self.features]
         if self.stream is not None:
-            text = f"fs.stream({self.stream!r})"
+            text = str(self.rows or PolarsRows(self.stream))
             text += "".join(f".filter({render(n)})" for n in self.where)
-            text += f".group_by({', '.join(_named(n, k) for n, k in self.keys)})"
+            text += f".group_by({', '.join(named_text(n, k) for n, k in self.keys)})"
             return f"{text}.agg({', '.join(lines)})"
         if len(lines) == 1:
             return lines[0]
@@ -101,13 +107,6 @@ class PolarsDefinition:
         return {str(n.option) for node in nodes for n in node.walk() if n.kind == "column"}
 
 
-def _named(name: str | None, node: Node) -> str:
-    if name is None or (node.kind == "column" and node.option == name):
-        return render(node)
-    inner = node.inputs[0] if node.kind == "alias" else node
-    return render(Node("alias", (inner,), name))
-
-
 def read_polars(value: object) -> PolarsDefinition:
     """Return what an expression, a list or dict of some, or an aggregated stream says.
 
@@ -117,11 +116,13 @@ def read_polars(value: object) -> PolarsDefinition:
         If it is something else, or holds what cannot be stored.
     """
     if isinstance(value, Aggregates):
-        where = [(None, e) for e in value.where]
+        rows = value.rows
+        plain = all(step.kind == "filter" for step in rows.steps)
         return PolarsDefinition(
-            _trees(value.features), value.stream,
+            _trees(value.features), rows.stream,
             tuple((_key_name(n, e), tree_of(e)) for n, e in value.keys),
-            tuple(node for _, node in _trees(where)),
+            tuple(node for s in rows.steps for _, node in s.exprs) if plain else (),
+            None if plain else rows,
         )  # fmt: skip
     if isinstance(value, pl.Expr):
         return PolarsDefinition(_trees([(None, value)]))

@@ -120,6 +120,14 @@ def render(node: Node) -> str:
     return _method(node, *map(plain, node.inputs[1:]))
 
 
+def named_text(name: str | None, node: Node) -> str:
+    """Return Python that gives an expression under a name; None leaves it its own."""
+    if name is None or (node.kind == "column" and node.option == name):
+        return render(node)
+    inner = node.inputs[0] if node.kind == "alias" else node
+    return render(Node("alias", (inner,), name))
+
+
 def _method(node: Node, *args: str, name: str = "") -> str:
     return f"{_operand(node.inputs[0])}.{name or method_of(node.kind)}({', '.join(args)})"
 

@@ -7,8 +7,9 @@ definition that uses one has the plan, and the fingerprint, of the one that is w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from sqlglot import exp
 
@@ -135,9 +136,8 @@ def joined(
     table = node.this
     name = ".".join(part.name for part in table.parts)
     right = find_source(name)
-    alias, number = table.alias_or_name, len(base.joins)
+    alias = table.alias_or_name
     types = dict(right.columns)
-    columns = {c: Column(f"__j{number}.{c}", t) for c, t in right.columns}
     other = Translator(text, right.columns, right.name)
     keys, shared = _keys(base, node, text, alias, other)
     bounds = [p for p in _conjuncts(node.args["on"]) if is_bound(p)] if node.args.get("on") else []
@@ -148,23 +148,19 @@ def joined(
             remedy=f"… ON {alias}.column = an expression over the row AND …",
         )  # fmt: skip
     for expr, column in keys:
-        if common([expr.type, types[column]]) is not types[column]:
+        if different := mismatch(expr, types[column]):
             raise refuse(
-                node, text, "The two sides of a join have different types.",
-                found=f"{expr.type} and {types[column]}", remedy="CAST one of them",
+                node, text, "The two sides of a join have different types.", found=different,
+                remedy="CAST one of them",
             )  # fmt: skip
     temporal = right.time is not None or bool(table.args.get("version"))
     if not temporal and right.cut is None:
         raise refuse(node, text, f"The table {name!r} has no row.", remedy="upload it first")
     _check_version(base, table, text)
-    join = Join(
-        source=right.name,
-        keys=tuple(keys),
-        columns=tuple((e.name, c, e.type) for c, e in columns.items()),
-        outer=node.side == "LEFT",
-        cut=None if temporal else right.cut,
+    beside, columns = with_join(
+        base, right, keys, outer=node.side == "LEFT", cut=None if temporal else right.cut,
         within=within,
-    )
+    )  # fmt: skip
     moment = base.moment
     if within is not None:
         row, later = base._event_time(), columns[str(right.time)]
@@ -180,8 +176,32 @@ def joined(
         else:
             plain[column] = expr
     qualified = {**base.qualified, **{f"{alias}.{c}": e for c, e in columns.items()}}
-    joins = (*base.joins, join)
-    return replace(base, columns=plain, qualified=qualified, joins=joins, moment=moment)
+    return replace(beside, columns=plain, qualified=qualified, moment=moment)
+
+
+def mismatch(key: Expr, column: Type) -> str | None:
+    """Return both types of a join's key, where it cannot be equal to the other's; else None."""
+    return None if common([key.type, column]) is column else f"{key.type} and {column}"
+
+
+def with_join(
+    base: Relation,
+    right: SourceColumns,
+    keys: Sequence[tuple[Expr, str]],
+    *,
+    outer: bool,
+    cut: str | None,
+    within: tuple[int, int] | None = None,
+) -> tuple[Relation, dict[str, Column]]:
+    """Return the relation with one more join, and what that calls the other's columns.
+
+    The arguments are those of `Join`.
+    """
+    number = len(base.joins)
+    columns = {c: Column(f"__j{number}.{c}", t) for c, t in right.columns}
+    put = tuple((e.name, c, e.type) for c, e in columns.items())
+    join = Join(right.name, tuple(keys), put, outer, cut, within)
+    return replace(base, joins=(*base.joins, join)), columns
 
 
 def _check_kind(node: exp.Join, text: str) -> None:
@@ -244,6 +264,14 @@ def _conjuncts(node: exp.Expr) -> list[exp.Expr]:
     return [node]
 
 
+class RowTransform(Protocol):
+    """A view that is no SQL text: it gives its rows itself."""
+
+    def relation(self, resolver: Resolver) -> Relation:
+        """Return the rows."""
+        ...
+
+
 @dataclass(frozen=True)
 class Resolver:
     """Finds what stands in FROM.
@@ -253,11 +281,11 @@ class Resolver:
     find_source
         Gives a stream's columns by name; raises `UnknownName` for one that is not there.
     find_view
-        Gives the text of a view by name, None where there is none.
+        Gives a view by name, its SQL text or what stands for it, None where there is none.
     """
 
     find_source: Callable[[str], SourceColumns]
-    find_view: Callable[[str], str | None] = field(default=lambda name: None)
+    find_view: Callable[[str], str | RowTransform | None] = field(default=lambda name: None)
     _ctes: Mapping[str, tuple[exp.Query, str, Resolver]] = field(default_factory=dict)
     _depth: int = 0
 
@@ -325,7 +353,14 @@ class Resolver:
         if view is not None:
             # What a view says does not see the CTEs around it.
             plain = Resolver(self.find_source, self.find_view, {}, self._depth + 1)
-            return plain.transform(parse_rows(view), view)
+            if isinstance(view, str):
+                return plain.transform(parse_rows(view), view)
+            if self._depth > DEPTH_MAX:
+                raise DefinitionError(
+                    "Views are nested too deeply.", found=f"more than {DEPTH_MAX} levels",
+                    remedy="fewer of them inside each other",
+                )  # fmt: skip
+            return view.relation(plain)
         return whole(self.find_source(name))
 
     def _deeper(self) -> Resolver:
@@ -420,15 +455,18 @@ def condition_of(row: Translator, node: exp.Expr, text: str) -> Expr:
     return condition
 
 
-def view_relation(text: str, resolver: Resolver) -> Relation:
-    """Return the rows that a view's text gives.
+def view_relation(view: str | RowTransform, resolver: Resolver) -> Relation:
+    """Return the rows that a view gives.
 
     Raises
     ------
     DefinitionError
         If the text is no SELECT of row expressions.
     """
-    relation = resolver.transform(parse_rows(text), text)
+    if isinstance(view, str):
+        text, relation = view, resolver.transform(parse_rows(view), view)
+    else:
+        text, relation = "", view.relation(resolver)
     if not relation.columns:
         raise DefinitionError("The view has no column.", remedy="SELECT … FROM stream", text=text)
     where = [] if relation.where is None else [relation.where]

@@ -35,6 +35,7 @@ from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Scalar, Wi
 from fs_notebook.language.relation import (
     Relation,
     Resolver,
+    RowTransform,
     SourceColumns,
     condition_of,
     conjunction,
@@ -53,7 +54,7 @@ def compile_sql(
     window_us: int | None = None,
     closed: str = "left",
     resolution_us: int | None = None,
-    find_view: Callable[[str], str | None] = lambda name: None,
+    find_view: Callable[[str], str | RowTransform | None] = lambda name: None,
 ) -> Plan:
     """Compile a feature cell's SQL.
 

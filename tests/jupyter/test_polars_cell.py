@@ -58,3 +58,17 @@ def test_pl_is_not_taken_from_who_has_it(shell: InteractiveShell) -> None:
     assert shell.user_ns["pl"] is mine
     with pytest.raises(DefinitionError, match="nothing"):
         value_of("# only a comment", shell)
+
+
+def test_a_polars_view_cell(shell: InteractiveShell) -> None:
+    shows(shell, "%feature connect")
+    shows(shell, "%feature upload reads --stream read_events --time ts")
+    body = 'long = fs.stream("read_events").filter(pl.col("readtime") >= 50)\n'
+    card = shows(shell, f'%%view long_reads -l polars\n{body}long.select("user", "ts")')
+    assert "long_reads" in card
+    assert "50" in shows(shell, "%%feature kept --entity user -l polars --stream long_reads\n"
+                                "pl.len().alias('kept')")  # fmt: skip
+    assert "did you mean 'readtime'" in fails(
+        shell, '%%view v -l polars\nfs.stream("read_events").select("raedtime")'
+    )
+    assert "a SELECT, or a stream" in fails(shell, "%%view v -l polars\npl.col('readtime')")
