@@ -109,7 +109,7 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
             if window not in ranges:
                 ranges[window] = _ranges(ordered, window)
             columns |= _fields(fold, index, ordered, *ranges[window])
-        result = pl.DataFrame(columns).select(fold.outputs())
+        result = pl.DataFrame(columns).select(fold.outputs)
     assert result.height == labels.height
     return result
 

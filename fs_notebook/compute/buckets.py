@@ -135,28 +135,16 @@ def split(
     )
     there = int(rows.get_column(APART).sum())
     counted = int((marked.get_column(COUNT) * marked.get_column(APART)).sum())
+    check(there, counted)
+    inside = windows.inside(window, pl.col(MOMENT))
+    return rows.filter(inside & ~pl.col(WHOLE).fill_null(False)), marked.filter(WHOLE)
+
+
+def check(there: int, counted: int) -> None:
+    """Refuse events of cut buckets that are not as many as the buckets count."""
     if there != counted:
         raise IntegrityError(
             "Stored events of a window's end are not what its buckets say.",
             found=f"{there:,} events where {counted:,} are counted",
             remedy="promote the feature again to rebuild it from the ledger",
         )
-    inside = windows.inside(window, pl.col(MOMENT))
-    return rows.filter(inside & ~pl.col(WHOLE).fill_null(False)), marked.filter(WHOLE)
-
-
-def cut_numbers(fold: Fold, rows: list[list[int]], moment: int) -> list[int]:
-    """Return the numbers of the buckets that some window cuts through at `moment`.
-
-    The same as `cut_through` for one entity, without the cost of a frame: `rows` begin with the
-    bucket's number and the times of its oldest and latest event.
-    """
-    found: set[int] = set()
-    for window in fold.windows:
-        low, high = windows.start(window, moment), windows.end(window, moment)
-        left = window.closed == "left"
-        for number, oldest, latest, *_ in rows:
-            whole = low <= oldest and latest < high if left else low < oldest and latest <= high
-            if not whole and latest >= low and oldest <= high:
-                found.add(number)
-    return sorted(found)

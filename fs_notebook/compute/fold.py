@@ -15,7 +15,7 @@ from functools import cached_property
 
 import polars as pl
 
-from fs_notebook.compute import buckets, windows
+from fs_notebook.compute import buckets, single, windows
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import PositionError
 from fs_notebook.kernel import AGGREGATES, Aggregate, Field, Framewise, Grouped, Row
@@ -211,10 +211,10 @@ class Fold:
         if len(filled) <= 1:
             return filled[0] if filled else self.empty.lifetime
         newest = [pl.col(NEWEST).max()]
-        merged = self._merged(pl.concat(filled), self.lifetimes, newest)
+        merged = self.merged(pl.concat(filled), self.lifetimes, newest)
         return merged.select(list(self.lifetime_schema))
 
-    def _merged(
+    def merged(
         self, together: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr]
     ) -> pl.DataFrame:
         """Merge many states of aggregations, one row an entity, after `more` columns."""
@@ -316,6 +316,8 @@ class Fold:
             Key columns, one column a feature, `NEWEST`, and `VALID_UNTIL`: the last t for
             which these values hold if no event arrives (null: for ever). Unsorted.
         """
+        if state.lifetime.height == 1 and not any(w.gap_us is not None for w in self.windows):
+            return self._finished(*single.values(self, state, now_us=now_us))
         moment = pl.col(NEWEST) + 1
         if now_us is not None:
             moment = pl.max_horizontal(moment, pl.lit(now_us, dtype=pl.Int64))
@@ -332,13 +334,15 @@ class Fold:
                 # What lies behind this window's end will come into a later one.
                 next_end = windows.valid_until(window, pl.lit(0), pl.lit(0), pl.col(MOMENT))
                 frame = frame.with_columns(next_end.alias(end))
+        return self._finished(frame, ends)
+
+    def _finished(self, frame: pl.DataFrame, ends: Sequence[str]) -> pl.DataFrame:
+        """Finish the features from the columns of all states, `MOMENT` and the windows' `ends`."""
         until = pl.min_horizontal(ends) if ends else pl.lit(None, dtype=pl.Int64)
         if any(b.timed for b in self.bound):
             until = pl.col(MOMENT)
         with overflow_named("a feature"):
-            return frame.select(
-                *self.keys, *self.outputs(), pl.col(NEWEST), until.alias(VALID_UNTIL)
-            )
+            return frame.select(*self.keys, *self.outputs, pl.col(NEWEST), until.alias(VALID_UNTIL))
 
     def _windowed(
         self, state: State, moments: pl.DataFrame, window: Window, indices: list[int]
@@ -360,7 +364,7 @@ class Fold:
         single = self.folded(events, indices, about)
         together = pl.concat([single, whole.select(single.columns)])
         until = windows.valid_until(window, oldest.min(), latest.max(), moment)
-        return self._merged(together, indices, [until.alias(VALID_UNTIL)])
+        return self.merged(together, indices, [until.alias(VALID_UNTIL)])
 
     def _session(self, frame: pl.DataFrame, window: Window) -> pl.DataFrame:
         """Return the rows of each entity's session that is open at its moment."""
@@ -375,6 +379,7 @@ class Fold:
             (time >= pl.col("__begin")) & is_open
         )
 
+    @cached_property
     def outputs(self) -> list[pl.Expr]:
         """Return each feature's expression over the columns of states and `MOMENT`."""
         return [compile_expr(o.expr, self.finalise).alias(o.name) for o in self.plan.outputs]
@@ -389,7 +394,7 @@ class Fold:
                 nothing[name] = None
         frame = pl.DataFrame([nothing], schema=schema, orient="row")
         with overflow_named("a feature without events"):
-            return frame.select(self.outputs()).row(0, named=True)
+            return frame.select(self.outputs).row(0, named=True)
 
 
 def _bound(aggregation: Aggregation) -> Aggregate:

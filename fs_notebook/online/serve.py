@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import polars as pl
@@ -20,6 +20,7 @@ from fs_notebook.compute.requests import check_known
 from fs_notebook.errors import UnknownName, UsageError, unknown_name
 from fs_notebook.language.derived import is_derived
 from fs_notebook.language.plan import Plan
+from fs_notebook.online.busy import BusyStates
 from fs_notebook.online.codec import pack_key, unpack_value
 from fs_notebook.online.derived import ReadyDerived, ServedDerived
 from fs_notebook.online.protocol import OnlineStore
@@ -129,6 +130,7 @@ class FeatureReader:
         self._groups: dict[str, _Ready | ReadyDerived] = {}
         self._shards: dict[str, _Ready] = {}
         self._owners: dict[str, str] = {}
+        self._busy = BusyStates(store)
         self._resolved: dict[tuple[str, ...], _Wanted] = {}
 
     def refresh(self) -> None:
@@ -332,9 +334,10 @@ class FeatureReader:
         now_us = self.clock.now_us()
         rows: list[dict[str, Any]] = [{n: v[i] for n, v in columns.items()} for i in range(count)]
         newest: list[dict[str, Any]] = [{} for _ in range(count)]
+        state_of = partial(self._busy.at, generation=self._generation)
         done: dict[_Read, list[tuple[Mapping[str, Any], int | None]]] = {}
         for (read, names), mine, found in zip(wanted.groups.items(), keys, blobs, strict=True):
-            done[read] = finished = _values(read.ready, mine, found, now_us, self._state_of)
+            done[read] = finished = _values(read.ready, mine, found, now_us, state_of)
             if not names:
                 continue
             group = read.ready.served.group
@@ -355,28 +358,6 @@ class FeatureReader:
             entities=tuple(columns), features=wanted.features, rows=tuple(rows),
             newest=tuple(newest), schema=wanted.schema, owners=wanted.owners,
         )  # fmt: skip
-
-    def _state_of(
-        self, ready: _Ready, keys: list[bytes], blobs: list[bytes | None], now_us: int
-    ) -> State:
-        """Return entities' states, with the buckets of busy ones that values at `now_us` need.
-
-        A bucket is only of use beside the very state that it belongs to, so both are read
-        again together.
-        """
-        codec = ready.codec
-        needed: list[bytes] = []
-        more: list[bytes | None] = []
-        for _ in range(_REFRESHES_MAX):
-            wanted = codec.needed_at(keys, blobs, now_us)
-            if set(wanted) <= set(needed):
-                state = codec.decode(keys, blobs)
-                return codec.with_buckets(state, needed, more) if needed else state
-            needed = wanted
-            shard = (ready.served.shard, [*keys, *needed])
-            _, (found,) = self.store.read(self._generation, [shard])
-            blobs, more = found[: len(keys)], found[len(keys) :]
-        raise UsageError("These entities change faster than they can be read.", remedy="read again")
 
 
 def _told_apart(
@@ -415,7 +396,7 @@ def _values(
     keys: Sequence[bytes],
     blobs: Sequence[bytes | None],
     now_us: int,
-    state_of: Callable[[_Ready, list[bytes], list[bytes | None], int], State],
+    state_of: Callable[[StateCodec, str, list[bytes], list[bytes | None], int], State],
 ) -> list[tuple[Mapping[str, Any], int | None]]:
     """Return each entity's values at t = max(now, newest + 1), and its newest event's time.
 
@@ -437,11 +418,14 @@ def _values(
         result.append((row, newest))
     if expired:
         # Something left a window since the worker wrote: finish those again from their states.
-        state = state_of(ready, [keys[i] for i in expired], [blobs[i] for i in expired], now_us)
-        frame = ready.fold.values(state, now_us=now_us).select(*ready.fold.keys, *names)
-        by_key = dict(
-            zip(ready.codec.keys_of(frame), frame.select(names).rows(named=True), strict=True)
-        )
+        old, behind = [keys[i] for i in expired], [blobs[i] for i in expired]
+        state = state_of(ready.codec, ready.served.shard, old, behind, now_us)
+        frame = ready.fold.values(state, now_us=now_us)
+        keyed = len(ready.fold.keys)
+        by_key = {
+            pack_key(row[:keyed]): dict(zip(names, row[keyed:-2], strict=True))
+            for row in frame.iter_rows()
+        }
         for i in expired:
             result[i] = (by_key[keys[i]], result[i][1])
     return result

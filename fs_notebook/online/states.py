@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import polars as pl
 
-from fs_notebook.compute import buckets
+from fs_notebook.compute import buckets, single
 from fs_notebook.compute.fold import MOMENT, NEWEST, VALID_UNTIL, Fold, State
 from fs_notebook.errors import IntegrityError
 from fs_notebook.online.codec import pack_key, pack_value, unpack_key, unpack_value
@@ -140,27 +140,23 @@ class StateCodec:
         there = touched.join(state.buckets, on=self._by, how="semi")
         return self._bucket_keys([buckets.cut_through(self.fold, state.buckets, moments), there])
 
-    def needed_at(
-        self, keys: Sequence[bytes], blobs: Sequence[bytes | None], now_us: int | None
-    ) -> list[bytes]:
+    def needed_by(self, state: State, now_us: int | None) -> frozenset[bytes]:
         """Return the keys of the buckets without which values at `now_us` cannot be finished.
 
         None for `now_us` means just after each entity's newest event.
         """
-        wanted: list[bytes] = []
-        if self.fold.bucket_us is None:
-            return wanted
-        for key, blob in zip(keys, blobs, strict=True):
-            if blob is None:
-                continue
-            value = unpack_value(blob)
-            rows = _unpack(value.state)[2]
-            moment = value.newest_us + 1
-            moment = moment if now_us is None else max(moment, now_us)
-            if rows:
-                numbers = buckets.cut_numbers(self.fold, rows, moment)
-                wanted += [bucket_key(key, n) for n in numbers]
-        return wanted
+        if state.buckets is None:
+            return frozenset()
+        if state.lifetime.height == 1:
+            (key,) = self.keys_of(state.lifetime)
+            t = single.moment_of(state, now_us)
+            return frozenset(bucket_key(key, n) for n in single.cut(self.fold, state, t))
+        moment = pl.col(NEWEST) + 1
+        if now_us is not None:
+            moment = pl.max_horizontal(moment, pl.lit(now_us, dtype=pl.Int64))
+        moments = state.lifetime.select(*self.fold.keys, moment.alias(MOMENT))
+        through = buckets.cut_through(self.fold, state.buckets, moments)
+        return frozenset(self._bucket_keys([through]))
 
     def _bucket_keys(self, parts: list[pl.DataFrame]) -> list[bytes]:
         wanted = pl.concat(parts).unique()

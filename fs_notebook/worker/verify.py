@@ -137,9 +137,9 @@ def _whole_snapshot(
     needed: list[bytes] = []
     for _ in range(SNAPSHOTS_MAX):
         cut, (blob, *more) = _snapshot(store, shard, [key, *needed])
-        wanted = {n for t in (None, now_us) for n in codec.needed_at([key], [blob], t)}
+        online = codec.decode([key], [blob])
+        wanted = codec.needed_by(online, None) | codec.needed_by(online, now_us)
         if wanted <= set(needed):
-            online = codec.decode([key], [blob])
             return cut, [key], codec.with_buckets(online, needed, more)
         needed = sorted(wanted)
     raise FeatureStoreError(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from fs_notebook.compute import buckets
 from fs_notebook.compute.fold import Fold
 from fs_notebook.errors import IntegrityError
+from fs_notebook.online.busy import BusyStates
 from fs_notebook.online.states import StateCodec, entity_of, is_bucket
 from tests.compute import cases, naive
 from tests.compute.cases import SECOND, WINDOW_S, Case, projected
@@ -70,12 +73,25 @@ class Shelf:
         keys = [k for k in self.held if not is_bucket(k)]
         blobs = [self.held[k] for k in keys]
         state = codec.decode(keys, blobs)
-        needed = codec.needed_at(keys, blobs, now)
+        needed = sorted(codec.needed_by(state, now))
         state = codec.with_buckets(state, needed, [self.held[k] for k in needed])
         frame = self.fold.values(state, now_us=now)
+        assert_frame_equal(
+            frame, pl.concat([frame.clear(), *self.each_alone(keys, now)]), check_row_order=False
+        )
         columns = {n: cases.plain(frame[n]) for n in self.fold.plan.features}
         names = list(frame["__k0"])
         return {k: {n: v[i] for n, v in columns.items()} for i, k in enumerate(names)}
+
+    def each_alone(self, keys: list[bytes], now: int | None) -> list[pl.DataFrame]:
+        """Read entities one by one: a reader finishes one by other means than many."""
+        found = []
+        for key in keys:
+            state = self.codec.decode([key], [self.held[key]])
+            needed = sorted(self.codec.needed_by(state, now))
+            state = self.codec.with_buckets(state, needed, [self.held[k] for k in needed])
+            found.append(self.fold.values(state, now_us=now))
+        return found
 
 
 @settings(max_examples=60)
@@ -157,6 +173,53 @@ def test_events_that_a_bucket_has_lost_are_noticed(monkeypatch: pytest.MonkeyPat
     codec = shelf.codec
     (key,) = (k for k in shelf.held if not is_bucket(k))
     state = codec.decode([key], [shelf.held[key]])
-    assert codec.needed_at([key], [shelf.held[key]], log[-1]["t"] + 30_000)
+    assert codec.needed_by(state, log[-1]["t"] + 30_000)
     with pytest.raises(IntegrityError, match="0 events where"):
         fold.values(state, now_us=log[-1]["t"] + 30_000)
+
+
+class Counting:
+    """A store that serves a shelf and counts what is asked of it."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self.shelf = shelf
+        self.reads = 0
+
+    def read(self, generation: int, shards: Any) -> tuple[bool, list[list[bytes | None]]]:
+        self.reads += 1
+        return True, [[self.shelf.held.get(k) for k in keys] for _, keys in shards]
+
+
+def test_a_reader_keeps_a_busy_entitys_buckets_until_the_worker_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buckets, "BUCKETS", 16)
+    fold = cases.fold_of("COUNT(*) AS x", window_s=WINDOW_S)
+    shelf = Shelf(fold, split_rows=50)
+    log = busy_log(4_000)
+    shelf.step(projected(fold, log))
+    store = Counting(shelf)
+    busy = BusyStates(store)  # type: ignore[arg-type]
+    (key,) = (k for k in shelf.held if not is_bucket(k))
+
+    def read(now: int) -> tuple[int, int]:
+        before = store.reads
+        blobs: list[bytes | None] = [shelf.held[key]]
+        state = busy.at(shelf.codec, "shard", [key], blobs, now, generation=1)
+        value = fold.values(state, now_us=now)["x"].item()
+        expected = sum(now - WINDOW_S * SECOND <= e["t"] < now for e in log)
+        assert value == expected
+        return expected, store.reads - before
+
+    now = log[-1]["t"] + 30_000
+    first, asked = read(now)
+    assert asked == 1
+    assert read(now) == (first, 0)
+    # Another bucket is cut through now: those that are kept do not do.
+    later, asked = read(now + WINDOW_S * SECOND // 2 + 1_234)
+    assert later < first
+    assert asked == 1
+    newer = {**log[-1], "t": now + 10}
+    log.append(newer)
+    shelf.step(projected(fold, [newer]))
+    assert read(now + 20)[1] == 1

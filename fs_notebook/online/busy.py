@@ -1,0 +1,92 @@
+"""The states behind values that no longer hold, with the buckets of busy entities beside them.
+
+A busy entity's events lie in values of their own (see `compute.buckets`), so that finishing it
+anew takes a second round trip. What that brought stays right as long as the entity's own value
+is the same to the byte: it is kept, and read again only once the worker has written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fs_notebook.compute.fold import State
+from fs_notebook.errors import UsageError
+from fs_notebook.online.protocol import OnlineStore
+
+if TYPE_CHECKING:
+    from fs_notebook.online.states import StateCodec
+
+_TRIES_MAX = 3
+KEPT_MAX = 64
+"""Busy entities (or lists of them that are read together) whose states a reader keeps."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    blobs: list[bytes | None]
+    state: State
+    buckets: frozenset[bytes]
+
+
+class BusyStates:
+    """States of entities, as a reader needs them at a moment.
+
+    Parameters
+    ----------
+    store
+        Where the values are.
+    """
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store = store
+        self._kept: dict[tuple[str, tuple[bytes, ...]], _Kept] = {}
+
+    def at(
+        self,
+        codec: StateCodec,
+        shard: str,
+        keys: list[bytes],
+        blobs: list[bytes | None],
+        now_us: int,
+        *,
+        generation: int,
+    ) -> State:
+        """Return entities' states, with the buckets that values at `now_us` need.
+
+        A bucket is only of use beside the very state that it belongs to, so both are read
+        again together.
+
+        Raises
+        ------
+        UsageError
+            If the entities change faster than they can be read.
+        """
+        if codec.fold.bucket_us is None:
+            return codec.decode(keys, blobs)
+        place = (shard, tuple(keys))
+        kept = self._kept.pop(place, None)
+        same = kept is not None and kept.blobs == blobs
+        if kept is not None and same and codec.needed_by(kept.state, now_us) <= kept.buckets:
+            self._kept[place] = kept
+            return kept.state
+        needed: frozenset[bytes] = frozenset()
+        more: list[bytes | None] = []
+        order: list[bytes] = []
+        for _ in range(_TRIES_MAX):
+            state = codec.decode(keys, blobs)
+            wanted = codec.needed_by(state, now_us)
+            if wanted <= needed:
+                if needed:
+                    state = codec.with_buckets(state, order, more)
+                    self._keep(place, _Kept(blobs, state, needed))
+                return state
+            needed, order = wanted, sorted(wanted)
+            _, (found,) = self._store.read(generation, [(shard, [*keys, *order])])
+            blobs, more = found[: len(keys)], found[len(keys) :]
+        raise UsageError("These entities change faster than they can be read.", remedy="read again")
+
+    def _keep(self, place: tuple[str, tuple[bytes, ...]], kept: _Kept) -> None:
+        while len(self._kept) >= KEPT_MAX:
+            self._kept.pop(next(iter(self._kept), place), None)
+        self._kept[place] = kept
