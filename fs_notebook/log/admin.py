@@ -162,6 +162,32 @@ class Admin:
             raise
         return int((found or {}).get("partitions", 0))
 
+    def schema(self, topic: Topic, version: int | None) -> tuple[str, str] | None:
+        """Return (type, text) of a version of the topic's schema, or None if there is none.
+
+        Without a version it is the newest one.
+        """
+        path = f"schemas/{topic.tenant}/{topic.namespace}/{quote(topic.name, safe='')}/schema"
+        try:
+            found = self.call("GET", path if version is None else f"{path}/{version}")
+        except Refused as error:
+            if error.status == 404:
+                return None
+            raise
+        return str(found["type"]), str(found["data"])
+
+    def schemas(self, topic: Topic) -> list[tuple[str, str]]:
+        """Return (type, text) of all versions of the topic's schema, oldest first."""
+        path = f"schemas/{topic.tenant}/{topic.namespace}/{quote(topic.name, safe='')}/schemas"
+        try:
+            found = self.call("GET", path)
+        except Refused as error:
+            if error.status == 404:
+                return []
+            raise
+        answers = sorted(found["getSchemaResponses"], key=lambda a: int(a["version"]))
+        return [(str(a["type"]), str(a["data"])) for a in answers]
+
     def last(self, topic: Topic) -> tuple[int, int, int] | None:
         """Return (ledger, entry, batch index or -1) of the newest message, if any."""
         found = self.call("GET", f"{topic.path}/lastMessageId")

@@ -86,6 +86,8 @@ class SegmentCache:
         """
         declared = [[n, t.value] for n, t in stream.columns]
         parts = [_FORMAT, url, stream.name, identity, partition, declared, stream.time]
+        if stream.format != "json" or stream.meta:
+            parts.append([stream.format, stream.schema, [list(pair) for pair in stream.meta]])
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def find(self, key: str, at: Position | None) -> Segment | None:

@@ -208,7 +208,7 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
         if kind not in (Type.TIMESTAMP, Type.DATE):
             continue
         text = frame.get_column(name)
-        values = _timestamps(text) if kind is Type.TIMESTAMP else _dates(text)
+        values = timestamps(text) if kind is Type.TIMESTAMP else _dates(text)
         parsed.append(values.alias(name))
         if values.null_count() > text.null_count():
             rows = (values.is_null() & text.is_not_null()).arg_true()
@@ -244,7 +244,8 @@ def _time_leaf(value: pl.Expr, kind: Type) -> pl.Expr:
     return pl.coalesce(texts[0], number, *texts[1:], days.dt.replace_time_zone("UTC"))
 
 
-def _timestamps(text: pl.Series) -> pl.Series:
+def timestamps(text: pl.Series) -> pl.Series:
+    """Return the times that texts are, null where they are none."""
     values = _parsed(text, "%+")
     if values.null_count() == text.null_count():
         return values

@@ -149,6 +149,7 @@ class EmbeddedLog:
                 )
             # Publish times never go back, so that "published before t" is a prefix.
             now_us = max(self._clock.now_us(), known.published_us)
+            frame = stored.published(stream, frame, now_us)
             for start in range(0, frame.height, stored.ROWS_MAX):
                 part = stored.stamped(stream, frame.slice(start, stored.ROWS_MAX), now_us)
                 stored.insert(db, known.id, known.next + start, part)

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from fs_notebook.clock import Clock
 from fs_notebook.errors import FeatureStoreError, StreamChanged
 from fs_notebook.log.messages import Chunk, decode, regrouped
-from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.protocol import Batch
 from fs_notebook.log.reader import WAIT_MS, Cursors, Part, PartReader
 from fs_notebook.position import Cut, Position
 
@@ -67,7 +68,7 @@ class _Follower:
 
 
 def follow(
-    stream: Stream,
+    payloads: PayloadReader,
     start: Cut,
     asked: tuple[str, ...],
     *,
@@ -78,6 +79,7 @@ def follow(
     clock: Clock,
 ) -> Iterator[Batch | None]:
     """Yield the events after `start` as they arrive, and None when none did for a while."""
+    stream = payloads.stream
     follower = _Follower(cursors, rows_max)
     try:
         known = parts()
@@ -95,7 +97,7 @@ def follow(
             else:
                 if isinstance(item, BaseException):
                     raise item
-                yield from regrouped(decode(item, stream), stream, asked, (None, None), rows_max)
+                yield from regrouped(decode(item, payloads), stream, asked, (None, None), rows_max)
                 quiet_since = clock.monotonic_s()
             if clock.monotonic_s() - looked_at >= PARTS_EVERY_S:
                 for part in _grown(stream.name, parts, known):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from fs_notebook.errors import DefinitionError, UsageError
+from fs_notebook.log import beside
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, Stream
 from fs_notebook.types import TIME, Type, conform
 
@@ -60,6 +61,7 @@ def check_stream(stream: Stream) -> None:
                 found=str(stream.type_of(column)),
                 remedy="a column of its own for what routes an event",
             )
+    beside.check(stream)
     if not 1 <= stream.partitions <= 4096:
         raise UsageError(
             f"Stream {stream.name!r} cannot have {stream.partitions} partitions.",
@@ -76,6 +78,15 @@ def outgoing(stream: Stream, rows: pl.DataFrame) -> pl.DataFrame:
         If a column is missing, is not declared, or does not fit its declared type.
     """
     check_stream(stream)
+    if stream.format != "json":
+        raise UsageError(
+            f"Stream {stream.name!r} is written in {stream.format.capitalize()}, by others.",
+            remedy="publish to the topic with their own producer; here it is read",
+        )
+    stamped = beside.column_of(stream, beside.PUBLISH_TIME)
+    if stamped is not None:
+        # Whatever is given, the ledger says when it was published.
+        rows = rows.with_columns(pl.lit(None, dtype=TIMESTAMP).alias(stamped))
     missing = [n for n in stream.names if n not in rows.columns]
     extra = [n for n in rows.columns if n not in stream.names]
     if missing or extra:

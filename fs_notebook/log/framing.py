@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from fs_notebook.errors import UsageError
+from fs_notebook.log import beside
 from fs_notebook.log.nested import holds, leaves, mapped
 from fs_notebook.log.protocol import Stream
 from fs_notebook.types import Type, type_of
@@ -95,25 +96,45 @@ def _special(value: pl.Expr, kind: Type) -> pl.Expr:
 
 
 def _json(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
-    wire = rows.with_columns(
+    inside = beside.payload_of(stream)
+    properties = _properties(stream, rows)
+    wire = rows.select(inside.names).with_columns(
         mapped(pl.col(name), kind, _wire).alias(name)
-        for name, kind in stream.columns
+        for name, kind in inside.columns
         if holds(kind, Type.TIMESTAMP, Type.INTERVAL)
     )
-    if not wire.width:
-        return
-    lines = wire.write_ndjson().encode().split(b"\n")[: rows.height]
+    lines = [b"{}"] * rows.height
+    if wire.width:
+        lines = wire.write_ndjson().encode().split(b"\n")[: rows.height]
     keys: list[str | None] = [None] * rows.height
-    if stream.key:
+    keyed = beside.column_of(stream, beside.KEY)
+    if keyed is not None:
+        keys = rows.get_column(keyed).to_list()
+    elif stream.key:
         keys = key_texts(stream, rows).to_list()
     times: list[int | None] = [None] * rows.height
-    if stream.time is not None:
-        times = rows.get_column(stream.time).dt.epoch("ms").to_list()
-    for line, key, ms in zip(lines, keys, times, strict=True):
+    timed = beside.column_of(stream, beside.EVENT_TIME) or stream.time
+    if timed is not None:
+        times = rows.get_column(timed).dt.epoch("ms").to_list()
+    for line, key, ms, told in zip(lines, keys, times, properties, strict=True):
         if len(line) > MESSAGE_BYTES_MAX:
             raise _too_large(stream, len(line))
         # The broker knows no event time before 1970 and takes 0 for none.
-        yield Outgoing(line, 1, False, key, ms if ms is not None and ms > 0 else None)
+        yield Outgoing(line, 1, False, key, ms if ms is not None and ms > 0 else None, told)
+
+
+def _properties(stream: Stream, rows: pl.DataFrame) -> list[dict[str, str]]:
+    """Return each event's properties; a null is one that is not there."""
+    named = {
+        s.removeprefix(beside.PROPERTY): c for c, s in stream.meta if s.startswith(beside.PROPERTY)
+    }
+    if not named:
+        return [{}] * rows.height
+    columns = [rows.get_column(c).to_list() for c in named.values()]
+    return [
+        {name: value for name, value in zip(named, row, strict=True) if value is not None}
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def _wire(value: pl.Expr, kind: Type) -> pl.Expr:

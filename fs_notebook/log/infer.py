@@ -51,7 +51,7 @@ def infer_columns(
         if payload[:4] == ARROW_MAGIC:
             columns = _arrow_columns(payload)
             if columns:
-                return columns, _time_of(columns)
+                return columns, time_of(columns)
     kinds: dict[str, _Guess] = {}
     events = [event for p in payloads if isinstance(event := _loaded(p), dict)]
     for event in events:
@@ -64,7 +64,7 @@ def infer_columns(
             remedy="declare the stream's columns",
         )
     columns = tuple((c, _settled(g, [e.get(c) for e in events])) for c, g in kinds.items())
-    return columns, _time_of(columns)
+    return columns, time_of(columns)
 
 
 def _arrow_columns(payload: bytes) -> tuple[tuple[str, Type], ...]:
@@ -137,7 +137,8 @@ def _are_times(values: Sequence[object]) -> bool:
     return not bad
 
 
-def _time_of(columns: Sequence[tuple[str, Type]]) -> str | None:
+def time_of(columns: Sequence[tuple[str, Type]]) -> str | None:
+    """Return the likely time column: the only one of times, or one with a usual name."""
     times = [name for name, kind in columns if kind is Type.TIMESTAMP]
     if len(times) == 1:
         return times[0]

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fs_notebook.log import frames
-from fs_notebook.log.decode import ARROW_MAGIC, decode_arrow, decode_json
+from fs_notebook.log import beside, frames
+from fs_notebook.log.decode import ARROW_MAGIC, decode_arrow
+from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import (
     BATCH,
     ENTRY,
@@ -48,6 +49,8 @@ class Message(Protocol):
     def publish_timestamp(self) -> int: ...
     def event_timestamp(self) -> int: ...
     def properties(self) -> dict[str, str]: ...
+    def partition_key(self) -> str: ...
+    def int_schema_version(self) -> int: ...
 
 
 def place(message: Message) -> Place:
@@ -170,48 +173,81 @@ class Decoded:
     event_us: Callable[[], Ints | None]
 
 
-def decode(chunk: Chunk, stream: Stream) -> list[Decoded]:
-    """Return what the chunk holds: one frame of JSON events, or one for each Arrow message."""
+def decode(chunk: Chunk, reader: PayloadReader) -> list[Decoded]:
+    """Return what the chunk holds: one frame of plain events, or one for each Arrow message."""
     if not chunk.messages:
         return []
-    if not chunk.arrow:
-        return [_decode_json(chunk, stream)]
+    if not chunk.arrow or not reader.takes_arrow:
+        return [_decode_plain(chunk, reader)]
     return [
         decoded
         for message, payload in zip(chunk.messages, chunk.payloads, strict=True)
-        if (decoded := _decode_arrow(chunk, message, payload, stream)) is not None
+        if (decoded := _decode_arrow(chunk, message, payload, reader.stream)) is not None
     ]
 
 
-def _decode_json(chunk: Chunk, stream: Stream) -> Decoded:
-    rows, bad = decode_json(chunk.payloads, stream)
+def _decode_plain(chunk: Chunk, reader: PayloadReader) -> Decoded:
     messages: Sequence[Message] = chunk.messages
     spots = places(messages) if chunk.places is None else chunk.places
+
+    def starts(ledgers: Ints, entries: Ints) -> list[int]:
+        """Where entries begin: all messages of one were published at once, by one producer."""
+        changes = (np.diff(ledgers) != 0) | (np.diff(entries) != 0)
+        return np.flatnonzero(np.concatenate(([True], changes))).tolist() if len(ledgers) else []
+
+    def versions() -> list[tuple[int, int | None]]:
+        begins = starts(spots[0], spots[1])
+        counts = np.diff([*begins, len(messages)]).tolist()
+        return [(n, _version(messages[i])) for n, i in zip(counts, begins, strict=True)]
+
+    rows, bad = reader.rows(chunk.payloads, versions)
     dead = tuple(
         DeadLetter(Position(chunk.partition, *spot(spots, i)), reason, chunk.payloads[i])
         for i, reason in sorted(bad.items())
     )
     end = Position(chunk.partition, *spot(spots, -1))
-    good = messages
+    good, held = messages, spots
     if bad:
         good = [m for i, m in enumerate(messages) if i not in bad]
         left = np.delete(np.arange(len(messages)), list(bad))
-        spots = (spots[0][left], spots[1][left], spots[2][left])
+        held = (spots[0][left], spots[1][left], spots[2][left])
 
     def published_us() -> Ints:
-        # All messages of an entry were published at once, so that one of them tells.
-        starts = np.flatnonzero(
-            np.concatenate(([True], (np.diff(spots[0]) != 0) | (np.diff(spots[1]) != 0)))
-        )
-        if not len(good):
-            return np.empty(0, np.int64)
-        told = np.array([good[i].publish_timestamp() for i in starts.tolist()], np.int64)
-        return np.repeat(told, np.diff(np.append(starts, len(good)))) * 1000
+        begins = starts(held[0], held[1])
+        told = np.array([good[i].publish_timestamp() for i in begins], np.int64)
+        return np.repeat(told, np.diff([*begins, len(good)])) * 1000
 
     def event_us() -> Ints:
         return np.fromiter((m.event_timestamp() for m in good), np.int64, len(good)) * 1000
 
-    return Decoded(chunk.partition, rows, end, dead, lambda: spots, published_us, event_us)
+    rows = _with_beside(rows, reader.stream, good, published_us, event_us)
+    return Decoded(chunk.partition, rows, end, dead, lambda: held, published_us, event_us)
+
+
+def _version(message: Message) -> int | None:
+    """Return the version of the schema that a message was written with, if it names one."""
+    version = message.int_schema_version()
+    return None if version < 0 else version
+
+
+def _with_beside(
+    rows: pl.DataFrame,
+    stream: Stream,
+    messages: Sequence[Message],
+    published_us: Callable[[], Ints],
+    event_us: Callable[[], Ints],
+) -> pl.DataFrame:
+    """Return rows with what lies beside their messages' payloads."""
+    if not stream.meta:
+        return rows
+    columns = beside.filled(
+        stream,
+        keys=lambda: [m.partition_key() for m in messages],
+        properties=lambda: [m.properties() for m in messages],
+        event_us=lambda: pl.Series(event_us()),
+        published_us=lambda: pl.Series(published_us()),
+    )
+    return rows.with_columns(columns).select(stream.names)
 
 
 def _decode_arrow(chunk: Chunk, message: Message, payload: bytes, stream: Stream) -> Decoded | None:
@@ -242,6 +278,13 @@ def _decode_arrow(chunk: Chunk, message: Message, payload: bytes, stream: Stream
     def event_us() -> Ints:
         return np.full(count, message.event_timestamp() * 1000, np.int64)
 
+    if stream.meta:
+        # Each row may have its own, written in the batch; else the message's is that of all.
+        own = rows.select(c for c, _ in stream.meta)
+        rows = _with_beside(rows, stream, [message] * count, published_us, event_us)
+        rows = rows.with_columns(
+            pl.coalesce(pl.lit(own.get_column(c)), pl.col(c)).alias(c) for c in own.columns
+        )
     end = Position(chunk.partition, ledger, entry, stop - 1)
     return Decoded(chunk.partition, rows, end, dead, locate, published_us, event_us)
 

@@ -46,3 +46,18 @@ def holds(kind: Type, *scalars: Type) -> bool:
     """Tell whether `kind` is one of `scalars`, or has one anywhere inside."""
     inner = [kind.element] if kind.element is not None else [t for _, t in kind.fields]
     return kind in scalars or any(holds(t, *scalars) for t in inner)
+
+
+def json_map(value: pl.Expr, shown: Callable[[pl.Expr], pl.Expr] | None) -> pl.Expr:
+    """Return the JSON text of a map that was read as a list of its entries, ``key`` and ``value``.
+
+    `shown` gives what becomes of a value; None makes all of them null.
+    """
+    entry = pl.element()
+    inner = pl.lit(None, dtype=pl.String) if shown is None else shown(entry.struct.field("value"))
+    # An object of one field has its value's JSON text inside: {"k":"…"}. Keys are text here.
+    key = pl.struct(entry.struct.field("key").cast(pl.String).alias("k")).struct.json_encode()
+    held = pl.struct(inner.alias("v")).struct.json_encode()
+    text = pl.concat_str(key.str.slice(5).str.head(-1), pl.lit(":"), held.str.slice(5).str.head(-1))
+    joined = value.list.eval(text).list.join(",")
+    return pl.when(value.is_not_null()).then(pl.concat_str(pl.lit("{"), joined, pl.lit("}")))

@@ -37,6 +37,14 @@ class Stream:
         The columns that route an event to a partition, if any.
     partitions
         How many partitions it was made with (the embedded ledger has one).
+    format
+        How payloads are written: ``"json"`` (and Arrow batches among them), ``"avro"`` or
+        ``"protobuf"``.
+    schema
+        The schema of Avro or Protobuf payloads; None takes each from the topic's schema registry.
+    meta
+        Columns that lie beside the payload, and where: (column, source) with source ``"key"``,
+        ``"property NAME"``, ``"event time"`` or ``"publish time"``.
     """
 
     name: str
@@ -44,6 +52,9 @@ class Stream:
     time: str | None = None
     key: tuple[str, ...] = ()
     partitions: int = 1
+    format: str = "json"
+    schema: str | None = None
+    meta: tuple[tuple[str, str], ...] = ()
 
     def type_of(self, column: str) -> Type:
         """Return a column's type; an unknown column is an error that suggests near names."""
@@ -57,13 +68,21 @@ class Stream:
         return tuple(name for name, _ in self.columns)
 
     def to_dict(self) -> dict[str, Any]:
-        return {
+        declared: dict[str, Any] = {
             "name": self.name,
             "columns": [[n, t.value] for n, t in self.columns],
             "time": self.time,
             "key": list(self.key),
             "partitions": self.partitions,
         }
+        # What is not declared is left out, so that declarations stay as they were stored.
+        if self.format != "json":
+            declared["format"] = self.format
+        if self.schema is not None:
+            declared["schema"] = self.schema
+        if self.meta:
+            declared["meta"] = [list(pair) for pair in self.meta]
+        return declared
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Stream:
@@ -73,6 +92,9 @@ class Stream:
             time=data["time"],
             key=tuple(data["key"]),
             partitions=data.get("partitions", 1),
+            format=data.get("format", "json"),
+            schema=data.get("schema"),
+            meta=tuple((c, s) for c, s in data.get("meta", ())),
         )
 
     def __str__(self) -> str:

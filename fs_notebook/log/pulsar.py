@@ -22,7 +22,7 @@ from fs_notebook.errors import (
     UsageError,
     unknown_name,
 )
-from fs_notebook.log import frames
+from fs_notebook.log import frames, registry
 from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.client import Client
@@ -31,6 +31,7 @@ from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.messages import Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.reader import (
     Part,
@@ -180,15 +181,22 @@ class PulsarLog:
         return None if first is None else Position(part.partition, *place(first))
 
     def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
-        """Return a declaration that fits the topic's first `sample` events.
+        """Return a declaration that fits the topic: by its schema registry, or its first events.
+
+        The registry tells of Avro and Protobuf; of other events the first `sample` are looked at.
 
         Raises
         ------
         UsageError
-            If they are no JSON objects and no Arrow batches, or there are none.
+            If they are no JSON objects and no Arrow batches, or there are none; or the registry
+            has a schema of another kind.
         """
         payloads: list[bytes] = []
         parts = self._parts(name)
+        told = registry.declared(self._admin, self._topic(name), needed=self._admin_given)
+        if told is not None:
+            format_, columns, time = told
+            return Stream(name, columns, time=time, partitions=len(parts), format=format_)
         for part in parts:
             end = self._end_of(part)
             if end is None or len(payloads) >= sample:
@@ -287,7 +295,7 @@ class PulsarLog:
         asked = frames.asked_columns(stream, columns)
         self.check_cuts(stream.name, start, start)
         return follow(
-            stream,
+            self._payloads(stream),
             start,
             asked,
             cursors=self._client,
@@ -329,10 +337,15 @@ class PulsarLog:
             make = partial(
                 chunks_until, reader, end, rows_max=min(rows_max, CHUNK_MESSAGES), clock=self._clock
             )
+            payloads = self._payloads(stream)
             for chunk in ahead(make):
-                yield from decode(chunk, stream)
+                yield from decode(chunk, payloads)
         finally:
             reader.close()
+
+    def _payloads(self, stream: Stream) -> PayloadReader:
+        topic = self._topic(stream.name)
+        return PayloadReader(stream, registry.schema_of(self._admin, topic, stream.format))
 
     def _read(
         self,

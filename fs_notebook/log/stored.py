@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from fs_notebook.errors import IntegrityError
-from fs_notebook.log import frames
+from fs_notebook.log import beside, frames
 from fs_notebook.log.protocol import PUBLISHED, Stream
 
 ROWS_MAX = 50_000
@@ -17,6 +17,15 @@ SMALL_ROWS, SMALL_BATCHES = 1_000, 64
 _MIDDLE_ROWS = 16_000
 
 Stamped = tuple[pl.DataFrame, int, int, str | None]
+
+
+def published(stream: Stream, rows: pl.DataFrame, now_us: int) -> pl.DataFrame:
+    """Return rows with their publish time in the column that is declared to hold it, if any."""
+    column = beside.column_of(stream, beside.PUBLISH_TIME)
+    if column is None:
+        return rows
+    now = pl.lit(now_us, dtype=pl.Int64).cast(frames.TIMESTAMP)
+    return rows.with_columns(now.alias(column))
 
 
 def stamped(stream: Stream, part: pl.DataFrame, now_us: int) -> Stamped:

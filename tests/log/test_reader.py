@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import HistoryLost, UnknownPosition
 from fs_notebook.log.messages import decode, place, places
+from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.reader import Part, PartReader, chunks_until
 from fs_notebook.position import Position
@@ -129,7 +130,7 @@ def test_what_is_handed_over_twice_counts_once(
     rows_max = data.draw(st.integers(1, 20))
     got: list[int] = []
     for chunk in chunks_until(reader, end, rows_max=rows_max, clock=SYSTEM):
-        for one in decode(chunk, STREAM):
+        for one in decode(chunk, PayloadReader(STREAM)):
             got += one.rows.get_column("n").to_list()
             ledger, entry, batch = one.locate()
             assert len(ledger) == len(entry) == len(batch) == one.rows.height
