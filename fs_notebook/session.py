@@ -122,7 +122,7 @@ class Session:
         ----------
         data
             A polars, pandas or Arrow table, a list of dicts, or the path of a Parquet, CSV,
-            NDJSON or Arrow file.
+            NDJSON or Arrow file of any size, of a folder of them, or a pattern: ``logs/*.csv``.
         stream
             The stream's name.
         time
@@ -130,8 +130,8 @@ class Session:
         key
             The columns that route an event to its partition.
         once
-            Append nothing if the very same table was uploaded `once` before: a notebook's cell
-            may then be run again.
+            Append no table and no file of the very same content again: a notebook's cell may then
+            be run again, and goes on where it was interrupted or killed.
 
         Raises
         ------

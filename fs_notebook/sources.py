@@ -10,15 +10,15 @@ import polars as pl
 
 from fs_notebook.catalog import Catalog
 from fs_notebook.catalog.catalog import STREAM as CATALOG
-from fs_notebook.catalog.model import DECLARED, UPLOADED
+from fs_notebook.catalog.model import DECLARED
 from fs_notebook.clock import Clock
-from fs_notebook.compute.preview import OnProgress, Progress
-from fs_notebook.errors import Interrupted, NameTaken, UnknownName, UsageError
-from fs_notebook.ingest import declare, digest_of, fit, time_column, to_frame, with_time
+from fs_notebook.compute.preview import OnProgress
+from fs_notebook.errors import NameTaken, UnknownName, UsageError
+from fs_notebook.ingest import declare, fit, time_column, to_frame, with_time
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START
-from fs_notebook.processes import interrupts_held
 from fs_notebook.types import conform
+from fs_notebook.uploads import Appender, FramePiece, Piece, declared_by, file_pieces
 from fs_notebook.views import Uploaded
 
 UPLOAD_ROWS_MAX = 200_000
@@ -53,14 +53,11 @@ class Sources:
             )
         if stream in self.catalog.refresh().views:
             raise NameTaken(f"{stream!r} is a view.", remedy="another name for the stream")
-        frame = to_frame(data)
-        known = self.catalog.refresh().sources.get(stream)
-        if known is None and self.log.exists(stream):
-            known_stream: Stream | None = self._adopt(stream)
-        else:
-            known_stream = None if known is None else known.stream
-        created = known_stream is None
-        if known_stream is None:
+        files = file_pieces(data) if isinstance(data, (str, Path)) else []
+        frame = pl.DataFrame() if files else to_frame(data)
+        known = self._known(stream)
+        created = known is None
+        if known is None:
             keys = [key] if isinstance(key, str) else list(key)
             if table and (time is not None or not keys):
                 raise UsageError(
@@ -68,58 +65,43 @@ class Sources:
                     found=f"--time {time}" if time is not None else "no key",
                     remedy="--table --key COLUMN; or a stream with --time",
                 )
-            time = None if table else time_column(frame, stream, time)
-            frame = conform(with_time(frame, time))
-            known_stream = declare(frame, stream, time=time, key=keys, partitions=partitions)
-        elif time is not None and time != known_stream.time:
+            if files:
+                known = declared_by(
+                    files, stream, time=time, key=keys, partitions=partitions, table=table
+                )
+            else:
+                time = None if table else time_column(frame, stream, time)
+                frame = conform(with_time(frame, time))
+                known = declare(frame, stream, time=time, key=keys, partitions=partitions)
+        elif time is not None and time != known.time:
             raise UsageError(
-                f"The time column of {stream!r} is {known_stream.time!r}.",
+                f"The time column of {stream!r} is {known.time!r}.",
                 found=f"--time {time}", remedy="leave it out, or upload to a new stream",
             )  # fmt: skip
-        rows = fit(frame, known_stream)
+        for file in files:
+            file.into(known)
+        pieces: Sequence[Piece] = files or [FramePiece(fit(frame, known))]
         if created:
-            self.log.create(known_stream)
-            self._declare(known_stream)
-        digest = digest_of(rows) if once else None
-        source = self.catalog.refresh().source(stream)
-        before, done = source.uploads.get(digest, (None, 0)) if digest else (None, 0)
-        if before is not None and done == rows.height:
-            return Uploaded(stream, 0, 0.0, str(self.log.end(stream)), False, done, before)
-        self._append(source.stream, rows, done, digest, on_progress)
-        seconds = self.clock.monotonic_s() - begun_s
-        position = str(self.log.end(stream))
-        return Uploaded(stream, rows.height - done, seconds, position, created)
+            self.log.create(known)
+            self._declare(known)
+        appender = Appender(
+            self.catalog, self.log, self.catalog.refresh().source(stream).stream,
+            clock=self.clock, rows_max=UPLOAD_ROWS_MAX, on_progress=on_progress,
+        )  # fmt: skip
+        done = appender.run(pieces, once=once)
+        return Uploaded(
+            stream, done.rows, self.clock.monotonic_s() - begun_s, str(self.log.end(stream)),
+            created, done.repeated, done.before, files=len(files), files_repeated=(
+                done.pieces_repeated if files else 0
+            ),
+        )  # fmt: skip
 
-    def _append(
-        self,
-        stream: Stream,
-        rows: pl.DataFrame,
-        done: int,
-        digest: str | None,
-        on_progress: OnProgress,
-    ) -> None:
-        """Append `rows` from number `done` on, in parts that are durable each for itself."""
-        begun_s = self.clock.monotonic_s()
-        end = done
-        try:
-            for start in range(done, rows.height, UPLOAD_ROWS_MAX):
-                # A part that is stored and not noted would be stored twice by the next try.
-                with interrupts_held():
-                    self.log.append(stream, rows.slice(start, UPLOAD_ROWS_MAX))
-                    end = min(start + UPLOAD_ROWS_MAX, rows.height)
-                    if digest is not None:
-                        self.catalog.record(UPLOADED, stream.name, {"digest": digest, "rows": end})
-                elapsed_s = self.clock.monotonic_s() - begun_s
-                # What a former try stored is no pace of this one.
-                share = (end - done) / (rows.height - done)
-                on_progress(Progress(share, end - done, elapsed_s, "uploading"))
-        except KeyboardInterrupt:
-            again = "run it again: it goes on from there"
-            rest = again if digest is not None else f"append the rest, from row {end:,} on"
-            raise Interrupted(
-                f"Interrupted: {end:,} of {rows.height:,} events are in {stream.name!r}."
-                f"\n  Try: {rest}"
-            ) from None
+    def _known(self, stream: str) -> Stream | None:
+        """Return a stream's declaration, one in the ledger only included; None where it is new."""
+        known = self.catalog.refresh().sources.get(stream)
+        if known is None and self.log.exists(stream):
+            return self._adopt(stream)
+        return None if known is None else known.stream
 
     def _declare(self, stream: Stream) -> None:
         self.catalog.record(

@@ -25,7 +25,17 @@ from fs_notebook.online.protocol import OnlineStore
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What an upload did."""
+    """What an upload did.
+
+    Attributes
+    ----------
+    rows
+        Events that were appended now.
+    repeated, before
+        Events of what was uploaded before, which were not, and when the last of it was.
+    files, files_repeated
+        How many files there were, and how many of them were uploaded before.
+    """
 
     stream: str
     rows: int
@@ -34,19 +44,28 @@ class Uploaded:
     created: bool
     repeated: int = 0
     before: datetime | None = None
+    files: int = 0
+    files_repeated: int = 0
 
     def __repr__(self) -> str:
-        if self.before is not None:
+        if self.before is not None and not self.rows:
             return (
                 f"nothing appended to {self.stream}: these {self.repeated:,} events were uploaded "
                 f"on {self.before:%Y-%m-%d %H:%M:%S} UTC (--again appends them once more)"
             )
         made = " (new stream)" if self.created else ""
         rate = self.rows / self.seconds if self.seconds > 0 else 0.0
-        return (
-            f"{self.rows:,} events to {self.stream}{made} in {self.seconds:.2f} s "
+        of_files = f" of {self.files - self.files_repeated:,} files" if self.files > 1 else ""
+        text = (
+            f"{self.rows:,} events{of_files} to {self.stream}{made} in {self.seconds:.2f} s "
             f"({rate:,.0f}/s), now at {self.position}"
         )
+        if self.files_repeated:
+            text += (
+                f"; {self.files_repeated:,} files of the same content, {self.repeated:,} events, "
+                "were there already (--again appends them once more)"
+            )
+        return text
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
+from fs_notebook.position import START, Cut
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
     "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
@@ -262,6 +263,37 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """How far an upload of one table or file came, noted as it went on.
+
+    Attributes
+    ----------
+    at
+        When this was noted.
+    rows
+        How many of its rows are dealt with, from the first on.
+    whole
+        Whether those are all.
+    file
+        The file's name, if it is one.
+    chain
+        A digest of those rows as they were given: what tells the same beginning in a file that
+        was changed since.
+    next, cut
+        How many rows were about to be stored just then, and the stream's end before them: where
+        to look for them if nothing was noted any more.
+    """
+
+    at: datetime
+    rows: int
+    whole: bool = False
+    file: str | None = None
+    chain: str = ""
+    next: int = 0
+    cut: Cut = START
+
+
+@dataclass(frozen=True)
 class Source:
     """A stream that was declared."""
 
@@ -269,8 +301,8 @@ class Source:
     actor: str
     at: datetime
     description: str | None = None
-    uploads: Mapping[str, tuple[datetime, int]] = field(default_factory=dict)
-    """Digest of what a notebook uploaded → when, and how many rows of it."""
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
+    """Digest of what was uploaded `once` → how far that came."""
 
 
 @dataclass(frozen=True)
@@ -395,10 +427,8 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             sources[name] = Source(stream, actor, at, body.get("description"))
             continue
         if kind == UPLOADED:
-            source = sources[name]
-            sources[name] = replace(
-                source, uploads={**source.uploads, body["digest"]: (at, body["rows"])}
-            )
+            uploads = {**sources[name].uploads, body["digest"]: _upload(body, at)}
+            sources[name] = replace(sources[name], uploads=uploads)
             continue
         if kind == VIEWED:
             number = views[name].version + 1 if name in views else 1
@@ -417,6 +447,13 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
     return CatalogState(sources, groups, count, views)
+
+
+def _upload(body: Mapping[str, Any], at: datetime) -> Upload:
+    return Upload(
+        at, body["rows"], body.get("whole", False), body.get("file"), body.get("chain", ""),
+        body.get("next", 0), Cut.from_json(body.get("cut", "[]")),
+    )  # fmt: skip
 
 
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:

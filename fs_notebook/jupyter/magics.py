@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError as ShellUsageError
@@ -164,11 +165,11 @@ class FeatureMagics(Magics):
         from fs_notebook.jupyter.progress import ProgressBar
 
         data = self._variable(options.data)
-        if isinstance(data, str) and "." not in data:
+        if isinstance(data, str) and data.isidentifier() and not Path(data).exists():
             assert self.shell is not None
             raise UsageError(
                 f"There is no variable {data!r} in this notebook, and it is no file.",
-                remedy="make the table first, or name a .parquet, .csv or .ndjson file",
+                remedy="make the table first, or name a file, a folder/, or a pattern like *.csv",
             )
         with ProgressBar("Uploading") as bar:
             result = _session().upload(

@@ -19,7 +19,9 @@ def _connect(p: OptionParser) -> None:
 
 
 def _upload(p: OptionParser) -> None:
-    p.add_argument("data", help="a variable of the notebook, or a file")
+    p.add_argument(
+        "data", help="a variable of the notebook, a file, a folder, or a pattern: logs/*.csv"
+    )
     p.add_argument("--stream", "-s", required=True, help="the stream's name")
     p.add_argument("--time", help="the column of event times")
     p.add_argument("--key", help="the columns that route an event: user,article")

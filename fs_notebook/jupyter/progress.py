@@ -10,7 +10,7 @@ from fs_notebook.clock import SYSTEM, Clock, new_id
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import CancelledError
 from fs_notebook.jupyter.table import Markup, card, tag
-from fs_notebook.jupyter.values import count, number, short, width
+from fs_notebook.jupyter.values import clean, count, number, short, width
 
 PATIENCE_S = 0.3
 """Work that ends sooner shows nothing at all."""
@@ -139,7 +139,7 @@ class ProgressBar:
 
     def _title(self, progress: Progress) -> str:
         same = progress.what.casefold() == self.what.casefold()
-        return self.what if same else f"{self.what}: {progress.what}"
+        return self.what if same else f"{self.what}: {clean(progress.what)}"
 
 
 def seconds_left(progress: Progress) -> float | None:

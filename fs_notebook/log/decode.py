@@ -273,3 +273,13 @@ def _parsed(text: pl.Series, form: str) -> pl.Series:
 
 def _dates(text: pl.Series) -> pl.Series:
     return text.str.to_date("%Y-%m-%d", strict=False)
+
+
+def times_of(text: pl.Series) -> pl.Series:
+    """Return the times that texts say, by the rules of JSON; null where one says none."""
+    return _timestamps(text)
+
+
+def dates_of(text: pl.Series) -> pl.Series:
+    """Return the dates that texts say, as ``2013-01-31``; null where one says none."""
+    return _dates(text)
