@@ -9,5 +9,15 @@ from __future__ import annotations
 from fs_notebook.testing.clock import SimulatedClock
 from fs_notebook.testing.faults import Fault, Faults, Killed
 from fs_notebook.testing.log import SimulatedLog
+from fs_notebook.testing.simulation import Simulation
+from fs_notebook.testing.store import SimulatedStore
 
-__all__ = ["Fault", "Faults", "Killed", "SimulatedClock", "SimulatedLog"]
+__all__ = [
+    "Fault",
+    "Faults",
+    "Killed",
+    "SimulatedClock",
+    "SimulatedLog",
+    "SimulatedStore",
+    "Simulation",
+]

@@ -29,6 +29,8 @@ class Fault(StrEnum):
     """A call of the store other than a commit fails with `UnreachableError`."""
     COMMIT_LOST = "commit lost"
     """A commit fails with `UnreachableError` and did not take effect."""
+    COMMIT_LATE = "commit late"
+    """A commit fails with `UnreachableError` and arrives some calls later."""
     REPLY_LOST = "reply lost"
     """A commit takes effect and fails with `UnreachableError`."""
     OUT_OF_MEMORY = "out of memory"
