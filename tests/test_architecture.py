@@ -30,6 +30,7 @@ ROWS = [
     ["promotion", "sources"],
     ["transforms"],
     ["definitions"],
+    ["testing"],
     ["session"],
     ["current", "service"],
     ["jupyter", "cli", "server"],

@@ -196,6 +196,11 @@ class MemoryStore:
         with self._lock:
             self._data = copy.deepcopy(data)
 
+    def evict(self, shard: str, key: bytes) -> None:
+        """Lose one committed value, as a store that is short of memory may."""
+        with self._lock:
+            del self._data.values[shard][key]
+
     def flush(self) -> None:
         """Lose everything."""
         with self._lock:

@@ -135,10 +135,19 @@ class Worker:
     def _went_back(self) -> bool:
         """Tell whether the store was restored to a moment before this worker's own claim.
 
-        Epochs only grow: a newer one is another worker's, an older one is of the past.
+        Epochs only grow: a newer one is another worker's, an older one is of the past. While the
+        store does not answer it cannot be told, and claiming would fence whoever has the shard.
         """
-        stored = self.store.state(self.shard)
-        return stored is None or stored.epoch < self._epoch
+        wait_s = 0.1
+        while not self._should_stop():
+            try:
+                stored = self.store.state(self.shard)
+            except UnreachableError:
+                self._pause(wait_s)
+                wait_s = min(2 * wait_s, BACKOFF_SECONDS_MAX)
+            else:
+                return stored is None or stored.epoch < self._epoch
+        return False
 
     def _claim(self) -> Lease:
         lease = self.store.claim(self.shard, fingerprint=self.definition.fingerprint)

@@ -37,7 +37,7 @@ class MemoryDoor:
         self.store = MemoryStore()
 
     def evict(self, shard: str, key: bytes) -> None:
-        del self.store._data.values[shard][key]
+        self.store.evict(shard, key)
 
     def evict_position(self, shard: str) -> None:
         del self.store._data.shards[shard]

@@ -12,11 +12,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fs_notebook.clock import SYSTEM
 from fs_notebook.log.cache import CachedLog, SegmentCache
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.position import START, Cut, Position
+from fs_notebook.testing import SimulatedClock, SimulatedLog
 from fs_notebook.types import TIME, Type
 from tests.support.broker import Broker
 
@@ -100,6 +102,7 @@ def pulsar_log(broker: Broker) -> Iterator[PulsarLog]:
 @pytest.fixture(
     params=[
         "embedded",
+        "simulated",
         pytest.param("pulsar", marks=pytest.mark.pulsar),
         pytest.param("cached", marks=pytest.mark.pulsar),
     ]
@@ -110,6 +113,11 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
         log = EmbeddedLog(tmp_path / "ledger")
         yield Ledger("embedded", log, 1)
         log.close()
+        return
+    if request.param == "simulated":
+        # Its time stands still while nobody waits, hence it is set after the test's own.
+        clock = SimulatedClock(start_us=SYSTEM.now_us() + 3_600_000_000)
+        yield Ledger("simulated", SimulatedLog(clock=clock), 4)
         return
     pulsar = request.getfixturevalue("pulsar_log")
     if request.param == "pulsar":

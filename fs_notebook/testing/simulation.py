@@ -1,0 +1,316 @@
+"""A ledger, a store and workers in one process: one's own features, through every mishap."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, cast
+
+from fs_notebook.catalog import Catalog
+from fs_notebook.catalog.model import (
+    DRAFTED,
+    AnyDefinition,
+    Definition,
+    DerivedDefinition,
+    Group,
+    Version,
+)
+from fs_notebook.clock import from_us
+from fs_notebook.compute.unions import UnionLog
+from fs_notebook.definitions import Definitions
+from fs_notebook.errors import FencedError, IntegrityError
+from fs_notebook.ingest import declare, fit, to_frame, with_time
+from fs_notebook.log.protocol import EventLog
+from fs_notebook.online.serve import FeatureReader
+from fs_notebook.online.vector import FeatureVector
+from fs_notebook.position import Cut
+from fs_notebook.sources import Sources
+from fs_notebook.testing.clock import SimulatedClock
+from fs_notebook.testing.faults import Fault, Faults, Killed
+from fs_notebook.testing.log import SimulatedLog
+from fs_notebook.testing.store import SimulatedStore
+from fs_notebook.testing.turns import Turns
+from fs_notebook.transforms import Transforms
+from fs_notebook.types import conform
+from fs_notebook.worker.loop import Worker
+from fs_notebook.worker.runner import served_record
+from fs_notebook.worker.verify import Verification, verify
+
+STEPS_MAX = 200_000
+ACTION_RATE = 0.05
+FENCED_MAX = 2
+"""How often a worker comes back for a shard that others claim."""
+
+
+class Simulation:
+    """Runs feature definitions as production does, on a simulated ledger and store.
+
+    Workers are killed, cut off, fenced and set back as `rates` and `at` say, at points drawn
+    from the seed; then nothing goes wrong any more, a last worker catches up, and every online
+    value must be what a replay of the ledger gives.
+
+    Parameters
+    ----------
+    seed
+        What everything is drawn from: the same seed does the same again.
+    rates, at, most
+        What goes wrong, and how often; see `Faults`. By default nothing does.
+
+    Attributes
+    ----------
+    log, store, clock, faults
+        The parts, for damage of one's own.
+    restarts, rebuilds
+        How often a worker was started again after a kill, and a shard built again from the start
+        because a value in it was lost.
+
+    Examples
+    --------
+    >>> sim = Simulation(seed=7, rates={Fault.KILLED: 0.05, Fault.REPLY_LOST: 0.1})
+    >>> reads = [{"user": "u1", "seconds": n, "at": f"2024-01-01T00:0{n}:00Z"} for n in range(9)]
+    >>> sim.upload(reads, "reads", time="at")
+    >>> total = sim.define("total", "SELECT user, SUM(seconds) AS total FROM reads GROUP BY user")
+    >>> sim.run(total)
+    >>> sim.check(total)
+    >>> sim.serve(total, user=["u1", "u2"]).to_dict()
+    {'user': ['u1', 'u2'], 'total': [36, None]}
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        rates: Mapping[Fault, float] | None = None,
+        at: Mapping[Fault, Collection[int]] | None = None,
+        most: int = 20,
+    ) -> None:
+        self.seed = seed
+        self.clock = SimulatedClock()
+        self.faults = Faults(seed, rates=rates, at=at, most=most)
+        self.log = SimulatedLog(seed=seed, clock=self.clock, faults=self.faults)
+        self.store = SimulatedStore(clock=self.clock, faults=self.faults)
+        self.restarts = self.rebuilds = 0
+        self._read_log = cast(EventLog, UnionLog(self.log))
+        self._chance = random.Random(f"simulation {seed}")
+        self._actions: deque[Callable[[], object]] = deque()
+        self._steps_left = 0
+        self._turns = Turns(seed)
+
+    def upload(
+        self,
+        data: Any,
+        stream: str,
+        *,
+        time: str | None = None,
+        key: str | Sequence[str] = (),
+        partitions: int = 1,
+    ) -> None:
+        """Make a stream of `data` and append it; nothing goes wrong while it does.
+
+        Parameters
+        ----------
+        data
+            A table, dicts or a file, as for `Session.upload`.
+        stream
+            The stream's name.
+        time
+            The column of event times; None for a table that is only joined with.
+        key
+            The columns that route an event to a partition.
+        partitions
+            How many partitions the stream has.
+        """
+        keys = [key] if isinstance(key, str) else list(key)
+        frame = conform(with_time(to_frame(data), time))
+        declared = declare(frame, stream, time=time, key=keys, partitions=partitions)
+        with self.faults.calm():
+            self.log.create(declared)
+        self.append(frame, stream)
+
+    def append(self, data: Any, stream: str) -> Cut:
+        """Append events to a stream; nothing goes wrong while it does. Return the cut after them.
+
+        To append while workers run, hand it over: ``sim.meanwhile(lambda: sim.append(…))``.
+        """
+        with self.faults.calm():
+            declared = self.log.infer_stream(stream)
+            return self.log.append(declared, fit(to_frame(data), declared))
+
+    def create_view(self, name: str, text: object) -> None:
+        """Name a row transform; see `Session.create_view`."""
+        with self.faults.calm():
+            self._definitions.transforms.create(name, text, description=None)
+
+    def define(
+        self,
+        name: str,
+        text: object,
+        *,
+        entity: str | Sequence[str] = (),
+        stream: str | None = None,
+        window: str | None = None,
+        closed: str = "left",
+        resolution: str | None = None,
+        request: str | None = None,
+    ) -> AnyDefinition:
+        """Compile a feature group, in SQL or Polars; the options are those of `Session.define`.
+
+        A group that is derived from others finds those that were defined here before.
+        """
+        with self.faults.calm():
+            definition = self._definitions.compile(
+                name, text, entity=entity, stream=stream, window=window, closed=closed,
+                resolution=resolution, request=request, tags=(), written=None,
+                refresh_statistics=False,
+            )  # fmt: skip
+            self._catalog.record(DRAFTED, name, {"definition": definition.to_dict()})
+        return definition
+
+    def meanwhile(self, *actions: Callable[[], object]) -> None:
+        """Do these, in order, while workers run: at points of theirs drawn from the seed.
+
+        What is left when a worker has caught up is done then, and the worker goes on.
+        """
+        self._actions.extend(actions)
+
+    def run(self, definition: AnyDefinition, *, workers: int = 1) -> None:
+        """Build and follow a feature's values, until everything in the ledger is folded.
+
+        Parameters
+        ----------
+        definition
+            What to fold; of a derived group, its inputs.
+        workers
+            How many workers there are for each shard, all alive at once.
+
+        Raises
+        ------
+        FeatureStoreError
+            What ends a worker for good: lost history, a changed stream, overflow.
+        AssertionError
+            If they do not come to an end in 200,000 steps.
+        """
+        for stored in _stored(definition):
+            self._run(stored, workers)
+
+    def check(self, definition: AnyDefinition) -> None:
+        """Raise `AssertionError` unless every online value is what a replay of the ledger gives.
+
+        Each event must have been counted once as well.
+        """
+        for stored in _stored(definition):
+            outcome = self._verified(stored)
+            state = self.store.memory.state(stored.shard)
+            counted = None if state is None else state.info["events"]
+            assert outcome.ok, f"{outcome!r}\n  {self!r}"
+            assert counted == outcome.events, (
+                f"{counted} events were counted, and the ledger has {outcome.events}\n  {self!r}"
+            )
+
+    def serve(self, definition: AnyDefinition, **entities: Any) -> FeatureVector:
+        """Read a feature group's online values at the clock's time; see `Session.serve`."""
+        version = Version(1, definition, "simulation", from_us(self.clock.now_us()))
+        record = served_record(Group(definition.name), version).to_record()
+        memory = self.store.memory
+        memory.publish(definition.name, record)
+        reader = FeatureReader(memory, clock=self.clock)
+        return reader.read(definition.name, **entities)
+
+    def __repr__(self) -> str:
+        return f"Simulation(seed={self.seed}), {self.faults!r}"
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        return Catalog(self._read_log, actor="simulation", clock=self.clock)
+
+    @cached_property
+    def _definitions(self) -> Definitions:
+        sources = Sources(self._catalog, self._read_log, clock=self.clock)
+        transforms = Transforms(self._catalog, self._read_log, sources)
+        return Definitions(self._catalog, self._read_log, sources, transforms, clock=self.clock)
+
+    def _run(self, definition: Definition, workers: int) -> None:
+        self._steps_left = STEPS_MAX
+        self.faults.on_step = self._step
+        try:
+            work = partial(self._work, definition)
+            # One worker needs no thread beside this one.
+            errors = self._turns.run([work] * workers) if workers > 1 else [_outcome(work)]
+        finally:
+            self.faults.on_step = lambda where: None
+        for error in errors:
+            if error is not None:
+                error.add_note(repr(self))
+                raise error
+        with self.faults.calm():
+            self.store.settle()
+            self._work(definition)
+            if self.faults.may(Fault.EVICTED) and not self._verified(definition).ok:
+                self._rebuild(definition)
+                self._work(definition)
+
+    def _work(self, definition: Definition) -> None:
+        """Keep a worker going until it has caught up, or others have the shard for good."""
+        fenced = 0
+        while True:
+            worker = Worker(
+                definition, self._read_log, self.store, clock=self.clock,
+                should_stop=partial(self._is_done, definition),
+            )  # fmt: skip
+            try:
+                worker.run()
+                return
+            except Killed:
+                self.restarts += 1
+            except FencedError:
+                fenced += 1
+                if fenced > FENCED_MAX:
+                    return
+            except IntegrityError:
+                if not self.faults.may(Fault.EVICTED):
+                    raise
+                self._rebuild(definition)
+
+    def _rebuild(self, definition: Definition) -> None:
+        """Do what the error about a lost value says: drop the shard and fold it from the start."""
+        self.rebuilds += 1
+        self.store.memory.drop(definition.shard)
+
+    def _is_done(self, definition: Definition) -> bool:
+        with self.faults.calm():
+            state = self.store.memory.state(definition.shard)
+            end = self._read_log.end(definition.source.name)
+            live = state is not None and state.info.get("phase") == "live"
+            caught_up = live and state is not None and state.cut == end
+            if caught_up and self._actions:
+                self._actions.popleft()()
+                return False
+            return caught_up
+
+    def _step(self, where: str) -> None:
+        self._steps_left -= 1
+        assert self._steps_left > 0, f"no end after {STEPS_MAX:,} steps, {where}"
+        if self._actions and self._chance.random() < ACTION_RATE:
+            with self.faults.calm():
+                self._actions.popleft()()
+        self._turns.step()
+
+    def _verified(self, definition: Definition) -> Verification:
+        with self.faults.calm():
+            return verify(
+                definition, 1, self._read_log, self.store.memory, now_us=self.clock.now_us()
+            )
+
+
+def _stored(definition: AnyDefinition) -> tuple[Definition, ...]:
+    return definition.inputs if isinstance(definition, DerivedDefinition) else (definition,)
+
+
+def _outcome(task: Callable[[], None]) -> Exception | None:
+    try:
+        task()
+    except Exception as error:  # noqa: BLE001 - it is raised again, with the seed beside it.
+        return error
+    return None
