@@ -27,7 +27,7 @@ ROWS = [
     ["files"],
     ["ingest", "views", "datasets"],
     ["uploads"],
-    ["promotion", "sources"],
+    ["promotion", "sources", "declarations"],
     ["transforms"],
     ["definitions"],
     ["testing"],

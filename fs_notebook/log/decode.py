@@ -208,7 +208,7 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
         if kind not in (Type.TIMESTAMP, Type.DATE):
             continue
         text = frame.get_column(name)
-        values = timestamps(text) if kind is Type.TIMESTAMP else _dates(text)
+        values = times_of(text) if kind is Type.TIMESTAMP else dates_of(text)
         parsed.append(values.alias(name))
         if values.null_count() > text.null_count():
             rows = (values.is_null() & text.is_not_null()).arg_true()
@@ -244,8 +244,8 @@ def _time_leaf(value: pl.Expr, kind: Type) -> pl.Expr:
     return pl.coalesce(texts[0], number, *texts[1:], days.dt.replace_time_zone("UTC"))
 
 
-def timestamps(text: pl.Series) -> pl.Series:
-    """Return the times that texts are, null where they are none."""
+def times_of(text: pl.Series) -> pl.Series:
+    """Return the times that texts say, by the rules of JSON; null where one says none."""
     values = _parsed(text, "%+")
     if values.null_count() == text.null_count():
         return values
@@ -262,7 +262,9 @@ def timestamps(text: pl.Series) -> pl.Series:
         frame = frame.with_columns(pl.coalesce(pl.col("value"), tried).alias("value"))
     left = frame.get_column("value").is_null() & frame.get_column("text").is_not_null()
     if left.any():
-        days = _dates(frame.get_column("text")).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        days = (
+            dates_of(frame.get_column("text")).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        )
         frame = frame.with_columns(pl.coalesce(pl.col("value"), days).alias("value"))
     return frame.get_column("value")
 
@@ -271,15 +273,6 @@ def _parsed(text: pl.Series, form: str) -> pl.Series:
     return text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
 
 
-def _dates(text: pl.Series) -> pl.Series:
-    return text.str.to_date("%Y-%m-%d", strict=False)
-
-
-def times_of(text: pl.Series) -> pl.Series:
-    """Return the times that texts say, by the rules of JSON; null where one says none."""
-    return _timestamps(text)
-
-
 def dates_of(text: pl.Series) -> pl.Series:
     """Return the dates that texts say, as ``2013-01-31``; null where one says none."""
-    return _dates(text)
+    return text.str.to_date("%Y-%m-%d", strict=False)

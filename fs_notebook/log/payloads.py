@@ -15,7 +15,7 @@ import polars as pl
 
 from fs_notebook.errors import DefinitionError, UsageError
 from fs_notebook.log.beside import payload_of
-from fs_notebook.log.decode import Malformed, decode_json, timestamps
+from fs_notebook.log.decode import Malformed, decode_json, times_of
 from fs_notebook.log.protocol import Stream
 from fs_notebook.types import Type, type_of
 
@@ -189,7 +189,7 @@ def _fitted(values: pl.Series, kind: Type) -> pl.Series:
     if have == want:
         return values
     if kind is Type.TIMESTAMP and have == pl.String:
-        return timestamps(values)
+        return times_of(values)
     if kind is Type.DATE and have == pl.String:
         return values.str.to_date("%Y-%m-%d", strict=False)
     if not _may(have, kind):

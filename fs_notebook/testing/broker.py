@@ -59,6 +59,7 @@ class Stored:
     publish_ms: int
     event_ms: int = 0
     told: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
 
     def data(self) -> bytes:
         return self.payload
@@ -75,6 +76,12 @@ class Stored:
     def properties(self) -> dict[str, str]:
         return dict(self.told)
 
+    def partition_key(self) -> str:
+        return self.key or ""
+
+    def int_schema_version(self) -> int:
+        return -1
+
 
 @dataclass(frozen=True)
 class Sending:
@@ -83,6 +90,7 @@ class Sending:
     payload: bytes
     event_ms: int | None = None
     told: Mapping[str, str] = field(default_factory=dict)
+    key: str | None = None
 
 
 class Topic:
@@ -181,7 +189,9 @@ class Broker:
             for index, one in enumerate(batch):
                 at = MessageId(topic.ledger, topic.entries, -1 if alone else index)
                 event_ms = one.event_ms or 0
-                topic.messages.append(Stored(at, one.payload, publish_ms, event_ms, one.told))
+                topic.messages.append(
+                    Stored(at, one.payload, publish_ms, event_ms, one.told, one.key)
+                )
             topic.entries += 1
             return at
 

@@ -24,6 +24,7 @@ from fs_notebook.log import frames
 from fs_notebook.log.framing import is_json, messages, route
 from fs_notebook.log.messages import Decoded, decode, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.reader import Part, PartReader, chunks_until, end_of
 from fs_notebook.position import Cut, Position
@@ -324,7 +325,7 @@ class SimulatedLog:
         size = 0
         batching = batching and is_json(rows)
         for message in messages(stream, rows):
-            one = Sending(message.payload, message.event_ms, message.properties)
+            one = Sending(message.payload, message.event_ms, message.properties, message.key)
             if not batching:
                 yield [one], True, message.rows
                 continue
@@ -371,10 +372,10 @@ class SimulatedLog:
     def _decoded(
         self, stream: Stream, part: Part, start: Position | None, end: Position, rows_max: int
     ) -> Iterator[Decoded]:
-        reader = PartReader(self._broker, part, start)
+        reader, payloads = PartReader(self._broker, part, start), PayloadReader(stream)
         rows_max = min(rows_max, CHUNK_MESSAGES)
         for chunk in chunks_until(reader, end, rows_max=rows_max, clock=self.clock):
-            yield from decode(chunk, stream)
+            yield from decode(chunk, payloads)
 
     def _tail(
         self,
@@ -385,6 +386,7 @@ class SimulatedLog:
         idle_seconds: float,
     ) -> Iterator[Batch | None]:
         readers: list[PartReader] = []
+        payloads = PayloadReader(stream)
         looked_at = quiet_since = self.clock.monotonic_s()
         while True:
             if not readers or self.clock.monotonic_s() - looked_at >= PARTS_EVERY_S:
@@ -396,7 +398,7 @@ class SimulatedLog:
                 chunk = reader.collect(rows_max, end=None, wait_ms=0, linger_ms=0)
                 if chunk is not None and chunk.messages:
                     found = True
-                    decoded = decode(chunk, stream)
+                    decoded = decode(chunk, payloads)
                     yield from regrouped(decoded, stream, asked, (None, None), rows_max)
             now_s = self.clock.monotonic_s()
             if found:
