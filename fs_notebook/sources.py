@@ -128,7 +128,9 @@ class Sources:
         if isinstance(labels, str) and labels in self.catalog.refresh().sources:
             stream = self.find(labels)
             batches = self.log.read(stream, start=START, end=self.log.end(labels))
-            frames = [b.rows.select(stream.names) for b in batches]
+            # Partition by partition, though their batches come in turns.
+            found = sorted(((b.partition, b.rows) for b in batches), key=lambda one: one[0])
+            frames = [rows.select(stream.names) for _, rows in found]
             schema = {n: t.polars for n, t in stream.columns}
             return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
         if isinstance(labels, (str, Path)) and not Path(labels).suffix:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from fs_notebook.clock import new_id
 from fs_notebook.errors import UsageError
 from fs_notebook.log import frames
+from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded, cut_batches, dress
 from fs_notebook.log.protocol import (
     BATCH,
@@ -29,7 +30,7 @@ from fs_notebook.log.protocol import (
     DeadLetter,
     Stream,
 )
-from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.pulsar import PulsarLog, side_by_side
 from fs_notebook.log.reader import Part
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME
@@ -37,7 +38,8 @@ from fs_notebook.types import TIME
 SEGMENT_ROWS = 500_000
 SEGMENT_BYTES = 256 * 2**20
 WORTH_ROWS = 5_000
-_FORMAT = "1"
+_FORMAT = "2"
+_ANY = "any"
 
 
 class CacheWarning(UserWarning):
@@ -46,12 +48,26 @@ class CacheWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Segment:
-    """A file with the events of one partition in (start, end]; start None is the beginning."""
+    """A file with the events of one partition in (start, end]; start None is the beginning.
+
+    `times` are the earliest and the latest event time in it, UTC microseconds. None means that it
+    must be looked at whatever is asked for, since it has malformed events.
+    """
 
     path: Path
     start: Position | None
     end: Position
     size: int
+    times: tuple[int, int] | None
+
+    def lies_outside(self, times: tuple[int | None, int | None]) -> bool:
+        """Tell whether none of its events lies in [from, to), so that it can be passed over."""
+        if self.times is None:
+            return False
+        from_us, to_us = times
+        return (from_us is not None and self.times[1] < from_us) or (
+            to_us is not None and self.times[0] >= to_us
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +178,7 @@ class SegmentCache:
                 file.flush()
                 os.fsync(file.fileno())
                 size = file.tell()
-            name = f"{_written(start)}~{_written(end)}~{size}.arrow"
+            name = f"{_written(start)}~{_written(end)}~{size}~{_times(rows, dead)}.arrow"
             part.rename(folder / name)
             self._shrink()
         except OSError as error:
@@ -185,15 +201,16 @@ class SegmentCache:
             return
         for name in names:
             fields = name.removesuffix(".arrow").split("~")
-            if not name.endswith(".arrow") or len(fields) != 3:
+            if not name.endswith(".arrow") or len(fields) != 4:
                 continue
             try:
                 start, end = _read(fields[0]), _read(fields[1])
                 size = int(fields[2])
+                times = _times_read(fields[3])
             except (ValueError, TypeError):
                 continue
             if end is not None:
-                yield Segment(partition_folder / name, start, end, size)
+                yield Segment(partition_folder / name, start, end, size, times)
 
     def _shrink(self) -> None:
         """Remove the least recently used segments until the rest fits."""
@@ -231,6 +248,21 @@ def _written(position: Position | None) -> str:
 
 def _read(text: str) -> Position | None:
     return None if text == "start" else Position(*map(int, text.split(".")))
+
+
+def _times(rows: pl.DataFrame, dead: Sequence[DeadLetter]) -> str:
+    # Malformed events have no time: whoever reads past them is told of them.
+    if dead or not rows.height:
+        return _ANY
+    times = rows.get_column(TIME).to_physical().to_numpy()
+    return f"{int(times.min())}.{int(times.max())}"
+
+
+def _times_read(text: str) -> tuple[int, int] | None:
+    if text == _ANY:
+        return None
+    first, last = map(int, text.split("."))
+    return first, last
 
 
 class CachedLog:
@@ -306,7 +338,13 @@ class CachedLog:
         time_to_us: int | None = None,
         rows_max: int = 200_000,
     ) -> Iterator[Batch]:
-        """Yield the events in (start, end]; see `EventLog.read`."""
+        """Yield the events in (start, end]; see `EventLog.read`.
+
+        Of what is asked for by time, whole segments are passed over unread if all their events
+        lie outside; a segment knows its earliest and latest event. What is not cached is read
+        wholly, since nothing at the broker tells the event times of a stretch: late events lie
+        anywhere, and publish times are the producers' own.
+        """
         if rows_max < 1:
             raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
         asked = frames.asked_columns(stream, columns)
@@ -326,27 +364,35 @@ class CachedLog:
         times: tuple[int | None, int | None],
         rows_max: int,
     ) -> Iterator[Batch]:
-        for until in end:
+        def batches(
+            until: Position, rows_max: int, stopped: Stopped | None = None
+        ) -> Iterator[Batch]:
             part, at = parts[until.partition], start.get(until.partition)
             if at is not None and at >= until:
-                continue
+                return
             key = self._cache.key(self.url, identity, stream, until.partition)
             held = self._cache.find(key, at)
             if held is not None and not self._still_true(part, key, at):
                 held = None
             while held is not None and (at is None or at < until):
-                loaded = self._cache.load(held)
+                stop = min(held.end, until)
+                loaded = None if held.lies_outside(times) else self._cache.load(held)
                 if loaded is not None:
-                    stop = min(held.end, until)
                     rows, dead = _between(loaded, held, at, stop)
                     yield from _batches(rows, dead, stop, asked, times, rows_max)
                     at = stop
+                elif held.lies_outside(times):
+                    rows = frames.no_rows(stream, asked)
+                    yield Batch(until.partition, rows, stop, (), frames.no_positions)
+                    at = stop
                 held = self._cache.find(key, at)
             if at is None or at < until:
-                cold = self._cold(stream, part, key, at, until)
+                cold = self._cold(stream, part, key, at, until, stopped)
                 with closing(cold):
                     for rows, dead, stop in cold:
                         yield from _batches(rows, dead, stop, asked, times, rows_max)
+
+        return side_by_side(batches, end, rows_max)
 
     def _still_true(self, part: Part, key: str, at: Position | None) -> bool:
         """Tell whether the history that was cached is still the broker's own."""
@@ -363,14 +409,20 @@ class CachedLog:
         return False
 
     def _cold(
-        self, stream: Stream, part: Part, key: str, at: Position | None, until: Position
+        self,
+        stream: Stream,
+        part: Part,
+        key: str,
+        at: Position | None,
+        until: Position,
+        stopped: Stopped | None,
     ) -> Generator[tuple[pl.DataFrame, tuple[DeadLetter, ...], Position], None, None]:
         """Yield what the broker has in (at, until], and keep it in segments as it comes."""
         segment_start = at
         gathered: list[pl.DataFrame] = []
         letters: list[DeadLetter] = []
         size = 0
-        found = self._log.decoded(stream, part, at, until, rows_max=SEGMENT_ROWS)
+        found = self._log.decoded(stream, part, at, until, rows_max=SEGMENT_ROWS, stopped=stopped)
         with closing(found):
             for one in found:
                 frame = _full(one, stream)

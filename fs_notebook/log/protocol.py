@@ -193,6 +193,8 @@ class EventLog(Protocol):
     ) -> Iterator[Batch]:
         """Yield the events in (start, end], each partition in order.
 
+        Batches of several partitions come in turns, in the same order each time if nothing but
+        the asking is repeated; partitions may be read side by side.
         `columns` names what is needed (default: all the stream's); it may name `PUBLISHED` too,
         for "as known" readings. With `time_from_us` and
         `time_to_us` only events with time in [from, to) are in `rows`; whole stretches

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -29,14 +29,14 @@ from fs_notebook.log.client import Client
 from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
-from fs_notebook.log.messages import Decoded, decode, place, regrouped
+from fs_notebook.log.lanes import Make, Stopped, in_lanes
+from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.reader import (
     Part,
     PartReader,
-    ahead,
     chunks_until,
     end_of,
     rows_at,
@@ -47,6 +47,9 @@ from fs_notebook.position import Cut, Position
 _NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/?")
 ENDS_AT_ONCE_MAX = 8
 CHUNK_MESSAGES = 50_000
+CHUNKS_AHEAD_MAX = 2
+PARTS_AT_ONCE_MAX = 4
+PART_ROWS_MIN = 10_000
 
 
 class RetentionWarning(UserWarning):
@@ -271,7 +274,12 @@ class PulsarLog:
         time_to_us: int | None = None,
         rows_max: int = 200_000,
     ) -> Iterator[Batch]:
-        """Yield the events in (start, end]; see `EventLog.read`."""
+        """Yield the events in (start, end]; see `EventLog.read`.
+
+        Up to four partitions are read side by side. Everything in (start, end] is read from the
+        broker, whatever times are asked for: it knows when a message was published, by its
+        producer's clock, and an event may be older or have a time of its own.
+        """
         if rows_max < 1:
             raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
         asked = frames.asked_columns(stream, columns)
@@ -327,21 +335,44 @@ class PulsarLog:
         return parts
 
     def decoded(
-        self, stream: Stream, part: Part, start: Position | None, end: Position, *, rows_max: int
+        self,
+        stream: Stream,
+        part: Part,
+        start: Position | None,
+        end: Position,
+        *,
+        rows_max: int,
+        stopped: Stopped | None = None,
     ) -> Generator[Decoded, None, None]:
-        """Yield the events of one partition in (start, end], all columns, as they come."""
+        """Yield the events of one partition in (start, end], all columns, as they come.
+
+        The client hands over messages in a thread of its own while Polars decodes those before;
+        with `stopped`, it is all done where this is called, which is such a thread already.
+        """
         if start is not None and start >= end:
             return
-        reader = PartReader(self._client, part, start)
-        try:
-            make = partial(
-                chunks_until, reader, end, rows_max=min(rows_max, CHUNK_MESSAGES), clock=self._clock
-            )
-            payloads = self._payloads(stream)
-            for chunk in ahead(make):
+
+        def chunks(stopped: Stopped) -> Iterator[Chunk]:
+            reader = PartReader(self._client, part, start)
+            try:
+                yield from chunks_until(
+                    reader,
+                    end,
+                    rows_max=min(rows_max, CHUNK_MESSAGES),
+                    clock=self._clock,
+                    stopped=stopped,
+                )
+            finally:
+                reader.close()
+
+        if stopped is not None:
+            made = cast(Generator[Chunk, None, None], chunks(stopped))
+        else:
+            made = in_lanes([chunks], at_once_max=1, ahead_max=CHUNKS_AHEAD_MAX)
+        payloads = self._payloads(stream)
+        with closing(made):
+            for chunk in made:
                 yield from decode(chunk, payloads)
-        finally:
-            reader.close()
 
     def _payloads(self, stream: Stream) -> PayloadReader:
         topic = self._topic(stream.name)
@@ -357,11 +388,15 @@ class PulsarLog:
         times: tuple[int | None, int | None],
         rows_max: int,
     ) -> Iterator[Batch]:
-        for until in end:
+        def batches(
+            until: Position, rows_max: int, stopped: Stopped | None = None
+        ) -> Iterator[Batch]:
             part, after = parts[until.partition], start.get(until.partition)
-            found = self.decoded(stream, part, after, until, rows_max=rows_max)
+            found = self.decoded(stream, part, after, until, rows_max=rows_max, stopped=stopped)
             with closing(found):
                 yield from regrouped(found, stream, asked, times, rows_max)
+
+        return side_by_side(batches, end, rows_max)
 
     def _parts(self, name: str) -> list[Part]:
         return [Part(name, topic, i) for i, topic in enumerate(self._topics(name))]
@@ -422,6 +457,31 @@ class PulsarLog:
         if base is None:
             base = self._end([p for p in parts if p.partition not in sent.ends])
         return base.advanced(sent.ends.values())
+
+
+class PartBatches(Protocol):
+    """Reads one partition up to a position; with `stopped`, it is called in its own thread."""
+
+    def __call__(
+        self, until: Position, rows_max: int, stopped: Stopped | None = None
+    ) -> Iterator[Batch]: ...
+
+
+def side_by_side(batches: PartBatches, end: Cut, rows_max: int) -> Iterator[Batch]:
+    """Yield the batches of all partitions in `end`, in turns where there are several.
+
+    Together they hold about as many rows as one partition that is read alone.
+    """
+    if len(end.positions) < 2:
+        for until in end:
+            yield from batches(until, rows_max)
+        return
+    share = rows_max // min(len(end.positions), PARTS_AT_ONCE_MAX)
+    rows_max = min(rows_max, max(share, PART_ROWS_MIN))
+    makes: list[Make[Batch]] = [partial(batches, until, rows_max) for until in end]
+    taken = in_lanes(makes, at_once_max=PARTS_AT_ONCE_MAX, ahead_max=1)
+    with closing(taken):
+        yield from taken
 
 
 def _warn_retention(why: str, command: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +11,7 @@ import numpy as np
 from fs_notebook.clock import Clock
 from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
 from fs_notebook.log.decode import ARROW_MAGIC, arrow_rows
+from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import (
     Chunk,
     Message,
@@ -31,9 +30,12 @@ QUEUE_MESSAGES = 10_000
 CHUNK_BYTES_MAX = 64 * 2**20
 WAIT_MS = 100
 STALL_S_MAX = 30.0
-CHUNKS_AHEAD_MAX = 2
 LOOK_AGAIN = 64
 _ALL_ROWS = 2**62
+
+
+def _never() -> bool:
+    return False
 
 
 class Cursor(Protocol):
@@ -122,12 +124,18 @@ class PartReader:
         self._cursor.close()
 
     def collect(
-        self, rows_max: int, *, end: Place | None, wait_ms: int, linger_ms: int
+        self,
+        rows_max: int,
+        *,
+        end: Place | None,
+        wait_ms: int,
+        linger_ms: int,
+        stopped: Stopped = _never,
     ) -> Chunk | None:
         """Return the next messages, up to `end` if there is one; None if none came in time.
 
         A chunk has messages of one kind. `wait_ms` is how long to wait for the first,
-        `linger_ms` for each further one.
+        `linger_ms` for each further one. Once it is `stopped`, it returns what it has.
         """
         messages: list[Message] = []
         payloads: list[bytes] = []
@@ -156,6 +164,8 @@ class PartReader:
             size += len(payload)
             count += _rows(message, payload) if arrow else 1
             seen += 1
+            if seen % LOOK_AGAIN == 0 and stopped():
+                break
             if seen >= due:
                 before = _messages_before(end, place(message), arrow) if end else LOOK_AGAIN
                 if before <= 0:
@@ -274,9 +284,9 @@ def _messages_before(end: Place, at: Place, arrow: bool) -> int:
 
 
 def chunks_until(
-    reader: PartReader, end: Position, *, rows_max: int, clock: Clock
+    reader: PartReader, end: Position, *, rows_max: int, clock: Clock, stopped: Stopped = _never
 ) -> Iterator[Chunk]:
-    """Yield the chunks up to `end` exactly.
+    """Yield the chunks up to `end` exactly, or until it is `stopped`.
 
     Raises
     ------
@@ -288,7 +298,11 @@ def chunks_until(
     target: Place = end[1:]
     stalled_since = clock.monotonic_s()
     while not reader.reached:
-        chunk = reader.collect(rows_max, end=target, wait_ms=WAIT_MS, linger_ms=WAIT_MS)
+        chunk = reader.collect(
+            rows_max, end=target, wait_ms=WAIT_MS, linger_ms=WAIT_MS, stopped=stopped
+        )
+        if stopped():
+            return
         if chunk is None:
             if clock.monotonic_s() - stalled_since > STALL_S_MAX:
                 raise UnreachableError(
@@ -306,49 +320,3 @@ def chunks_until(
             found="the broker's messages go on past it without it",
             remedy="positions of one stream mean nothing on another, or on another ledger",
         )
-
-
-def ahead(make: Callable[[], Iterator[Chunk]]) -> Iterator[Chunk]:
-    """Yield what `make()` yields, made in a thread of its own, a bounded number ahead.
-
-    So the client hands over messages while Polars decodes those before. Closing the generator,
-    or an interrupt, ends the thread within its waiting time.
-    """
-    made: queue.Queue[Chunk | BaseException | None] = queue.Queue(CHUNKS_AHEAD_MAX)
-    stopped = threading.Event()
-
-    def put(item: Chunk | BaseException | None) -> bool:
-        while not stopped.is_set():
-            try:
-                made.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def run() -> None:
-        last: BaseException | None = None
-        try:
-            for chunk in make():
-                if not put(chunk):
-                    return
-        except BaseException as error:  # noqa: BLE001 - it goes on in the other thread.
-            last = error
-        put(last)
-
-    thread = threading.Thread(target=run, name="fs-notebook-read", daemon=True)
-    thread.start()
-    try:
-        while True:
-            try:
-                item = made.get(timeout=0.1)
-            except queue.Empty:
-                continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join(timeout=5)

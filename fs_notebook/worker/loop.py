@@ -322,26 +322,29 @@ def gathered(
     rows_max: int = GATHER_ROWS_MAX,
     seconds_max: float = GATHER_SECONDS,
 ) -> Iterator[Batch]:
-    """Yield neighbouring batches of a partition joined, up to `rows_max` rows.
+    """Yield the batches of each partition joined; no more than `rows_max` rows are held.
 
     A commit costs by the entities that it touches, and in history each batch touches much the
     same ones: joined they are written once. A log that hands over slowly is not waited for
     longer than `seconds_max`, so that reports stay fresh.
     """
-    held: list[Batch] = []
-    rows, since_s = 0, 0.0
+    held: dict[int, list[Batch]] = {}
+    rows: dict[int, int] = {}
+    since_s = 0.0
     for batch in batches:
-        late = clock.monotonic_s() - since_s > seconds_max
-        other = bool(held) and held[-1].partition != batch.partition
-        if held and (late or other or rows + batch.rows.height > rows_max):
-            yield _joined(held)
-            held, rows = [], 0
+        now_s = clock.monotonic_s()
+        if held and now_s - since_s > seconds_max:
+            yield from map(_joined, held.values())
+            held, rows = {}, {}
+        while held and sum(rows.values()) + batch.rows.height > rows_max:
+            most = max(rows, key=lambda partition: rows[partition])
+            rows.pop(most)
+            yield _joined(held.pop(most))
         if not held:
-            since_s = clock.monotonic_s()
-        held.append(batch)
-        rows += batch.rows.height
-    if held:
-        yield _joined(held)
+            since_s = now_s
+        held.setdefault(batch.partition, []).append(batch)
+        rows[batch.partition] = rows.get(batch.partition, 0) + batch.rows.height
+    yield from map(_joined, held.values())
 
 
 def _joined(held: list[Batch]) -> Batch:

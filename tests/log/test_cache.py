@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pulsar
 import pytest
 
@@ -94,6 +95,65 @@ def test_the_answer_is_the_same_from_the_cache(
     filtered = everything(read_all(cached, mixed, rows_max=500, **span))
     assert filtered == everything(read_all(pulsar_log, mixed, **span))
     assert len(counting.reads) == 1
+
+
+def test_segments_that_lie_outside_the_times_are_not_loaded(
+    stream: Stream,
+    cached: CachedLog,
+    pulsar_log: PulsarLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Late events lie in later segments: what is passed over is told by the events alone."""
+    start, late = START, events(0, 3)
+    for k in range(4):
+        rows = pl.concat([events(k * 6_000, 6_000), late]) if k == 2 else events(k * 6_000, 6_000)
+        pulsar_log.append(stream, rows)
+        read_all(cached, stream, start=start)
+        start = pulsar_log.end(stream.name)
+    loaded: list[Path] = []
+    load = SegmentCache.load
+
+    def noted(self: SegmentCache, segment: Any) -> Any:
+        loaded.append(segment.path)
+        return load(self, segment)
+
+    monkeypatch.setattr(SegmentCache, "load", noted)
+    base, second = 1_700_000_000_000_000, 1_000_001
+    for first, last, segments in (
+        (0, 10, {0, 2}),
+        (6_000, 12_000, {1, 2}),
+        (23_999, 30_000, {3}),
+        (30_000, 40_000, set()),
+    ):
+        loaded.clear()
+        span = {
+            "time_from_us": base + first * second,
+            "time_to_us": base + last * second,
+        }
+        found = everything(read_all(cached, stream, **span))
+        assert found == everything(read_all(pulsar_log, stream, **span))
+        # The first is looked at in any case: is it still the history that the broker has?
+        assert len(set(loaded)) == len(segments | {0})
+
+
+def test_partitions_are_cached_side_by_side(
+    broker: Broker, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog
+) -> None:
+    stream = Stream(broker.fresh(), COLUMNS, time="ts", key=("user",), partitions=6)
+    pulsar_log.create(stream)
+    pulsar_log.append(stream, events(0, 70_000))
+    end = pulsar_log.end(stream.name)
+    plain = read_all(pulsar_log, stream)
+    cold = read_all(cached, stream)
+    assert len(counting.reads) == len(end.positions) > 1
+    warm = read_all(cached, stream)
+    assert len(counting.reads) == len(end.positions)
+    for position in end:
+        of = [[b for b in batches if b.partition == position.partition]
+              for batches in (plain, cold, warm)]  # fmt: skip
+        assert everything(of[0]) == everything(of[1]) == everything(of[2])
+        assert of[0][-1].end == position
 
 
 def test_only_the_rest_is_read_from_the_broker(

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,6 +23,7 @@ from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import (
     ConflictError,
     HistoryLost,
+    UnknownPosition,
     UnreachableError,
     UsageError,
 )
@@ -101,6 +103,43 @@ def test_resume_at_the_very_next_event_in_every_partition_and_kind(
             assert numbers(after) == [n for n, _ in pairs[k + 1 :]]
             before = read_all(pulsar_log, stream, end=cut)
             assert numbers(before) == [n for n, _ in pairs[: k + 1]]
+
+
+def test_partitions_are_read_side_by_side_and_end_together(
+    broker: Broker, pulsar_log: PulsarLog, client: Any
+) -> None:
+    """Fault 35: whatever is given up half way leaves no thread behind."""
+    stream = Stream(broker.fresh(), COLUMNS, time="ts", partitions=6)
+    pulsar_log.create(stream)
+    for index in range(6):
+        topic = f"persistent://public/default/{stream.name}-partition-{index}"
+        send(client, topic, as_json(index * 100_000, 30_000), batch=1_000)
+    end = pulsar_log.end(stream.name)
+
+    def readers() -> list[threading.Thread]:
+        return [t for t in threading.enumerate() if t.name == "fs-notebook-read"]
+
+    with closing(pulsar_log.read(stream, start=START, end=end)) as batches:
+        first = [next(batches).partition for _ in range(4)]
+        assert first == [0, 1, 2, 3]
+        assert len(readers()) == 4
+        begun_s = SYSTEM.monotonic_s()
+    assert SYSTEM.monotonic_s() - begun_s < 3
+    assert not readers()
+    found = read_all(pulsar_log, stream)
+    for index in range(6):
+        mine = [b for b in found if b.partition == index]
+        assert numbers(mine) == list(range(index * 100_000, index * 100_000 + 30_000))
+        assert mine[-1].end == end.get(index)
+    assert [b.partition for b in found] == [b.partition for b in read_all(pulsar_log, stream)]
+    gone = end.get(3)
+    assert gone is not None
+    wrong = START.advanced(
+        [*(p for p in end if p.partition != 3), gone._replace(ledger=gone.ledger - 1)]
+    )
+    with pytest.raises(UnknownPosition, match="has no position"):
+        read_all(pulsar_log, stream, end=wrong)
+    assert not readers()
 
 
 def test_a_tail_resumes_inside_a_batch(pulsar_log: PulsarLog, stream: Stream, client: Any) -> None:

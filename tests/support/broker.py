@@ -35,7 +35,7 @@ VERSION = "4.0.8"
 ARTIFACT = f"org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin"
 _ALONE = ("-Dtransitive=false",)
 CACHE = Path("~/.cache/fs-notebook-tests").expanduser()
-STARTED_S_MAX = 90
+STARTED_S_MAX = 240
 MEMORY = "-Xms256m -Xmx1g -XX:MaxDirectMemorySize=1g"
 
 
