@@ -124,7 +124,13 @@ def time_column(frame: pl.DataFrame, name: str, time: str | None) -> str:
 
 
 def declare(
-    frame: pl.DataFrame, name: str, *, time: str | None, key: Sequence[str], partitions: int
+    frame: pl.DataFrame,
+    name: str,
+    *,
+    time: str | None,
+    key: Sequence[str],
+    partitions: int,
+    id: str | None = None,
 ) -> Stream:
     """Return the declaration of a new stream that `frame`, in canonical types, begins."""
     columns = tuple((n, type_of(t, column=n)) for n, t in frame.schema.items())
@@ -134,10 +140,10 @@ def declare(
             found=", ".join(reserved),
             remedy="rename it",
         )
-    for column in key:
+    for column in (*key, *([] if id is None else [id])):
         if column not in frame.columns:
             raise unknown_name(f"column of {name!r}", column, frame.columns)
-    return Stream(name, columns, time, tuple(key), partitions)
+    return Stream(name, columns, time, tuple(key), partitions, id=id)
 
 
 def with_time(frame: pl.DataFrame, time: str | None) -> pl.DataFrame:
@@ -204,6 +210,11 @@ def fit(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
     if stream.time is not None and (missing := fitted[stream.time].null_count()):
         raise UsageError(
             f"{missing:,} events have no time in {stream.time!r}.",
+            remedy="fill or drop them first",
+        )
+    if stream.id is not None and (missing := fitted[stream.id].null_count()):
+        raise UsageError(
+            f"{missing:,} events have no id in {stream.id!r}.",
             remedy="fill or drop them first",
         )
     if stream.time is not None and fitted.height:

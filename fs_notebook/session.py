@@ -27,14 +27,14 @@ from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import Cell
-from fs_notebook.log.protocol import Stream
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
+from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.transforms import Transforms, ViewRows
-from fs_notebook.views import Status, Uploaded, all_views, group_view, notes_of, status_of
+from fs_notebook.views import Status, all_views, group_view, notes_of, status_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
 
 
-class Session:
+class Session(StreamCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -103,55 +103,6 @@ class Session:
         """Let go of connections. Runner and workers go on."""
         self.log.close()
         self.store.close()
-
-    def upload(
-        self,
-        data: Any,
-        stream: str,
-        *,
-        time: str | None = None,
-        key: str | Sequence[str] = (),
-        partitions: int = 1,
-        once: bool = False,
-        table: bool = False,
-        on_progress: OnProgress = silent,
-    ) -> Uploaded:
-        """Append events to a stream, declared by the first upload.
-
-        Parameters
-        ----------
-        data
-            A polars, pandas or Arrow table, a list of dicts, or the path of a Parquet, CSV,
-            NDJSON or Arrow file of any size, of a folder of them, or a pattern: ``logs/*.csv``.
-        stream
-            The stream's name.
-        time
-            The column of event times; may be left out where only one column holds times.
-        key
-            The columns that route an event to its partition.
-        once
-            Append no table and no file of the very same content again: a notebook's cell may then
-            be run again, and goes on where it was interrupted or killed.
-
-        Raises
-        ------
-        UsageError
-            If the data does not fit the stream; nothing is appended then.
-        """
-        return self._sources.upload(
-            data, stream, time=time, key=key, partitions=partitions, once=once, table=table,
-            on_progress=on_progress,
-        )  # fmt: skip
-
-    append = upload
-
-    def source(self, name: str) -> Stream:
-        """Return a stream's declaration; one that is only in the ledger is looked at first."""
-        return self._sources.find(name)
-
-    def streams(self) -> list[Stream]:
-        """Return the declared streams, by name."""
-        return [s.stream for _, s in sorted(self.catalog.refresh().sources.items())]
 
     def create_view(
         self, name: str, text: object, *, description: str | None = None, limit: int = 20,

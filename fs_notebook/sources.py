@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress
 from fs_notebook.errors import NameTaken, UnknownName, UsageError
 from fs_notebook.ingest import declare, fit, time_column, to_frame, with_time
+from fs_notebook.log.frames import check_stream
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START
 from fs_notebook.types import conform
@@ -43,6 +45,7 @@ class Sources:
         partitions: int,
         once: bool,
         table: bool,
+        id: str | None,
         on_progress: OnProgress,
     ) -> Uploaded:
         """Append events to a stream, declared by the first upload."""
@@ -67,33 +70,38 @@ class Sources:
                 )
             if files:
                 known = declared_by(
-                    files, stream, time=time, key=keys, partitions=partitions, table=table
+                    files, stream, time=time, key=keys, partitions=partitions, table=table, id=id
                 )
             else:
                 time = None if table else time_column(frame, stream, time)
                 frame = conform(with_time(frame, time))
-                known = declare(frame, stream, time=time, key=keys, partitions=partitions)
+                known = declare(frame, stream, time=time, key=keys, partitions=partitions, id=id)
+            check_stream(known)
         elif time is not None and time != known.time:
             raise UsageError(
                 f"The time column of {stream!r} is {known.time!r}.",
                 found=f"--time {time}", remedy="leave it out, or upload to a new stream",
             )  # fmt: skip
+        if id is not None:
+            known = _identified(known, id)
         for file in files:
             file.into(known)
         pieces: Sequence[Piece] = files or [FramePiece(fit(frame, known))]
         if created:
             self.log.create(known)
             self._declare(known)
+        elif self.catalog.refresh().source(stream).stream.id != known.id:
+            self.catalog.record(DECLARED, stream, {"stream": known.to_dict()})
         appender = Appender(
             self.catalog, self.log, self.catalog.refresh().source(stream).stream,
             clock=self.clock, rows_max=UPLOAD_ROWS_MAX, on_progress=on_progress,
         )  # fmt: skip
         done = appender.run(pieces, once=once)
+        again = done.pieces_repeated if files else 0
         return Uploaded(
             stream, done.rows, self.clock.monotonic_s() - begun_s, str(self.log.end(stream)),
-            created, done.repeated, done.before, files=len(files), files_repeated=(
-                done.pieces_repeated if files else 0
-            ),
+            created, done.repeated, done.before, files=len(files), files_repeated=again,
+            known=done.known, id=known.id,
         )  # fmt: skip
 
     def _known(self, stream: str) -> Stream | None:
@@ -140,3 +148,15 @@ class Sources:
                 remedy="a stream, a file, or a table",
             )
         return to_frame(labels) if isinstance(labels, (str, Path)) else labels
+
+
+def _identified(stream: Stream, id: str) -> Stream:
+    """Return the stream with the column of ids declared; what is declared once stays so."""
+    if stream.id not in (None, id):
+        raise UsageError(
+            f"The ids of {stream.name!r} are in {stream.id!r}.",
+            found=f"--id {id}", remedy="leave it out, or upload to a new stream",
+        )  # fmt: skip
+    identified = replace(stream, id=id)
+    check_stream(identified)
+    return identified

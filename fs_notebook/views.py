@@ -33,6 +33,8 @@ class Uploaded:
         Events that were appended now.
     repeated, before
         Events of what was uploaded before, which were not, and when the last of it was.
+    known, id
+        Events that were not appended since their id was there already, and the ids' column.
     files, files_repeated
         How many files there were, and how many of them were uploaded before.
     """
@@ -46,6 +48,8 @@ class Uploaded:
     before: datetime | None = None
     files: int = 0
     files_repeated: int = 0
+    known: int = 0
+    id: str | None = None
 
     def __repr__(self) -> str:
         if self.before is not None and not self.rows:
@@ -65,6 +69,8 @@ class Uploaded:
                 f"; {self.files_repeated:,} files of the same content, {self.repeated:,} events, "
                 "were there already (--again appends them once more)"
             )
+        if self.known:
+            text += f"; {self.known:,} whose {self.id} was there already were skipped"
         return text
 
 

@@ -28,7 +28,7 @@ ROWS = [
     ["ingest", "views", "datasets"],
     ["uploads"],
     ["promotion", "sources", "declarations"],
-    ["transforms"],
+    ["transforms", "stream_calls"],
     ["definitions"],
     ["testing"],
     ["session"],

@@ -424,11 +424,12 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
         actor, at = event["actor"], event["at"]
         if kind == DECLARED:
             stream = Stream.from_dict(body["stream"])
-            sources[name] = Source(stream, actor, at, body.get("description"))
+            uploads = sources[name].uploads if name in sources else {}
+            sources[name] = Source(stream, actor, at, body.get("description"), uploads)
             continue
         if kind == UPLOADED:
-            uploads = {**sources[name].uploads, body["digest"]: _upload(body, at)}
-            sources[name] = replace(sources[name], uploads=uploads)
+            known = {**sources[name].uploads, body["digest"]: _upload(body, at)}
+            sources[name] = replace(sources[name], uploads=known)
             continue
         if kind == VIEWED:
             number = views[name].version + 1 if name in views else 1

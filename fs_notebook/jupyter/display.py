@@ -59,7 +59,7 @@ class PreviewCard:
         return card(
             f"Preview of {clean(p.name)}",
             _title(p, self.status),
-            _figures(_preview_figures(p)),
+            figures(_preview_figures(p)),
             *(tag("p", note, class_="fsn-note") for note in _notes(p)),
             _rows(p),
             self._charts(),
@@ -156,10 +156,10 @@ def _cut(cut: Cut) -> str:
     return ", ".join(shown) + (f" and {more} more partitions" if more else "") or "start"
 
 
-def _figures(figures: Iterable[tuple[str, str]]) -> Markup:
+def figures(shown: Iterable[tuple[str, str]]) -> Markup:
     return tag(
         "dl",
-        *(tag("div", tag("dt", name), tag("dd", value)) for name, value in figures),
+        *(tag("div", tag("dt", name), tag("dd", value)) for name, value in shown),
         class_="fsn-figures",
     )
 
@@ -458,15 +458,15 @@ class VerificationCard:
         """Return the card as HTML."""
         v = self.verification
         name = clean(v.name)
-        shown = "equal to the ledger" if v.ok else f"{count(v.mismatches)} mismatches"
+        outcome = "equal to the ledger" if v.ok else f"{count(v.mismatches)} mismatches"
         kind = "live" if v.ok else "failing"
         title = tag(
             "p",
             tag("strong", f"{name} v{v.version}"),
-            tag("span", shown, class_=f"fsn-state fsn-{kind}"),
+            tag("span", outcome, class_=f"fsn-state fsn-{kind}"),
             class_="fsn-title",
         )
-        figures = [
+        shown = [
             ("mismatches", count(v.mismatches)),
             ("values compared", count(v.values)),
             ("entities", count(v.entities)),
@@ -478,7 +478,7 @@ class VerificationCard:
             first = len(v.examples)
             label = f"first {first} of {count(v.mismatches)}" if first < v.mismatches else "all"
             table = Table(v.examples, title=f"Mismatches, {label}").markup()
-        return card(f"Verification of {name}", title, _figures(figures), table)
+        return card(f"Verification of {name}", title, figures(shown), table)
 
     def __repr__(self) -> str:
         return repr(self.verification)

@@ -163,6 +163,7 @@ class FeatureMagics(Magics):
 
     def _upload(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
+        from fs_notebook.jupyter.streams import UploadCard
 
         data = self._variable(options.data)
         if isinstance(data, str) and data.isidentifier() and not Path(data).exists():
@@ -175,9 +176,9 @@ class FeatureMagics(Magics):
             result = _session().upload(
                 data, options.stream, time=options.time, key=split_names(options.key),
                 partitions=options.partitions, once=not options.again, table=options.table,
-                on_progress=bar,
+                id=options.id, on_progress=bar,
             )  # fmt: skip
-        _show(result)
+        _show(UploadCard(result))
 
     def _preview(self, options: argparse.Namespace) -> None:
         self._show_preview(_session(), options.name, options)

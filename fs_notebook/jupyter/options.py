@@ -25,6 +25,7 @@ def _upload(p: OptionParser) -> None:
     p.add_argument("--stream", "-s", required=True, help="the stream's name")
     p.add_argument("--time", help="the column of event times")
     p.add_argument("--key", help="the columns that route an event: user,article")
+    p.add_argument("--id", help="the column that tells one event from another: none twice")
     p.add_argument("--partitions", type=int, default=1, help="of a new stream on Pulsar")
     p.add_argument("--table", action="store_true",
                    help="rows of a table, by --key: joins pin its newest version")  # fmt: skip

@@ -62,6 +62,14 @@ def check_stream(stream: Stream) -> None:
                 remedy="a column of its own for what routes an event",
             )
     beside.check(stream)
+    if stream.id is not None:
+        kind = stream.type_of(stream.id)
+        if not kind.is_scalar or kind is Type.DOUBLE:
+            raise UsageError(
+                f"The column {stream.id!r} of stream {stream.name!r} cannot be an event's id.",
+                found=str(kind),
+                remedy="text or a whole number",
+            )
     if not 1 <= stream.partitions <= 4096:
         raise UsageError(
             f"Stream {stream.name!r} cannot have {stream.partitions} partitions.",

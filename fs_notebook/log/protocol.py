@@ -45,6 +45,9 @@ class Stream:
     meta
         Columns that lie beside the payload, and where: (column, source) with source ``"key"``,
         ``"property NAME"``, ``"event time"`` or ``"publish time"``.
+    id
+        The column that tells one event from another, if any: what is uploaded again with an id
+        that is there already is the same event.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Stream:
     format: str = "json"
     schema: str | None = None
     meta: tuple[tuple[str, str], ...] = ()
+    id: str | None = None
 
     def type_of(self, column: str) -> Type:
         """Return a column's type; an unknown column is an error that suggests near names."""
@@ -82,6 +86,8 @@ class Stream:
             declared["schema"] = self.schema
         if self.meta:
             declared["meta"] = [list(pair) for pair in self.meta]
+        if self.id is not None:
+            declared["id"] = self.id
         return declared
 
     @classmethod
@@ -95,6 +101,7 @@ class Stream:
             format=data.get("format", "json"),
             schema=data.get("schema"),
             meta=tuple((c, s) for c, s in data.get("meta", ())),
+            id=data.get("id"),
         )
 
     def __str__(self) -> str:

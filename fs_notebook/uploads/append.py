@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
+from urllib.parse import urlsplit
 
 import polars as pl
 
@@ -19,12 +20,14 @@ from fs_notebook.catalog import Catalog
 from fs_notebook.catalog.model import UPLOADED, Upload
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
-from fs_notebook.errors import FeatureStoreError, Interrupted, UsageError
+from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
 from fs_notebook.ingest import digest_of
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.processes import interrupts_held
 from fs_notebook.uploads.pieces import Piece
+
+_TRIES_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,14 @@ class Appended:
     ----------
     rows
         Events appended now.
+    known
+        Events that were not, since their id was there already.
     repeated, pieces_repeated, before
         Events and pieces that were uploaded before, and when the last of them was.
     """
 
     rows: int = 0
+    known: int = 0
     repeated: int = 0
     pieces_repeated: int = 0
     before: datetime | None = None
@@ -85,6 +91,9 @@ class Appender:
         self._rows_max = rows_max
         self._on_progress = on_progress
         self._appended = 0
+        self._known = 0
+        # A broker lets nobody else write meanwhile, so there it is not asked for.
+        self._guarded = urlsplit(log.url).scheme == "embedded"
         self._begun_s = clock.monotonic_s()
 
     def run(self, pieces: Sequence[Piece], *, once: bool) -> Appended:
@@ -113,7 +122,9 @@ class Appender:
         self._begun_s = self._clock.monotonic_s()
         for number, course in enumerate(courses):
             self._follow(courses, number, course)
-        return Appended(self._appended, sum(repeated), len(repeated), max(before, default=None))
+        return Appended(
+            self._appended, self._known, sum(repeated), len(repeated), max(before, default=None)
+        )
 
     def _noted(self) -> Mapping[str, Upload]:
         return self._catalog.refresh().source(self._stream.name).uploads
@@ -170,33 +181,82 @@ class Appender:
 
     def _step(self, course: _Course, part: pl.DataFrame) -> None:
         rows = part
-        if course.doubt:
+        if self._stream.id is not None:
+            rows = part.unique(self._stream.id, keep="first", maintain_order=True)
+        elif course.doubt:
             doubt = part.head(course.doubt)
             rows = pl.concat([self._missing(doubt, course.cut), part.slice(course.doubt)])
             course.doubt = max(course.doubt - part.height, 0)
         if course.digest is not None:
             self._note(course, next_=part.height)
+        cut = START
+        for _ in range(_TRIES_MAX):
+            expected: Cut | None = None
+            if self._stream.id is not None:
+                end = self._log.end(self._stream.name)
+                rows = self._unknown(rows, cut, end)
+                cut, expected = end, end if self._guarded and rows.height else None
+            try:
+                self._store(course, part, rows, expected)
+                return
+            except ConflictError:
+                # Somebody appended since: maybe the very same events.
+                if expected is None:
+                    raise
+        raise ConflictError(
+            f"Others append to {self._stream.name!r} too fast for ids to be compared.",
+            found=f"{_TRIES_MAX} lost races", remedy="run it again",
+        )  # fmt: skip
+
+    def _store(
+        self, course: _Course, part: pl.DataFrame, rows: pl.DataFrame, expected: Cut | None
+    ) -> None:
+        """Append `rows`, which is what of `part` is new."""
         # An interrupt between storing and counting would make what is told wrong.
         with interrupts_held():
             if rows.height:
-                self._log.append(self._stream, rows)
+                self._log.append(self._stream, rows, expected=expected)
             course.rows += part.height
             self._appended += rows.height
+            self._known += 0 if self._stream.id is None else part.height - rows.height
             course.unnoted = True
             if course.digest is not None:
                 course.chain = _linked(course.chain, part)
 
+    def _unknown(self, rows: pl.DataFrame, start: Cut, end: Cut) -> pl.DataFrame:
+        """Return those of `rows` whose id is nobody's in (start, end].
+
+        The same event has the same event time: only that stretch of history is read.
+        """
+        column = self._stream.id
+        assert column is not None
+        low, high = self._times(rows)
+        found = [
+            batch.rows.select(column).join(rows.select(column), on=column, how="semi")
+            for batch in self._log.read(
+                self._stream, start=start, end=end, columns=[column], time_from_us=low,
+                time_to_us=high,
+            )
+        ]  # fmt: skip
+        if not found:
+            return rows
+        return rows.join(pl.concat(found), on=column, how="anti", maintain_order="left")
+
+    def _times(self, rows: pl.DataFrame) -> tuple[int | None, int | None]:
+        """Return the bounds [from, to) of the rows' event times, where they have their own."""
+        if self._stream.time is None or not rows.height:
+            return None, None
+        times = rows[self._stream.time].to_physical()
+        return int(times.min()), int(times.max()) + 1  # type: ignore[arg-type]
+
     def _missing(self, rows: pl.DataFrame, cut: Cut) -> pl.DataFrame:
         """Return those of `rows` that were not stored behind `cut`, each as often as it is."""
-        bounds: tuple[int | None, int | None] = (None, None)
-        if self._stream.time is not None and rows.height:
-            times = rows[self._stream.time].to_physical()
-            bounds = (int(times.min()), int(times.max()) + 1)  # type: ignore[arg-type]
+        low, high = self._times(rows)
         mine = _numbered(rows)
         end = self._log.end(self._stream.name)
         stored: list[pl.DataFrame] = []
         for batch in self._log.read(
-            self._stream, start=cut, end=end, time_from_us=bounds[0], time_to_us=bounds[1]
+            self._stream, start=cut, end=end, time_from_us=low, time_to_us=high
         ):
             there = batch.rows.select(self._stream.names)
             hashes = there.select(pl.struct(pl.all()).hash().alias(_HASH))

@@ -168,7 +168,7 @@ def file_pieces(data: str | Path) -> list[FilePiece]:
 
 def declared_by(
     pieces: Sequence[FilePiece], name: str, *, time: str | None, key: Sequence[str],
-    partitions: int, table: bool,
+    partitions: int, table: bool, id: str | None = None,
 ) -> Stream:  # fmt: skip
     """Return the declaration of a new stream that all of `pieces` go into.
 
@@ -204,7 +204,7 @@ def declared_by(
         for piece in pieces:
             _check_time(piece, time)
         probe = probe.with_columns(pl.lit(None, dtype=Type.TIMESTAMP.polars).alias(time))
-    return declare(conform(probe), name, time=time, key=key, partitions=partitions)
+    return declare(conform(probe), name, time=time, key=key, partitions=partitions, id=id)
 
 
 def _check_time(piece: FilePiece, time: str) -> None:
