@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
 
 from fs_notebook.catalog import Catalog, CatalogState
 from fs_notebook.catalog.catalog import STREAM as CATALOG
@@ -91,8 +90,15 @@ class Declarations:
         if known is None:
             known = self._found(name, wish, there, schema)
         format_ = format_ or known.format
+        if format_ not in FORMATS:
+            raise UsageError(
+                f"Stream {name!r} would have an unknown format.",
+                found=format_, remedy=f"one of {', '.join(FORMATS)}",
+            )  # fmt: skip
         columns = known.columns
-        if wish.columns is not None:
+        if there and replace(wish, partitions=1) == Wish():
+            columns = self._grown(known)
+        elif wish.columns is not None:
             columns = _typed(name, wish.columns)
         elif schema is not None:
             columns = tuple(columns_of(format_, schema))
@@ -108,6 +114,19 @@ class Declarations:
             schema=known.schema if wish.schema is None else schema,
             key=known.key if wish.key is None else tuple(wish.key),
         )  # fmt: skip
+
+    def _grown(self, known: Stream) -> tuple[tuple[str, Type], ...]:
+        """Return a stream's columns as another look at its events tells: it may have more now.
+
+        Types change where a registry says so; a sample says less than what was declared.
+        """
+        infer: Callable[[str], Stream] | None = getattr(self._log, "infer_stream", None)
+        if infer is None or known.schema is not None:
+            return known.columns
+        look = dict(infer(known.name).columns)
+        types = dict(known.columns)
+        told = look if known.format != "json" else {}
+        return tuple((look | types | {n: told[n] for n in types if n in told}).items())
 
     def _found(self, name: str, wish: Wish, there: bool, schema: str | None) -> Stream:
         """Return what is known of a stream that was not declared yet."""
@@ -127,7 +146,7 @@ class Declarations:
             )
         partitions = wish.partitions
         if there:
-            partitions = len(cast(Any, self._log).end(name)) or 1
+            partitions = 1 + max((p.partition for p in self._log.end(name)), default=0)
         return Stream(name, (), partitions=partitions)
 
 

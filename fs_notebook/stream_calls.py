@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fs_notebook.catalog import Catalog
 from fs_notebook.compute.preview import OnProgress, silent
-from fs_notebook.log.protocol import Stream
+from fs_notebook.declarations import Columns, Declarations, Wish
+from fs_notebook.letters import DeadLetters, dead_letters
+from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.sources import Sources
 from fs_notebook.views import Uploaded
 
@@ -16,6 +19,7 @@ class StreamCalls:
     """The methods of a `Session` that act on streams."""
 
     catalog: Catalog
+    log: EventLog
     _sources: Sources
 
     def upload(
@@ -72,3 +76,64 @@ class StreamCalls:
     def streams(self) -> list[Stream]:
         """Return the declared streams, by name."""
         return [s.stream for _, s in sorted(self.catalog.refresh().sources.items())]
+
+    def declare(
+        self,
+        name: str,
+        columns: Columns | None = None,
+        *,
+        time: str | None = None,
+        key: str | Sequence[str] | None = None,
+        partitions: int = 1,
+        format: str | None = None,
+        schema: str | bytes | Path | None = None,
+        message: str | None = None,
+        meta: Mapping[str, str] | None = None,
+    ) -> Stream:
+        """Say what a stream is, where a look at it cannot tell; make it if it is not there.
+
+        What is left out stays as it was declared, or as a look at the events tells. Versions of
+        features keep the declaration that they were defined with.
+
+        Parameters
+        ----------
+        columns
+            Names and SQL types: ``{"user": "VARCHAR", "amount": "DOUBLE"}``.
+        time
+            The column of event times; "" for the message's own.
+        key
+            The columns that route an event to its partition.
+        format
+            How payloads are written: ``"json"``, ``"avro"`` or ``"protobuf"``.
+        schema
+            The schema of Avro or Protobuf payloads that the topic's registry does not have: a
+            file (``order.avsc``, or a descriptor set), its bytes or its text.
+        message
+            The full name of the Protobuf message that an event is.
+        meta
+            Columns that lie beside the payload: column → ``"key"``, ``"property NAME"``,
+            ``"event time"`` or ``"publish time"``.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be so, or a feature reads a column that the stream would no longer have;
+            nothing changes then.
+        """
+        keys = [key] if isinstance(key, str) else key
+        wish = Wish(columns, time, keys, partitions, format, schema, message, meta)
+        return Declarations(self.catalog, self.log).declare(name, wish)
+
+    def dead_letters(
+        self, stream: str, *, limit: int = 100, on_progress: OnProgress = silent
+    ) -> DeadLetters:
+        """Return the events of a stream that could not be read: how many, where, and why.
+
+        Parameters
+        ----------
+        limit
+            How many of the newest to return in full.
+        """
+        return dead_letters(
+            self.log, self._sources.find(stream), limit=limit, on_progress=on_progress
+        )

@@ -27,7 +27,7 @@ ROWS = [
     ["files"],
     ["ingest", "views", "datasets"],
     ["uploads"],
-    ["promotion", "sources", "declarations"],
+    ["promotion", "sources", "declarations", "letters"],
     ["transforms", "stream_calls"],
     ["definitions"],
     ["testing"],

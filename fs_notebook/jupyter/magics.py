@@ -244,6 +244,26 @@ class FeatureMagics(Magics):
 
         _show(StreamTable(_session().streams()))
 
+    def _declare(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.display import StreamTable
+        from fs_notebook.jupyter.streams import columns_of, pairs_of
+
+        stream = _session().declare(
+            options.name, None if options.columns is None else columns_of(options.columns),
+            time=options.time, key=None if options.key is None else split_names(options.key),
+            format=options.format, schema=options.schema, message=options.message,
+            meta=None if options.meta is None else pairs_of(options.meta, "--meta"),
+        )  # fmt: skip
+        _show(StreamTable([stream], title="Declared"))
+
+    def _dead(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+        from fs_notebook.jupyter.streams import DeadLetterCard
+
+        with ProgressBar("Reading") as bar:
+            found = _session().dead_letters(options.stream, limit=options.limit, on_progress=bar)
+        _show(DeadLetterCard(found))
+
     def _functions(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import FunctionTable
         from fs_notebook.language.reference import functions

@@ -68,6 +68,26 @@ def _retire(p: OptionParser) -> None:
     p.add_argument("version", type=int, nargs="?", help="its version's number; none: its draft")
 
 
+def _declare(p: OptionParser) -> None:
+    p.add_argument("name", help="a topic that is there already, or a new stream")
+    p.add_argument("--time", help="the column of event times; '' for the message's own")
+    p.add_argument("--key", help="the columns that route an event: user,article")
+    p.add_argument(
+        "--format", choices=("json", "avro", "protobuf"), help="how payloads are written"
+    )
+    p.add_argument("--schema", help="a file: an Avro schema, or a Protobuf descriptor set")
+    p.add_argument("--message", help="the Protobuf message that an event is: shop.Order")
+    p.add_argument(
+        "--meta", help="columns beside the payload: device=key,trace='property trace-id'"
+    )
+    p.add_argument("--columns", help="names and types: 'user VARCHAR, amount DOUBLE'")
+
+
+def _dead(p: OptionParser) -> None:
+    p.add_argument("stream", help="the stream's name")
+    p.add_argument("--limit", type=int, default=100, help="how many of the newest to show")
+
+
 def _words(p: OptionParser) -> None:
     p.add_argument("words", nargs="*", help="words to search for")
 
@@ -79,6 +99,8 @@ def _nothing(p: OptionParser) -> None:
 VERBS: Mapping[str, tuple[str, _Build]] = {
     "connect": ("connect to a ledger and an online store", _connect),
     "upload": ("append events to a stream", _upload),
+    "declare": ("say what a stream is, where a look at it cannot tell", _declare),
+    "dead": ("the events of a stream that could not be read", _dead),
     "preview": ("fold a slice of history", _preview),
     "lift": ("measure what a feature brings a model", _lift),
     "promote": ("send a feature to a background worker, and serve it", _promote),

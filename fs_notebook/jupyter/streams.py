@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from fs_notebook.errors import UsageError
 from fs_notebook.jupyter.display import figures
-from fs_notebook.jupyter.table import card, tag
+from fs_notebook.jupyter.table import Table, card, tag
 from fs_notebook.jupyter.values import clean, count, moment, short
+from fs_notebook.letters import DeadLetters
 from fs_notebook.views import Uploaded
 
 
@@ -52,3 +54,58 @@ class UploadCard:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         return {"text/html": self.html(), "text/plain": repr(self)}
+
+
+class DeadLetterCard:
+    """The events of a stream that could not be read: figures, and a table of the newest."""
+
+    def __init__(self, found: DeadLetters) -> None:
+        self.found = found
+
+    def html(self) -> str:
+        """Return the card as HTML."""
+        f = self.found
+        name = clean(f.stream)
+        title = tag("p", tag("strong", name), tag("span", "dead letters"), class_="fsn-title")
+        figs = [("dead letters", count(f.total)), ("good events", count(f.events))]
+        table = None
+        if f.total:
+            newest = len(f.letters)
+            label = "all" if newest == f.total else f"the newest {count(newest)}"
+            table = Table(f.rows(), title=f"Dead letters, {label}").markup()
+        return card(f"Dead letters of {name}", title, figures(figs), table)
+
+    def __repr__(self) -> str:
+        return repr(self.found)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": repr(self)}
+
+
+def columns_of(text: str) -> list[tuple[str, str]]:
+    """Return names and types of ``user VARCHAR, amount DOUBLE``; types may hold commas."""
+    columns: list[tuple[str, str]] = []
+    depth, start = 0, 0
+    for end, char in enumerate([*text, ","]):
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            name, _, kind = text[start:end].strip().partition(" ")
+            if not name or not kind.strip():
+                raise UsageError(
+                    "--columns takes names and types.", found=text,
+                    remedy="--columns 'user VARCHAR, amount DOUBLE'",
+                )  # fmt: skip
+            columns.append((name, kind.strip()))
+            start = end + 1
+    return columns
+
+
+def pairs_of(text: str, option: str) -> dict[str, str]:
+    """Return what ``device=key,trace=property trace-id`` says."""
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and value.strip() for name, _, value in pairs):
+        raise UsageError(
+            f"{option} takes columns and where they lie.", found=text,
+            remedy=f"{option} \"device=key,trace=property trace-id\"",
+        )  # fmt: skip
+    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -1,0 +1,216 @@
+"""Other people's topics: declared by a look or by hand, features over them, what cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pulsar
+import pytest
+from pulsar.schema import AvroSchema
+
+from fs_notebook.errors import UnknownName, UsageError
+from fs_notebook.jupyter.streams import DeadLetterCard, columns_of, pairs_of
+from fs_notebook.letters import shown
+from fs_notebook.session import Session
+from fs_notebook.types import Type
+from fs_notebook.worker.connection import Connection
+from tests.support.broker import Broker
+from tests.support.redis import RedisServer
+from tests.support.sessions import stop_all
+
+AT = {"type": "long", "logicalType": "timestamp-millis"}
+START_MS = 1_700_000_000_000
+
+
+def schema(**fields: Any) -> dict[str, Any]:
+    return {
+        "type": "record", "name": "Read",
+        "fields": [{"name": n, "type": t} for n, t in fields.items()],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def on_pulsar(
+    broker: Broker, own_redis: RedisServer, tmp_path: Path
+) -> Iterator[tuple[Session, str]]:
+    """A session on a real pair, in a namespace of its own where schemas may change."""
+    namespace = broker.namespace()
+    path = f"namespaces/{namespace}/schemaCompatibilityStrategy"
+    broker.admin("PUT", path, "ALWAYS_COMPATIBLE")
+    place = Connection(
+        tmp_path / "home", f"{broker.url}/{namespace}", own_redis.url, admin=broker.admin_url
+    )
+    session = Session(place, actor="tester")
+    yield session, f"persistent://{namespace}"
+    session.close()
+    stop_all(place)
+
+
+def send(url: str, topic: str, form: dict[str, Any] | None, events: list[Any]) -> None:
+    quiet = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
+    client = pulsar.Client(url.partition("/public")[0], logger=quiet)
+    options = {} if form is None else {"schema": AvroSchema(None, schema_definition=form)}
+    producer = client.create_producer(topic, **options)
+    for event in events:
+        producer.send(event)
+    client.close()
+
+
+@pytest.mark.pulsar
+@pytest.mark.timeout(300)
+def test_a_feature_over_an_avro_topic_whose_schema_evolves(
+    on_pulsar: tuple[Session, str],
+) -> None:
+    session, namespace = on_pulsar
+    topic = f"{namespace}/reads"
+    first = schema(user="string", seconds="int", at=AT)
+    second = schema(user="string", seconds="long", at=AT, genre=["null", "string"])
+    url = session.connection.log
+    events = [{"user": f"u{n % 3}", "seconds": n, "at": START_MS + n} for n in range(30)]
+    send(url, topic, first, events)
+    session.define(
+        "reading", "SELECT user, SUM(seconds) AS total, COUNT(*) AS n FROM reads GROUP BY user"
+    )
+    more = [{**e, "seconds": 2**40, "genre": "news"} for e in events[:6]]
+    send(url, topic, second, more)
+    send(url, topic, None, [b"junk"])
+    preview = session.preview("reading")
+    assert preview.dead == 1
+    want = {
+        f"u{k}": sum(e["seconds"] for e in [*events, *more] if e["user"] == f"u{k}")
+        for k in range(3)
+    }
+    shown_ = dict(preview.frame.select("user", "total").iter_rows())
+    assert shown_ == want
+    labels = pl.DataFrame({"user": list(want), "at": [datetime(2030, 1, 1, tzinfo=UTC)] * 3})
+    training = session.training_set(labels, ["total"]).to_polars()
+    assert dict(training.select("user", "total").iter_rows()) == want
+    status = session.promote("reading")
+    assert status.state == "live"
+    assert status.dead == 1
+    served = session.serve(["total", "n"], user=list(want)).to_polars()
+    assert dict(served.select("user", "total").iter_rows()) == want
+    assert session.verify("reading").ok
+    # Declared anew it has the new column, which features may read from now on.
+    assert session.source("reads").names == ("user", "seconds", "at")
+    session.declare("reads")
+    assert session.source("reads").names == ("user", "seconds", "at", "genre")
+    count = "COUNT(*) FILTER (WHERE genre = 'news')"
+    session.define("news", f"SELECT user, {count} AS news FROM reads GROUP BY user")
+    news = session.preview("news").frame.select("user", "news")
+    assert dict(news.iter_rows()) == {"u0": 2, "u1": 2, "u2": 2}
+    letters = session.dead_letters("reads")
+    assert (letters.total, letters.events) == (1, 36)
+    assert letters.letters[0].payload == b"junk"
+
+
+@pytest.mark.pulsar
+@pytest.mark.timeout(120)
+def test_raw_bytes_are_read_by_a_schema_file(
+    on_pulsar: tuple[Session, str], tmp_path: Path
+) -> None:
+    import io
+
+    import fastavro
+
+    session, namespace = on_pulsar
+    form = schema(user="string", seconds="int", at=AT)
+    payloads = []
+    for n in range(4):
+        sink = io.BytesIO()
+        event = {"user": "a", "seconds": n, "at": START_MS + n}
+        fastavro.schemaless_writer(sink, fastavro.parse_schema(form), event)
+        payloads.append(sink.getvalue())
+    send(session.connection.log, f"{namespace}/raw", None, payloads)
+    file = tmp_path / "read.avsc"
+    file.write_text(json.dumps(form))
+    with pytest.raises(UsageError, match="of no known form"):
+        session.source("raw")
+    stream = session.declare(
+        "raw", format="avro", schema=file, time="at", meta={"sent": "publish time"}
+    )
+    assert [n for n, _ in stream.columns] == ["user", "seconds", "at", "sent"]
+    session.define("raw_total", "SELECT user, SUM(seconds) AS raw_total FROM raw GROUP BY user")
+    assert session.preview("raw_total").frame["raw_total"].to_list() == [6]
+
+
+def test_a_stream_can_be_made_by_its_declaration(embedded_session: Session) -> None:
+    session = embedded_session
+    stream = session.declare(
+        "clicks", {"user": "VARCHAR", "n": "BIGINT", "at": "TIMESTAMP"}, time="at",
+        meta={"published": "publish time"},
+    )  # fmt: skip
+    assert stream.type_of("published") is Type.TIMESTAMP
+    at = datetime(2024, 1, 1, tzinfo=UTC)
+    session.upload([{"user": "a", "n": 1, "at": at}, {"user": "a", "n": 2, "at": at}], "clicks")
+    session.define("delay", "SELECT user, MIN(published - at) AS delay FROM clicks GROUP BY user")
+    (delay,) = session.preview("delay").frame["delay"]
+    assert abs(datetime.now(UTC) - at - delay) < timedelta(minutes=10)
+
+
+def test_a_column_that_a_feature_reads_is_not_lost(embedded_session: Session) -> None:
+    session = embedded_session
+    columns = {"user": "VARCHAR", "n": "BIGINT", "x": "DOUBLE", "at": "TIMESTAMP"}
+    session.declare("clicks", columns, time="at")
+    session.define("total", "SELECT user, SUM(n) AS total FROM clicks GROUP BY user")
+    rest = {c: t for c, t in columns.items() if c != "n"}
+    with pytest.raises(UsageError, match="no longer have") as caught:
+        session.declare("clicks", rest)
+    assert "n is read by total" in str(caught.value)
+    assert session.source("clicks").names == tuple(columns)
+    without_x = {c: t for c, t in columns.items() if c != "x"}
+    assert session.declare("clicks", without_x).names == ("user", "n", "at")
+    assert session.source("clicks").time == "at"
+    session.retire("total")
+    assert session.declare("clicks", rest).names == ("user", "x", "at")
+
+
+def test_what_is_declared_wrongly_is_refused(embedded_session: Session, tmp_path: Path) -> None:
+    session = embedded_session
+    with pytest.raises(UsageError, match="no stream 'missing' to look at"):
+        session.declare("missing")
+    with pytest.raises(UsageError, match="type that there is not") as caught:
+        session.declare("clicks", {"n": "INTEGERS"})
+    assert "INTEGERS" in str(caught.value)
+    with pytest.raises(UnknownName, match="att"):
+        session.declare("clicks", {"at": "TIMESTAMP"}, time="att")
+    with pytest.raises(UsageError, match="unknown format"):
+        session.declare("clicks", {"n": "BIGINT"}, format="xml")
+    with pytest.raises(UsageError, match="not whose"):
+        session.declare("other", schema="{}")
+    with pytest.raises(UsageError, match=r"'none\.avsc' cannot be read"):
+        session.declare("other", format="avro", schema=tmp_path / "none.avsc")
+    with pytest.raises(UsageError, match="holds many messages"):
+        session.declare("other", format="protobuf", schema=b"")
+    assert [s.name for s in session.streams()] == []
+
+
+def test_dead_letters_are_shown_safely() -> None:
+    assert shown(b'{"a": "<b>"}\x00\xff\n') == '{"a": "<b>"}\\x00\\xff\\n'
+    assert shown(b"x" * 200).endswith("… (200 bytes)")
+
+
+def test_no_dead_letters(embedded_session: Session) -> None:
+    embedded_session.upload([{"n": 1, "at": datetime(2024, 1, 1, tzinfo=UTC)}], "clicks")
+    found = embedded_session.dead_letters("clicks")
+    assert repr(found) == "no dead letters in clicks, 1 events"
+    assert found.to_polars().height == 0
+    assert "<dd>0</dd>" in DeadLetterCard(found).html()
+    with pytest.raises(UsageError, match="Between 1 and"):
+        embedded_session.dead_letters("clicks", limit=0)
+
+
+def test_options_say_columns_and_places() -> None:
+    assert columns_of('user VARCHAR, p STRUCT("a" BIGINT, "b" BIGINT)') == [
+        ("user", "VARCHAR"), ("p", 'STRUCT("a" BIGINT, "b" BIGINT)'),
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="names and types"):
+        columns_of("user")
+    assert pairs_of("d=key, t=property x", "--meta") == {"d": "key", "t": "property x"}
+    with pytest.raises(UsageError, match="--meta"):
+        pairs_of("d", "--meta")
