@@ -101,9 +101,37 @@ def verify(ctx: click.Context, name: str) -> None:
 @click.pass_context
 def streams(ctx: click.Context) -> None:
     """List the declared streams."""
-    for stream in _session(ctx).streams():
-        columns = ", ".join(f"{n} {t}" for n, t in stream.columns)
-        click.echo(f"{stream.name}: {columns}; time {stream.time}")
+    from fs_notebook.inspection import plain_table
+
+    rows = [list(line.fields().values()) for line in _session(ctx).overviews()]
+    names = ["stream", "events", "partitions", "event time", "key", "id", "columns"]
+    click.echo(plain_table(names, rows) if rows else "no streams yet")
+
+
+@main.command()
+@click.argument("stream")
+@click.option("-n", "count", default=10, show_default=True, help="How many events.")
+@click.option("--newest", is_flag=True, help="The last ones; default: the first.")
+@click.option("--at", help="Those from this position on: 0:0:41:0.")
+@click.option("--since", help="Those whose event time is at or after this: 2013-01-31T12:00.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@click.pass_context
+def peek(
+    ctx: click.Context, stream: str, count: int, newest: bool, at: str | None, since: str | None,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Show some events of a stream, with their positions and publish times."""
+    found = _session(ctx).peek(stream, count, newest=newest, at=at, since=since)
+    for line in found.json_lines() if as_json else [repr(found)]:
+        click.echo(line)
+
+
+@main.command()
+@click.argument("stream")
+@click.pass_context
+def describe(ctx: click.Context, stream: str) -> None:
+    """Show what is known of a stream."""
+    click.echo(repr(_session(ctx).describe(stream)))
 
 
 @main.command()

@@ -26,6 +26,7 @@ from fs_notebook.compute.preview import (
 from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
+from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import FeatureReader
@@ -83,6 +84,7 @@ class Session(StreamCalls):
             undo.pop_all()
         self._reader = FeatureReader(self.store, clock=clock)
         self._sources = Sources(self.catalog, self.log, clock=clock)
+        self._inspection = Inspection(self._sources, self.log)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
         self._definitions = Definitions(
             self.catalog, self.log, self._sources, self._transforms, clock=clock

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fs_notebook.catalog import Catalog
 from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.declarations import Columns, Declarations, Wish
+from fs_notebook.inspection import Description, Inspection, Overview, Peek
 from fs_notebook.letters import DeadLetters, dead_letters
 from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.position import Position
 from fs_notebook.sources import Sources
 from fs_notebook.views import Uploaded
 
@@ -21,6 +24,7 @@ class StreamCalls:
     catalog: Catalog
     log: EventLog
     _sources: Sources
+    _inspection: Inspection
 
     def upload(
         self,
@@ -72,6 +76,43 @@ class StreamCalls:
     def source(self, name: str) -> Stream:
         """Return a stream's declaration; one that is only in the ledger is looked at first."""
         return self._sources.find(name)
+
+    def peek(
+        self,
+        name: str,
+        n: int = 10,
+        *,
+        newest: bool = False,
+        at: str | Position | None = None,
+        since: str | datetime | None = None,
+    ) -> Peek:
+        """Return some of a stream's events, with their positions and publish times.
+
+        Parameters
+        ----------
+        n
+            How many, 1 to 10,000.
+        newest
+            The last ones; default: the first.
+        at
+            Those from this position on, ``"0:0:41:0"``.
+        since
+            Those whose event time is at or after this one, UTC unless it says.
+
+        Raises
+        ------
+        UnknownName, UnknownPosition
+            If there is no such stream or position.
+        """
+        return self._inspection.peek(name, n, newest=newest, at=at, since=since)
+
+    def describe(self, name: str) -> Description:
+        """Return what is known of a stream: schema, size, retention, times, dead letters."""
+        return self._inspection.describe(name)
+
+    def overviews(self) -> list[Overview]:
+        """Return the declared streams with what the ledger knows of them at once, by name."""
+        return self._inspection.overviews(self.streams())
 
     def streams(self) -> list[Stream]:
         """Return the declared streams, by name."""

@@ -28,6 +28,7 @@ ROWS = [
     ["ingest", "views", "datasets"],
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
+    ["inspection"],
     ["transforms", "stream_calls"],
     ["definitions"],
     ["testing"],

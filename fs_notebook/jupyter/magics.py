@@ -264,6 +264,19 @@ class FeatureMagics(Magics):
             found = _session().dead_letters(options.stream, limit=options.limit, on_progress=bar)
         _show(DeadLetterCard(found))
 
+    def _peek(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.streams import PeekTable
+
+        peek = _session().peek(
+            options.name, options.n, newest=options.newest, at=options.at, since=options.since
+        )
+        _show(PeekTable(peek))
+
+    def _describe(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.streams import DescriptionCard
+
+        _show(DescriptionCard(_session().describe(options.name)))
+
     def _functions(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import FunctionTable
         from fs_notebook.language.reference import functions

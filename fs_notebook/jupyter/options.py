@@ -96,6 +96,18 @@ def _nothing(p: OptionParser) -> None:
     """Take no options."""
 
 
+def _peek(p: OptionParser) -> None:
+    p.add_argument("name", help="a stream")
+    p.add_argument("-n", type=int, default=10, help="how many events")
+    p.add_argument("--newest", action="store_true", help="the last ones; default: the first")
+    p.add_argument("--at", help="from a position on: 0:0:41:0")
+    p.add_argument("--since", help="from an event time on: 2013-01-31T12:00")
+
+
+def _stream(p: OptionParser) -> None:
+    p.add_argument("name", help="a stream")
+
+
 VERBS: Mapping[str, tuple[str, _Build]] = {
     "connect": ("connect to a ledger and an online store", _connect),
     "upload": ("append events to a stream", _upload),
@@ -110,6 +122,8 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "catalog": ("search the shared catalog", _words),
     "streams": ("the declared streams", _nothing),
+    "peek": ("some events of a stream, with positions", _peek),
+    "describe": ("what is known of a stream", _stream),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
     "help": ("this list", _nothing),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fs_notebook.errors import UsageError
+from fs_notebook.inspection import Description, Peek
 from fs_notebook.jupyter.display import figures
-from fs_notebook.jupyter.table import Table, card, tag
+from fs_notebook.jupyter.table import Column, Table, card, tag
 from fs_notebook.jupyter.values import clean, count, moment, short
 from fs_notebook.letters import DeadLetters
 from fs_notebook.views import Uploaded
@@ -109,3 +110,47 @@ def pairs_of(text: str, option: str) -> dict[str, str]:
             remedy=f"{option} \"device=key,trace=property trace-id\"",
         )  # fmt: skip
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+class PeekTable(Table):
+    """Some events of a stream, each with its position."""
+
+    def __init__(self, peek: Peek) -> None:
+        columns = [
+            Column("0", "position", kind="code"),
+            Column("1", "published", "UTC"),
+            *(
+                Column(
+                    str(n), name, f"{kind}, event time" if name == peek.stream.time else str(kind)
+                )
+                for n, (name, kind) in enumerate(peek.stream.columns, 3)
+            ),
+        ]
+        rows = [{str(n): v for n, v in enumerate(row)} for row in peek.events.iter_rows()]
+        dead = f", {count(peek.dead)} more could not be decoded" if peek.dead else ""
+        super().__init__(
+            rows, columns=columns, title=f"{peek.stream.name}: {peek.what}{dead}",
+            empty="No event is there.",
+        )  # fmt: skip
+
+
+class DescriptionCard:
+    """What is known of a stream: its figures, then its columns."""
+
+    def __init__(self, description: Description) -> None:
+        self.description = description
+
+    def html(self) -> str:
+        """Return the card as HTML."""
+        d = self.description
+        name = clean(d.stream.name)
+        title = tag("p", tag("strong", name), tag("span", "stream"), class_="fsn-title")
+        shown = [(clean(n), clean(text, length_max=200)) for n, text in d.figures()]
+        rows = [{"column": n, "type": str(t)} for n, t in d.stream.columns]
+        return card(f"Stream {name}", title, figures(shown), Table(rows).markup())
+
+    def __repr__(self) -> str:
+        return repr(self.description)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"text/html": self.html(), "text/plain": repr(self)}

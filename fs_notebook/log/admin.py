@@ -211,3 +211,12 @@ class Admin:
         """Remove the topic and all it holds."""
         path = f"{topic.path}/partitions" if partitions else topic.path
         self.call("DELETE", f"{path}?force=true")
+
+    def internal_stats(self, topic: Topic) -> dict[str, Any]:
+        """Return what is stored of a topic that is no partitioned one: ledgers, entries, bytes."""
+        return dict(self.call("GET", f"{topic.path}/internalStats") or {})
+
+    def retention(self, topic: Topic) -> dict[str, int] | None:
+        """Return the retention that applies to the topic, in minutes and MB; -1 is no limit."""
+        found = self.call("GET", f"{topic.path}/retention?applied=true")
+        return None if found is None else dict(found)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from fs_notebook.clock import new_id
 from fs_notebook.errors import UsageError
 from fs_notebook.log import frames
+from fs_notebook.log.facts import Facts
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded, cut_batches, dress
 from fs_notebook.log.protocol import (
@@ -308,6 +309,14 @@ class CachedLog:
     def end(self, name: str) -> Cut:
         """Return the cut behind the newest event of each partition, frozen now."""
         return self._log.end(name)
+
+    def facts(self, name: str) -> Facts:
+        """Return what the admin interface tells of the stream."""
+        return self._log.facts(name)
+
+    def before(self, name: str, position: Position, events: int) -> Position | None:
+        """Return a position with `events` events or more in (it, position]; None: all there are."""
+        return self._log.before(name, position, events)
 
     def tail(
         self,

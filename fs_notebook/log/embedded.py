@@ -23,6 +23,7 @@ from fs_notebook.errors import (
     unknown_name,
 )
 from fs_notebook.log import frames, stored
+from fs_notebook.log.facts import Facts
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
 from fs_notebook.log.sqlite import Database
@@ -202,6 +203,18 @@ class EmbeddedLog:
         first = _next(start, known, stream.name)
         return self._tail(stream, known.id, first, asked, rows_max, idle_seconds)
 
+    def facts(self, name: str) -> Facts:
+        """Return what the stored batches' own figures tell of the stream."""
+        known = self._known(name)
+        with self._database.reading() as db:
+            entries, size, first_us, last_us = db.execute(_FACTS, (known.id,)).fetchone()
+        return Facts(known.next, entries, size, first_us, last_us, kept="for ever")
+
+    def before(self, name: str, position: Position, events: int) -> Position | None:
+        """Return a position with `events` events in (it, position]; None: all there are."""
+        first = position.entry - events
+        return Position(0, 0, first, 0) if first >= 0 else None
+
     def close(self) -> None:
         """Close the file; calls after it raise."""
         self._database.close()
@@ -324,6 +337,11 @@ WHERE stream = ?1 AND first < ?3 AND first + n > ?2
       (SELECT max(first) FROM batches WHERE stream = ?1 AND first <= ?2), 0)
   AND (timed IS NOT ?6 OR (max_time >= ?4 AND min_time < ?5))
 ORDER BY first LIMIT 4
+"""
+
+_FACTS = """
+SELECT count(*), coalesce(sum(length(data)), 0), min(min_time), max(max_time)
+FROM batches WHERE stream = ?
 """
 
 

@@ -26,10 +26,12 @@ from fs_notebook.log import frames, registry
 from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.client import Client
+from fs_notebook.log.facts import Facts
 from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.lanes import Make, Stopped, in_lanes
+from fs_notebook.log.ledgers import entry_before, facts_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
@@ -312,6 +314,15 @@ class PulsarLog:
             idle_seconds=idle_seconds,
             clock=self._clock,
         )
+
+    def facts(self, name: str) -> Facts:
+        """Return what the admin interface tells of the stream."""
+        return facts_of(self._admin, self._topics(name))
+
+    def before(self, name: str, position: Position, events: int) -> Position | None:
+        """Return a position with `events` events or more in (it, position]; None: all there are."""
+        topic = self._topics(name)[position.partition]
+        return entry_before(self._admin, topic, position, events)
 
     def close(self) -> None:
         """Close all connections; calls after it raise."""

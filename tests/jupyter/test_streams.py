@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from fs_notebook.jupyter.streams import UploadCard
+import polars as pl
+
+from fs_notebook.inspection import Description, Peek
+from fs_notebook.jupyter.streams import DescriptionCard, PeekTable, UploadCard
+from fs_notebook.log.facts import Facts
+from fs_notebook.log.protocol import Stream
+from fs_notebook.position import START
+from fs_notebook.types import Type
 from fs_notebook.views import Uploaded
 
 
@@ -27,3 +34,25 @@ def test_an_upload_of_files_shows_how_many_were_new() -> None:
     assert "<dd>2024-01-02 00:00:00</dd>" in page
     assert "--again" in page
     assert "skipped" not in page
+
+
+def test_a_peek_and_a_description_render_nothing_of_the_data() -> None:
+    """FAULTS 36."""
+    stream = Stream("reads", (("<b>", Type.VARCHAR), ("time", Type.TIMESTAMP)), time="time")
+    moment = datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)
+    events = pl.DataFrame(
+        {"position": ["0:0:1:0"], "published": [moment], "time": [moment], "<b>": ["<script>"],
+         "__time": [moment]}
+    )  # fmt: skip
+    page = PeekTable(Peek(stream, events, 3, "the first 1 events")).html()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "TIMESTAMP, event time" in page
+    assert "3 more could not be decoded" in page
+    told = Description(
+        stream, Facts(events=5, kept="for ever"), START, moment, moment, None, 5, 1, "<i>no</i>"
+    )
+    page = DescriptionCard(told).html()
+    assert "<dt>dead letters</dt><dd>1 of 5 sampled, e.g. &lt;i&gt;no&lt;/i&gt;</dd>" in page
+    assert "&lt;b&gt;" in page
+    assert repr(DescriptionCard(told)) == repr(told)

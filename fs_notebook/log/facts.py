@@ -1,0 +1,34 @@
+"""What a ledger knows of a stream without reading its events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a stream at once; None where it is not.
+
+    Attributes
+    ----------
+    events
+        How many there are.
+    entries
+        How many batches of events are stored.
+    stored_bytes
+        Their size.
+    first_us, last_us
+        The least and the greatest event time, microseconds since the epoch.
+    kept
+        How long events are kept, in words.
+    offloaded_share
+        The share of the bytes that lies in tiered storage, from 0 to 1.
+    """
+
+    events: int | None = None
+    entries: int | None = None
+    stored_bytes: int | None = None
+    first_us: int | None = None
+    last_us: int | None = None
+    kept: str | None = None
+    offloaded_share: float | None = None
