@@ -14,6 +14,8 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 
 TIMEOUT_S = 5
+CHANGE_S_MAX = 30
+"""A change is not given up as soon as a question: it may have been made, though nobody was told."""
 SILENT_S = 10
 
 
@@ -91,9 +93,10 @@ class Admin:
             data=None if body is None else json.dumps(body).encode(),
             headers=headers,
         )
+        timeout_s = TIMEOUT_S if method == "GET" else CHANGE_S_MAX
         try:
             with urllib.request.urlopen(
-                request, timeout=TIMEOUT_S, context=self._context
+                request, timeout=timeout_s, context=self._context
             ) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:

@@ -119,7 +119,7 @@ def test_partitions_are_read_side_by_side_and_end_together(
     def readers() -> list[threading.Thread]:
         return [t for t in threading.enumerate() if t.name == "fs-notebook-read"]
 
-    with closing(pulsar_log.read(stream, start=START, end=end)) as batches:
+    with closing(pulsar_log.read(stream, start=START, end=end, rows_max=4_000)) as batches:
         first = [next(batches).partition for _ in range(4)]
         assert first == [0, 1, 2, 3]
         assert len(readers()) == 4
