@@ -247,7 +247,8 @@ class Simulation:
         with self.faults.calm():
             self.store.settle()
             self._work(definition)
-            if self.faults.may(Fault.EVICTED) and not self._verified(definition).ok:
+            evicted = any(kind is Fault.EVICTED for kind, _ in self.faults.struck)
+            if evicted and not self._verified(definition).ok:
                 self._rebuild(definition)
                 self._work(definition)
 
