@@ -30,7 +30,7 @@ from fs_notebook.errors import (
     UnknownPosition,
     UnreachableError,
 )
-from fs_notebook.log.protocol import Batch, EventLog
+from fs_notebook.log.protocol import EARLIEST, Batch, EventLog
 from fs_notebook.online.protocol import Lease, OnlineStore
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
@@ -163,8 +163,13 @@ class Worker:
         return lease
 
     def _check_stream(self, lease: Lease) -> None:
-        """Make sure that the stream is still the one that the state was built from."""
-        if self.log.identity(self._name) != lease.info["identity"]:
+        """Make sure that the stream is still the one that the state was built from.
+
+        Of a stream without an identity of its own only its positions can tell: those of one that
+        was deleted are refused when they are read from.
+        """
+        known, now = lease.info["identity"], self.log.identity(self._name)
+        if known != now and EARLIEST not in known and EARLIEST not in now:
             raise StreamChanged(
                 f"The stream {self._name!r} is not the one that {self.definition.name!r} was "
                 "built from.",

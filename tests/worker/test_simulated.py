@@ -26,7 +26,7 @@ from fs_notebook.errors import (
     UnknownPosition,
     UnreachableError,
 )
-from fs_notebook.log.protocol import Stream
+from fs_notebook.log.protocol import EARLIEST, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.testing import Fault, Simulation
 from fs_notebook.testing.clock import BEGIN_US
@@ -411,6 +411,30 @@ def test_fault_17_a_live_worker_that_is_handed_another_streams_events_folds_none
     report = sim.store.memory.health(defined().shard)
     assert report is not None
     assert "made again" in report["error"]
+
+
+def test_fault_17_22_where_a_stream_without_identity_begins_may_change() -> None:
+    """Somebody else's topic: where it begins stands in for what it is, and that changes."""
+    sim, sender = prepared(count=0)
+
+    def identity(name: str) -> str:
+        with sim.faults.calm():
+            batches = sim.log.read(STREAM, start=START, end=sim.log.end(name))
+            first = next(iter(batches), None)
+        return EARLIEST + ("none" if first is None else str(first.positions().row(0)))
+
+    sim.log.identity = identity  # type: ignore[method-assign]
+    sim.run(defined())
+    for _ in range(20):
+        sender.send(3)
+    sim.run(defined())
+    sender.compare(defined())
+    for end in sim.log.end("reads"):
+        sim.log.trim("reads", end)
+    for _ in range(5):
+        sender.send(2)
+    sim.run(defined())
+    sender.compare(defined())
 
 
 @pytest.mark.parametrize("seed", range(12))
