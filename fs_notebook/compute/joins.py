@@ -223,6 +223,8 @@ class _Side:
         columns = [c for _, c in self.join.keys] + [c for _, c, _ in self.join.columns]
         asked = [*dict.fromkeys(columns), PUBLISHED]
         for batch in self._log.read(self._stream, start=self._cut, end=end, columns=asked):
+            # What is held is no longer what was indexed, whatever becomes of the rest of this.
+            self._index = None
             self._parts.append(batch.rows.hstack(order_of(batch.positions())))
             self._rows += batch.rows.height
             self._cut = self._cut.advanced([batch.end])

@@ -16,6 +16,9 @@ from fs_notebook.types import Type
 PUBLISHED = "__published"
 """The column of publish times, UTC microseconds: in `rows` only where `columns` names it."""
 
+EARLIEST = "earliest: "
+"""Begins the identity of a stream that was given none when it was made."""
+
 PARTITION, LEDGER, ENTRY, BATCH = "__partition", "__ledger", "__entry", "__batch"
 POSITION_COLUMNS = (PARTITION, LEDGER, ENTRY, BATCH)
 
@@ -170,7 +173,9 @@ class EventLog(Protocol):
     def identity(self, name: str) -> str:
         """Return text that stays the same as long as the stream is the same one.
 
-        A stream that was deleted and made again under its name has another.
+        A stream that was deleted and made again under its name has another. Where nothing tells
+        one from the other, text with `EARLIEST` in it says where the stream begins, and changes
+        with its first event and with what retention removes.
         """
         ...
 

@@ -35,7 +35,7 @@ from fs_notebook.log.ledgers import entry_before, facts_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
-from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.protocol import EARLIEST, Batch, Stream
 from fs_notebook.log.reader import (
     Part,
     PartReader,
@@ -431,7 +431,7 @@ class PulsarLog:
 
     def _earliest(self, name: str) -> str:
         first = [f"{at}" for part in self._parts(name) if (at := self.earliest(part))]
-        return "from " + ", ".join(first) if first else "empty"
+        return EARLIEST + (", ".join(first) or "none")
 
     def _end(self, parts: Sequence[Part]) -> Cut:
         if len(parts) > 1:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from fs_notebook.clock import Clock
-from fs_notebook.errors import StreamChanged, UnreachableError, UsageError
+from fs_notebook.errors import UnreachableError, UsageError
 from fs_notebook.log.reader import Cursor
 from fs_notebook.position import Position
 from fs_notebook.testing.faults import Fault, Faults
@@ -101,7 +101,6 @@ class Topic:
         self.messages: list[Stored] = []
         self.gone = 0
         """How many messages were trimmed; cursors count from the first there ever was."""
-        self.deleted = False
         self.ledger = -1
         self.entries = 0
         self.entries_max = 0
@@ -166,7 +165,7 @@ class Broker:
 
     def delete(self, name: str) -> None:
         with self._lock:
-            self._topics.pop(name).deleted = True
+            del self._topics[name]
 
     def topic(self, name: str) -> Topic:
         with self._lock:
@@ -214,7 +213,7 @@ class Broker:
         found = self.topic(topic)
         with self._lock:
             index = 0 if start is None else found.index_of(start.ledger, start.entry)
-        return BrokerCursor(found, index, self._clock, self._faults)
+        return BrokerCursor(self, found, index, self._clock, self._faults)
 
     def last(self, topic: str) -> Stored | None:
         """Return the topic's newest message, or None if it is empty."""
@@ -231,7 +230,10 @@ class Broker:
 class BrokerCursor:
     """Hands over a topic's messages in order, from one on."""
 
-    def __init__(self, topic: Topic, index: int, clock: Clock, faults: Faults) -> None:
+    def __init__(
+        self, broker: Broker, topic: Topic, index: int, clock: Clock, faults: Faults
+    ) -> None:
+        self._broker = broker
         self._topic = topic
         self._index = self._first = index
         self._clock = clock
@@ -239,13 +241,12 @@ class BrokerCursor:
 
     def next(self, timeout_ms: int) -> Stored | None:
         """Return the next message; None, with `timeout_ms` gone by, if there is none."""
-        if self._topic.deleted:
-            raise StreamChanged(
-                f"Topic {self._topic.name!r} was deleted while it was read.",
-                remedy="start again on the new stream, from its beginning",
-            )
         if not self._is_calm(timeout_ms):
             return None
+        now = self._broker.topic(self._topic.name)
+        if now is not self._topic:
+            # As Pulsar's client does, this reconnects to what has the name by now.
+            self._topic, self._index, self._first = now, 0, 0
         self._index = max(self._index, self._topic.gone)
         message = self._topic.get(self._index)
         if message is None:

@@ -299,7 +299,7 @@ class SimulatedLog:
 
     def _grow(self, name: str, known: _Known, total: int) -> None:
         for index in range(len(known.topics), total):
-            topic = f"{known.identity}: {name}-partition-{index}"
+            topic = f"{name}-partition-{index}"
             self._broker.make(topic)
             known.topics.append(topic)
 

@@ -94,6 +94,7 @@ class Simulation:
         self.restarts = self.rebuilds = 0
         self._read_log = cast(EventLog, UnionLog(self.log))
         self._chance = random.Random(f"simulation {seed}")
+        self._running: dict[str, Definition] = {}
         self._actions: deque[Callable[[], object]] = deque()
         self._steps_left = 0
         self._turns = Turns(seed)
@@ -178,6 +179,8 @@ class Simulation:
     def run(self, definition: AnyDefinition, *, workers: int = 1) -> None:
         """Build and follow a feature's values, until everything in the ledger is folded.
 
+        What was run before is brought up to date again, as its own worker would have done.
+
         Parameters
         ----------
         definition
@@ -244,12 +247,16 @@ class Simulation:
             if error is not None:
                 error.add_note(repr(self))
                 raise error
+        self._running[definition.shard] = definition
         with self.faults.calm():
             self.store.settle()
-            self._work(definition)
-            if self.faults.may(Fault.EVICTED) and not self._verified(definition).ok:
-                self._rebuild(definition)
-                self._work(definition)
+            # What happened to the store happened to every shard in it.
+            for running in self._running.values():
+                self._work(running)
+                evicted = any(kind is Fault.EVICTED for kind, _ in self.faults.struck)
+                if evicted and not self._verified(running).ok:
+                    self._rebuild(running)
+                    self._work(running)
 
     def _work(self, definition: Definition) -> None:
         """Keep a worker going until it has caught up, or others have the shard for good."""

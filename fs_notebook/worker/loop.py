@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +24,13 @@ from fs_notebook.compute.joins import joined_log
 from fs_notebook.errors import (
     FeatureStoreError,
     FencedError,
+    HistoryLost,
     StalePosition,
     StreamChanged,
+    UnknownPosition,
     UnreachableError,
 )
-from fs_notebook.log.protocol import Batch, EventLog
+from fs_notebook.log.protocol import EARLIEST, Batch, EventLog
 from fs_notebook.online.protocol import Lease, OnlineStore
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
@@ -112,9 +114,10 @@ class Worker:
         while not self._should_stop():
             try:
                 lease = self._claim()
-                lease = self._bootstrap(lease)
-                wait_s = 0.1
-                self._follow(lease)
+                with self._same_stream(lease):
+                    lease = self._bootstrap(lease)
+                    wait_s = 0.1
+                    self._follow(lease)
             except FencedError:
                 if not self._went_back():
                     # The shard and its report are somebody else's now.
@@ -152,18 +155,36 @@ class Worker:
     def _claim(self) -> Lease:
         lease = self.store.claim(self.shard, fingerprint=self.definition.fingerprint)
         self._epoch = lease.epoch
-        identity = self.log.identity(self._name)
         known = lease.info.get("identity")
-        if known is not None and known != identity:
+        if known is None:
+            info = {"identity": self.log.identity(self._name)}
+            return Lease(lease.shard, lease.epoch, lease.cut, info)
+        self._check_stream(lease)
+        return lease
+
+    def _check_stream(self, lease: Lease) -> None:
+        """Make sure that the stream is still the one that the state was built from.
+
+        Of a stream without an identity of its own only its positions can tell: those of one that
+        was deleted are refused when they are read from.
+        """
+        known, now = lease.info["identity"], self.log.identity(self._name)
+        if known != now and EARLIEST not in known and EARLIEST not in now:
             raise StreamChanged(
                 f"The stream {self._name!r} is not the one that {self.definition.name!r} was "
                 "built from.",
                 found="it was deleted and made again",
                 remedy="promote the feature again to rebuild it from the new stream",
             )
-        if known is None:
-            lease = Lease(lease.shard, lease.epoch, lease.cut, {"identity": identity})
-        return lease
+
+    @contextmanager
+    def _same_stream(self, lease: Lease) -> Iterator[None]:
+        """Say of a position that is not there, if so it is, that its stream was made again."""
+        try:
+            yield
+        except (HistoryLost, UnknownPosition):
+            self._check_stream(lease)
+            raise
 
     def _bootstrap(self, lease: Lease) -> Lease:
         """Fold history up to a cut that was frozen when this began.
@@ -188,6 +209,7 @@ class Worker:
             columns=self.fold.plan.columns,
             rows_max=BOOTSTRAP_ROWS_MAX,
         )
+        self._check_stream(lease)
         for batch in gathered(batches, clock=self._clock):
             lease = self._step(lease, batch)
             self._beat("bootstrapping", lease, target)
@@ -210,6 +232,7 @@ class Worker:
             rows_max=LIVE_ROWS_MAX,
         )
         try:
+            self._check_stream(lease)
             for batch in tail:
                 if batch is not None:
                     lease = self._step(lease, batch)
@@ -223,6 +246,11 @@ class Worker:
 
     def _step(self, lease: Lease, batch: Batch) -> Lease:
         """Fold one batch and commit it: states, counters and position in one."""
+        before = (lease.cut or START).get(batch.partition)
+        if before is None or before.ledger != batch.end.ledger:
+            # A client that reconnects goes on with whatever stream has the name by now; one that
+            # was made again has other ledgers.
+            self._check_stream(lease)
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
         state = self.codec.decode(keys, self.store.load(lease, keys))
@@ -259,11 +287,12 @@ class Worker:
             raise FencedError(
                 f"Another worker took {self.shard!r} over.", found=f"epoch {stored.epoch}"
             )
-        if stored.cut != lease.cut:
+        if (stored.cut, stored.info) != (lease.cut, lease.info):
             # A store that was restored to an earlier moment: the events since are folded again.
+            # The phase is looked at too: what a restored store calls unfinished is not served.
             raise StalePosition(
                 f"The stored position of {self.shard!r} moved behind the worker's back.",
-                found=f"{stored.cut} instead of {lease.cut}",
+                found=f"{stored.cut} ({stored.info.get('phase')}) instead of {lease.cut}",
             )
         if elapsed_s < 1e6:
             report.rate = report.counted / max(elapsed_s, 1e-6)

@@ -7,9 +7,11 @@ from typing import Protocol
 
 import pytest
 
+from fs_notebook.clock import SYSTEM
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.redis_store import RedisStore
+from fs_notebook.testing import SimulatedStore
 from tests.support.redis import RedisServer, own_redis, system_redis, wheel_redis
 
 __all__ = ["own_redis", "system_redis", "wheel_redis"]
@@ -33,23 +35,27 @@ class BackDoor(Protocol):
 
 
 class MemoryDoor:
-    def __init__(self) -> None:
-        self.store = MemoryStore()
+    def __init__(self, *, simulated: bool) -> None:
+        self.memory = MemoryStore()
+        self.store: OnlineStore = self.memory
+        if simulated:
+            made = SimulatedStore(clock=SYSTEM)
+            self.memory, self.store = made.memory, made
 
     def evict(self, shard: str, key: bytes) -> None:
-        self.store.evict(shard, key)
+        self.memory.evict(shard, key)
 
     def evict_position(self, shard: str) -> None:
-        del self.store._data.shards[shard]
+        del self.memory._data.shards[shard]
 
     def overwrite(self, shard: str, key: bytes, sealed: bytes) -> None:
-        self.store._data.values[shard][key] = sealed
+        self.memory._data.values[shard][key] = sealed
 
     def sealed(self, shard: str, key: bytes) -> bytes:
-        return self.store._data.values[shard][key]
+        return self.memory._data.values[shard][key]
 
     def flush(self) -> None:
-        self.store.flush()
+        self.memory.flush()
 
 
 class RedisDoor:
@@ -75,11 +81,11 @@ class RedisDoor:
         self.client.flushall()
 
 
-@pytest.fixture(params=["memory", "system", "wheel", "socket"])
+@pytest.fixture(params=["memory", "simulated", "system", "wheel", "socket"])
 def door(request: pytest.FixtureRequest) -> Iterator[BackDoor]:
     """A store of each kind, empty: Redis over TCP (two versions) and over a Unix socket."""
-    if request.param == "memory":
-        yield MemoryDoor()
+    if request.param in ("memory", "simulated"):
+        yield MemoryDoor(simulated=request.param == "simulated")
         return
     name = "system_redis" if request.param == "system" else "wheel_redis"
     server: RedisServer = request.getfixturevalue(name)

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from fs_notebook.errors import HistoryLost, StreamChanged, UnreachableError, UsageError
+from fs_notebook.errors import HistoryLost, UnreachableError, UsageError
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.testing import Fault, Faults, SimulatedClock, SimulatedLog
@@ -130,15 +130,27 @@ def test_fault_15_a_position_that_was_trimmed_is_an_error() -> None:
     assert numbers(read_all(log, stream)) == [33, 34, 35]
 
 
-def test_fault_17_a_stream_that_is_deleted_while_it_is_followed_is_another() -> None:
+def test_fault_17_a_reader_of_a_stream_that_was_made_again_is_handed_the_new_one() -> None:
+    """As by Pulsar's client, which reconnects: whoever reads must look at the identity."""
     log = made()
+    log.append(STREAM, events(0, 3))
+    before = log.identity("reads")
+    with closing(log.tail(STREAM, start=log.end("reads"))) as tail:
+        assert next(tail) is None
+        log.delete("reads")
+        with pytest.raises(UnreachableError, match="no topic"):
+            next(tail)
+    log.create(STREAM)
     log.append(STREAM, events(0, 3))
     with closing(log.tail(STREAM, start=log.end("reads"))) as tail:
         assert next(tail) is None
         log.delete("reads")
         log.create(STREAM)
-        with pytest.raises(StreamChanged, match="deleted"):
-            next(tail)
+        log.append(STREAM, events(50, 1))
+        batch = next(tail)
+        assert batch is not None
+        assert batch.rows.get_column("n").to_list() == [50]
+    assert log.identity("reads") != before
 
 
 def test_fault_18_partitions_that_are_added_are_taken_up_from_their_first_event() -> None:

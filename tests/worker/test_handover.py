@@ -26,6 +26,7 @@ from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.session import Session
+from fs_notebook.testing import SimulatedLog
 from fs_notebook.types import Type
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.loop import Worker, gathered
@@ -68,10 +69,12 @@ def run_until_caught_up(worker: Worker, log: Any, store: Any, shard: str) -> Non
     worker.run()
 
 
-@pytest.fixture(params=["embedded", pytest.param("pulsar", marks=pytest.mark.pulsar)])
+@pytest.fixture(params=["embedded", "simulated", pytest.param("pulsar", marks=pytest.mark.pulsar)])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     if request.param == "embedded":
         log: Any = EmbeddedLog(tmp_path / "ledger")
+    elif request.param == "simulated":
+        log = SimulatedLog()
     else:
         broker = request.getfixturevalue("broker")
         log = PulsarLog(f"{broker.url}/{broker.namespace()}", admin_url=broker.admin_url)
@@ -80,7 +83,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     log.close()
 
 
-def test_handover_at_every_position(log: Any) -> None:
+def test_fault_21_handover_at_every_position(log: Any) -> None:
     """FAULTS 21: history ends at each position in turn; the next event is the very next one."""
     for first in range(0, 30, 10):
         append(log, read_events(first, 10))
@@ -107,7 +110,9 @@ def test_handover_at_every_position(log: Any) -> None:
         assert outcome.ok, (target, outcome)
 
 
-def test_events_that_arrive_during_bootstrap_are_neither_lost_nor_doubled(log: Any) -> None:
+def test_fault_23_events_during_bootstrap_are_neither_lost_nor_doubled(
+    log: Any,
+) -> None:
     """FAULTS 23."""
     append(log, read_events(0, 500))
     store = MemoryStore()
@@ -130,7 +135,7 @@ def test_events_that_arrive_during_bootstrap_are_neither_lost_nor_doubled(log: A
     assert verify(definition(), 1, log, store, now_us=SYSTEM.now_us()).ok
 
 
-def test_crash_between_any_two_commits_changes_nothing(log: Any) -> None:
+def test_fault_01_02_crash_between_any_two_commits_changes_nothing(log: Any) -> None:
     """FAULTS 1 and 2: the worker dies before a commit, or after it and before the answer."""
 
     class Crash(Exception):
@@ -162,7 +167,7 @@ def test_crash_between_any_two_commits_changes_nothing(log: Any) -> None:
             assert verify(definition(), 1, log, store, now_us=SYSTEM.now_us()).ok
 
 
-def test_late_events_change_nothing_and_are_counted(log: Any) -> None:
+def test_fault_24_late_events_change_nothing_and_are_counted(log: Any) -> None:
     """FAULTS 24."""
     sql = SQL.replace("SUM(readtime) OVER (PARTITION BY user) AS total, ", "")
     # The second seven are of the same users, and long past; the bootstrap reads all in one batch.
@@ -176,7 +181,7 @@ def test_late_events_change_nothing_and_are_counted(log: Any) -> None:
     assert verify(definition(sql), 1, log, store, now_us=SYSTEM.now_us()).ok
 
 
-def test_a_worker_that_was_taken_over_stops_and_writes_nothing(log: Any) -> None:
+def test_fault_04_a_worker_that_was_taken_over_stops_and_writes_nothing(log: Any) -> None:
     """FAULTS 4 and 5."""
     append(log, read_events(0, 10))
     store = MemoryStore()
@@ -198,7 +203,7 @@ def test_a_worker_that_was_taken_over_stops_and_writes_nothing(log: Any) -> None
     assert state.info["events"] == 10
 
 
-def test_a_flushed_store_is_bootstrapped_again(log: Any) -> None:
+def test_fault_09_a_flushed_store_is_bootstrapped_again(log: Any) -> None:
     """FAULTS 9: visibly, from the start, never live with empty state."""
     append(log, read_events(0, 30))
     store = MemoryStore()
@@ -219,7 +224,7 @@ def test_a_flushed_store_is_bootstrapped_again(log: Any) -> None:
     assert verify(definition(), 1, log, store, now_us=SYSTEM.now_us()).ok
 
 
-def test_another_definition_under_the_same_shard_is_refused(log: Any) -> None:
+def test_fault_29_another_definition_under_the_same_shard_is_refused(log: Any) -> None:
     """FAULTS 29."""
     store = MemoryStore()
     store.claim(definition().shard, fingerprint="0" * 64)
@@ -331,7 +336,7 @@ def test_batches_gathered_for_the_bootstrap_are_the_same_events_in_order(log: An
     assert len(list(gathered(iter(batches), clock=SYSTEM, seconds_max=-1.0))) == len(batches)
 
 
-def test_an_idle_worker_notices_a_store_that_went_back_in_time(log: Any) -> None:
+def test_fault_07_an_idle_worker_notices_a_store_that_went_back_in_time(log: Any) -> None:
     """FAULTS 7: state and position went back together; what came since is folded again."""
     append(log, read_events(0, 20))
     store = MemoryStore()
