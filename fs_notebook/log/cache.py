@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import os
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
-import pyarrow as pa
 
-from fs_notebook.clock import new_id
 from fs_notebook.errors import UsageError
 from fs_notebook.log import frames
 from fs_notebook.log.facts import Facts
@@ -33,237 +24,13 @@ from fs_notebook.log.protocol import (
 )
 from fs_notebook.log.pulsar import PulsarLog, side_by_side
 from fs_notebook.log.reader import Part
+from fs_notebook.log.segments import Loaded, Segment, SegmentCache
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME
 
 SEGMENT_ROWS = 500_000
 SEGMENT_BYTES = 256 * 2**20
 WORTH_ROWS = 5_000
-_FORMAT = "2"
-_ANY = "any"
-
-
-class CacheWarning(UserWarning):
-    """The cache could not be used; reading goes on without it."""
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A file with the events of one partition in (start, end]; start None is the beginning.
-
-    `times` are the earliest and the latest event time in it, UTC microseconds. None means that it
-    must be looked at whatever is asked for, since it has malformed events.
-    """
-
-    path: Path
-    start: Position | None
-    end: Position
-    size: int
-    times: tuple[int, int] | None
-
-    def lies_outside(self, times: tuple[int | None, int | None]) -> bool:
-        """Tell whether none of its events lies in [from, to), so that it can be passed over."""
-        if self.times is None:
-            return False
-        from_us, to_us = times
-        return (from_us is not None and self.times[1] < from_us) or (
-            to_us is not None and self.times[0] >= to_us
-        )
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A segment's content; the rows are mapped from the file, not read."""
-
-    rows: pl.DataFrame
-    dead: tuple[DeadLetter, ...]
-    first: Position
-
-
-class SegmentCache:
-    """Segments in a folder, bounded in size; several processes may use it at once.
-
-    Parameters
-    ----------
-    folder
-        Where they lie; made when first written to.
-    bytes_max
-        How large they may become together; the least recently used go first.
-    """
-
-    def __init__(self, folder: Path, *, bytes_max: int) -> None:
-        self._folder = folder
-        self._bytes_max = bytes_max
-        self._warned = False
-
-    def key(self, url: str, identity: str, stream: Stream, partition: int) -> str:
-        """Return the name under which the segments of one partition lie.
-
-        It depends on the declaration, since that decides what decoding gives.
-        """
-        declared = [[n, t.value] for n, t in stream.columns]
-        parts = [_FORMAT, url, stream.name, identity, partition, declared, stream.time]
-        if stream.format != "json" or stream.meta:
-            parts.append([stream.format, stream.schema, [list(pair) for pair in stream.meta]])
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
-
-    def find(self, key: str, at: Position | None) -> Segment | None:
-        """Return the segment that reaches furthest beyond `at` of those that start at or before."""
-        best: Segment | None = None
-        for segment in self._segments(key):
-            starts = segment.start is None or (at is not None and segment.start <= at)
-            reaches = at is None or segment.end > at
-            if starts and reaches and (best is None or segment.end > best.end):
-                best = segment
-        return best
-
-    def load(self, segment: Segment) -> Loaded | None:
-        """Return what the segment holds, or None if it is torn; then it is removed."""
-        try:
-            if segment.path.stat().st_size != segment.size:
-                raise pa.ArrowInvalid("the file has another length than when it was written")
-            source = pa.memory_map(str(segment.path))
-            table = pa.ipc.open_file(source).read_all()
-            note = json.loads((table.schema.metadata or {})[b"fs"])
-            rows = pl.from_arrow(table)
-            assert isinstance(rows, pl.DataFrame)
-            if rows.height != note["rows"]:
-                raise pa.ArrowInvalid("the file has another number of rows than were written")
-            os.utime(segment.path)
-        except FileNotFoundError:
-            return None
-        except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-            self._drop(segment, error)
-            return None
-        dead = tuple(
-            DeadLetter(Position(*d["position"]), d["reason"], base64.b64decode(d["payload"]))
-            for d in note["dead"]
-        )
-        return Loaded(rows, dead, Position(*note["first"]))
-
-    def store(
-        self,
-        key: str,
-        start: Position | None,
-        end: Position,
-        rows: pl.DataFrame,
-        dead: Sequence[DeadLetter],
-    ) -> None:
-        """Keep the events of (start, end]; where that fails, warn once and do without."""
-        firsts = [d.position for d in dead]
-        if rows.height:
-            firsts.append(Position(end.partition, *rows.select(LEDGER, ENTRY, BATCH).row(0)))
-        if not firsts:
-            return
-        note = {
-            "rows": rows.height,
-            "first": list(min(firsts)),
-            "dead": [
-                {
-                    "position": list(d.position),
-                    "reason": d.reason,
-                    "payload": base64.b64encode(d.payload).decode(),
-                }
-                for d in dead
-            ],
-        }
-        table = rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-        table = table.replace_schema_metadata({"fs": json.dumps(note)})
-        folder = self._folder / key
-        part = folder / f"{new_id()}.part"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                with pa.ipc.new_file(file, table.schema) as writer:
-                    writer.write_table(table)
-                file.flush()
-                os.fsync(file.fileno())
-                size = file.tell()
-            name = f"{_written(start)}~{_written(end)}~{size}~{_times(rows, dead)}.arrow"
-            part.rename(folder / name)
-            self._shrink()
-        except OSError as error:
-            self._warn(f"what was read could not be kept: {error}")
-            try:
-                part.unlink(missing_ok=True)
-            except OSError:
-                return
-
-    def forget(self, key: str) -> None:
-        """Remove all segments of one partition."""
-        for segment in self._segments(key):
-            segment.path.unlink(missing_ok=True)
-
-    def _segments(self, key: str) -> Iterator[Segment]:
-        partition_folder = self._folder / key
-        try:
-            names = sorted(os.listdir(partition_folder))
-        except OSError:
-            return
-        for name in names:
-            fields = name.removesuffix(".arrow").split("~")
-            if not name.endswith(".arrow") or len(fields) != 4:
-                continue
-            try:
-                start, end = _read(fields[0]), _read(fields[1])
-                size = int(fields[2])
-                times = _times_read(fields[3])
-            except (ValueError, TypeError):
-                continue
-            if end is not None:
-                yield Segment(partition_folder / name, start, end, size, times)
-
-    def _shrink(self) -> None:
-        """Remove the least recently used segments until the rest fits."""
-        files = []
-        for path in self._folder.glob("*/*"):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue
-            files.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
-        for _, size, path in sorted(files):
-            if total <= self._bytes_max:
-                return
-            path.unlink(missing_ok=True)
-            total -= size
-
-    def _drop(self, segment: Segment, error: Exception) -> None:
-        self._warn(f"the damaged file {segment.path.name} is dropped: {error}")
-        try:
-            segment.path.unlink(missing_ok=True)
-        except OSError:
-            return
-
-    def _warn(self, why: str) -> None:
-        if not self._warned:
-            self._warned = True
-            message = f"The cache in {self._folder} is not used: {why}"
-            warnings.warn(message, CacheWarning, stacklevel=4)
-
-
-def _written(position: Position | None) -> str:
-    return "start" if position is None else ".".join(map(str, position))
-
-
-def _read(text: str) -> Position | None:
-    return None if text == "start" else Position(*map(int, text.split(".")))
-
-
-def _times(rows: pl.DataFrame, dead: Sequence[DeadLetter]) -> str:
-    # Malformed events have no time: whoever reads past them is told of them.
-    if dead or not rows.height:
-        return _ANY
-    times = rows.get_column(TIME).to_physical().to_numpy()
-    return f"{int(times.min())}.{int(times.max())}"
-
-
-def _times_read(text: str) -> tuple[int, int] | None:
-    if text == _ANY:
-        return None
-    first, last = map(int, text.split("."))
-    return first, last
 
 
 class CachedLog:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,8 @@ from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import EventLog
 
 CACHE_BYTES_MAX = 20 * 2**30
+SHARED = "FS_NOTEBOOK_SHARED_CACHE"
+"""The environment's name for where a team shares what it read: see `log.shared.SharedFiles`."""
 
 
 def open_log(
@@ -44,10 +47,15 @@ def open_log(
         return EmbeddedLog(url.removeprefix("embedded:").removeprefix("//"), clock=clock)
     if scheme in ("pulsar", "pulsar+ssl"):
         # These are imported here since most sessions never talk to a broker.
-        from fs_notebook.log.cache import CachedLog, SegmentCache
+        from fs_notebook.log.cache import CachedLog
         from fs_notebook.log.pulsar import PulsarLog
+        from fs_notebook.log.segments import SegmentCache
+        from fs_notebook.log.shared import SharedFiles
 
-        cache = SegmentCache(home / "cache" / "segments", bytes_max=CACHE_BYTES_MAX)
+        place = os.environ.get(SHARED)
+        shared = SharedFiles(place, clock=clock) if place else None
+        folder = home / "cache" / "segments"
+        cache = SegmentCache(folder, bytes_max=CACHE_BYTES_MAX, shared=shared)
         return CachedLog(PulsarLog(url, admin_url=admin_url, clock=clock), cache)
     raise UsageError(
         f"{url!r} is not the address of a ledger.",

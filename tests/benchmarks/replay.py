@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 import pulsar
 
-from fs_notebook.log.cache import CachedLog, SegmentCache
+from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.connect import CACHE_BYTES_MAX
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import START
 from fs_notebook.types import TIME
 from tests.benchmarks import data

@@ -11,10 +11,11 @@ from typing import Any
 
 import redis
 
-from fs_notebook.log.cache import CachedLog, SegmentCache
+from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.connect import CACHE_BYTES_MAX
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import SegmentCache
 from fs_notebook.online.redis_store import RedisStore
 from fs_notebook.worker.loop import Worker
 from tests.benchmarks import data

@@ -12,9 +12,10 @@ import pulsar
 import pytest
 
 from fs_notebook.errors import HistoryLost
-from fs_notebook.log.cache import CachedLog, CacheWarning, SegmentCache
+from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.protocol import PUBLISHED, Stream
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import CacheWarning, SegmentCache
 from fs_notebook.position import START
 from tests.support.broker import Broker
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto

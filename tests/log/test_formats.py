@@ -17,9 +17,10 @@ import pytest
 from pulsar.schema import AvroSchema
 
 from fs_notebook.errors import UsageError
-from fs_notebook.log.cache import CachedLog, SegmentCache
+from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import START
 from fs_notebook.types import Type
 from tests.support import protos

@@ -13,10 +13,11 @@ import polars as pl
 import pytest
 
 from fs_notebook.clock import SYSTEM
-from fs_notebook.log.cache import CachedLog, SegmentCache
+from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.testing import SimulatedClock, SimulatedLog
 from fs_notebook.types import TIME, Type
