@@ -11,8 +11,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from fs_notebook.errors import DefinitionError, OverflowInFold
-from fs_notebook.testing import Fault, Simulation
+from fs_notebook.catalog import Catalog
+from fs_notebook.compute.preview import silent
+from fs_notebook.errors import DefinitionError, OverflowInFold, UnreachableError
+from fs_notebook.log.protocol import Stream
+from fs_notebook.position import START, Cut
+from fs_notebook.sources import Sources
+from fs_notebook.testing import Fault, Faults, SimulatedLog, Simulation
 
 ROOT = Path(__file__).parents[2]
 RATES = {Fault.KILLED: 0.02, Fault.REPLY_LOST: 0.1, Fault.WENT_BACK: 0.05, Fault.REDELIVERY: 0.05}
@@ -111,3 +116,37 @@ def test_what_ends_a_worker_for_good_is_raised_with_its_seed() -> None:
     assert any("seed=11" in note for note in caught.value.__notes__)
     with pytest.raises(DefinitionError):
         sim.define("wrong", "SELECT user, SUM(nothing) AS x FROM events GROUP BY user")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_fault_20_an_upload_that_was_not_answered_is_repeated_and_each_event_is_there_once(
+    seed: int,
+) -> None:
+    """Some of its events were stored, all or none: those that have an id are told apart by it."""
+    kind = Fault.APPEND_UNKNOWN
+    faults = Faults(seed, at={kind: [0]}, rates={kind: 0.6}, most=4)
+    log = SimulatedLog(seed=seed, faults=faults)
+    append = log.append
+
+    def only_theirs_goes_wrong(stream: Stream, rows: pl.DataFrame, **options: Any) -> Cut:
+        if stream.name == "reads":
+            return append(stream, rows, **options)
+        with faults.calm():
+            return append(stream, rows, **options)
+
+    log.append = only_theirs_goes_wrong  # type: ignore[method-assign]
+    sources = Sources(Catalog(log, actor="test", clock=log.clock), log, clock=log.clock)
+    session_like = {"time": "at", "key": "user", "partitions": 2, "once": False, "table": False}
+    for last in (20, 30):
+        while True:
+            try:
+                sources.upload(reads(0, last), "reads", id="seconds", on_progress=silent,
+                               **session_like)  # fmt: skip
+            except UnreachableError:
+                continue
+            break
+    stream = sources.find("reads")
+    batches = log.read(stream, start=START, end=log.end("reads"))
+    stored = [n for batch in batches for n in batch.rows.get_column("seconds")]
+    assert sorted(stored) == list(range(30)), faults
+    assert faults.struck
