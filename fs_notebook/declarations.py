@@ -44,6 +44,8 @@ class Wish:
     meta
         Columns that lie beside the payload: column → ``"key"``, ``"property NAME"``,
         ``"event time"`` or ``"publish time"``.
+    json_only
+        Whether each event is written as a JSON message, however many are written at once.
     """
 
     columns: Columns | None = None
@@ -54,6 +56,7 @@ class Wish:
     schema: str | bytes | Path | None = None
     message: str | None = None
     meta: Mapping[str, str] | None = None
+    json_only: bool | None = None
 
 
 class Declarations:
@@ -113,6 +116,7 @@ class Declarations:
             known, columns=columns, time=time, format=format_, meta=meta,
             schema=known.schema if wish.schema is None else schema,
             key=known.key if wish.key is None else tuple(wish.key),
+            json_only=known.json_only if wish.json_only is None else wish.json_only,
         )  # fmt: skip
 
     def _grown(self, known: Stream) -> tuple[tuple[str, Type], ...]:

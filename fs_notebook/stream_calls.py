@@ -130,6 +130,7 @@ class StreamCalls:
         schema: str | bytes | Path | None = None,
         message: str | None = None,
         meta: Mapping[str, str] | None = None,
+        json_only: bool | None = None,
     ) -> Stream:
         """Say what a stream is, where a look at it cannot tell; make it if it is not there.
 
@@ -154,6 +155,9 @@ class StreamCalls:
         meta
             Columns that lie beside the payload: column → ``"key"``, ``"property NAME"``,
             ``"event time"`` or ``"publish time"``.
+        json_only
+            Whether each event is written as a JSON message, for other readers of a topic. Large
+            uploads go as Arrow batches otherwise, which are read twenty times faster.
 
         Raises
         ------
@@ -162,7 +166,7 @@ class StreamCalls:
             nothing changes then.
         """
         keys = [key] if isinstance(key, str) else key
-        wish = Wish(columns, time, keys, partitions, format, schema, message, meta)
+        wish = Wish(columns, time, keys, partitions, format, schema, message, meta, json_only)
         return Declarations(self.catalog, self.log).declare(name, wish)
 
     def dead_letters(

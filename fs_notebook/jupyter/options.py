@@ -80,6 +80,8 @@ def _declare(p: OptionParser) -> None:
     p.add_argument(
         "--meta", help="columns beside the payload: device=key,trace='property trace-id'"
     )
+    p.add_argument("--json-only", action="store_true", default=None,
+                   help="write each event as a JSON message, for other readers")  # fmt: skip
     p.add_argument("--columns", help="names and types: 'user VARCHAR, amount DOUBLE'")
 
 

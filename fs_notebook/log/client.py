@@ -16,7 +16,7 @@ from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableErro
 from fs_notebook.log.access import Access
 from fs_notebook.log.messages import Message
 from fs_notebook.log.reader import QUEUE_MESSAGES, Cursor
-from fs_notebook.log.sending import PENDING_MAX
+from fs_notebook.log.sending import BATCH_MESSAGES, PENDING_MAX
 from fs_notebook.position import Position
 
 CONNECT_S_MAX = 8
@@ -180,9 +180,10 @@ class Client:
                 return self.get().create_producer(
                     topic,
                     batching_enabled=batching,
-                    batching_max_messages=5_000,
-                    batching_max_allowed_size_in_bytes=2**20,
-                    batching_max_publish_delay_ms=5,
+                    # `send` flushes a batch that it has filled: neither size nor time cuts one.
+                    batching_max_messages=BATCH_MESSAGES,
+                    batching_max_allowed_size_in_bytes=2**23,
+                    batching_max_publish_delay_ms=60_000,
                     max_pending_messages=PENDING_MAX,
                     block_if_queue_full=True,
                     send_timeout_millis=30_000,

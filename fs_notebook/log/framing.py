@@ -61,18 +61,31 @@ def key_texts(stream: Stream, rows: pl.DataFrame) -> pl.Series:
     return rows.select(pl.concat_str(texts, separator="\x1f").alias("key")).to_series()
 
 
-def is_json(rows: pl.DataFrame) -> bool:
-    """Tell whether `messages` makes JSON of these rows."""
-    return rows.height <= JSON_ROWS_MAX and not _has_special_floats(rows)
+def is_json(stream: Stream, rows: pl.DataFrame) -> bool:
+    """Tell whether `messages` makes JSON of these rows.
+
+    Raises
+    ------
+    UsageError
+        If the stream takes nothing but JSON, and a value has no JSON.
+    """
+    special = _has_special_floats(rows)
+    if stream.json_only and special:
+        raise UsageError(
+            f"Stream {stream.name!r} takes JSON only, which has no NaN and no infinity.",
+            remedy="fill them or make them null first",
+        )
+    return stream.json_only or (rows.height <= JSON_ROWS_MAX and not special)
 
 
 def messages(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
     """Yield the messages that carry `rows`, in order.
 
     Small frames become JSON, a message an event, for everybody to read; large ones Arrow, since
-    that is read twenty times faster. JSON has no NaN and no infinity: rows with one go as Arrow.
+    that is read twenty times faster, unless the stream is declared to be JSON only. JSON has no
+    NaN and no infinity: rows with one go as Arrow.
     """
-    if is_json(rows):
+    if is_json(stream, rows):
         yield from _json(stream, rows)
     else:
         for start in range(0, rows.height, ARROW_ROWS_MAX):

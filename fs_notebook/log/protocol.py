@@ -51,6 +51,9 @@ class Stream:
     id
         The column that tells one event from another, if any: what is uploaded again with an id
         that is there already is the same event.
+    json_only
+        Whether each event is written as a JSON message, for other readers of the topic, even
+        where many are written at once; else those go as Arrow batches.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Stream:
     format: str = "json"
     schema: str | None = None
     meta: tuple[tuple[str, str], ...] = ()
+    json_only: bool = False
     id: str | None = None
 
     def type_of(self, column: str) -> Type:
@@ -89,6 +93,8 @@ class Stream:
             declared["schema"] = self.schema
         if self.meta:
             declared["meta"] = [list(pair) for pair in self.meta]
+        if self.json_only:
+            declared["json_only"] = True
         if self.id is not None:
             declared["id"] = self.id
         return declared
@@ -104,6 +110,7 @@ class Stream:
             format=data.get("format", "json"),
             schema=data.get("schema"),
             meta=tuple((c, s) for c, s in data.get("meta", ())),
+            json_only=data.get("json_only", False),
             id=data.get("id"),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Protocol
 
@@ -20,6 +20,9 @@ PRODUCER_TRIES_MAX = 40
 PRODUCER_WAIT_S = 0.05
 ANSWER_S_MAX = 60
 PENDING_MAX = 20_000
+BATCH_MESSAGES = 1_000
+BATCH_BYTES = 2**19
+"""What one batch holds: it is cut here, never by the client's clock or its own bounds."""
 
 
 class Producers(Protocol):
@@ -63,21 +66,33 @@ def send(
     """Send rows to one partition, through the `exclusive` producer if given; await the answers.
 
     An Arrow message is never put into a batch of the client's: its rows' indices take the place
-    of the batch's.
+    of the batch's. JSON messages are batched, `BATCH_MESSAGES` together: a batch is stored as a
+    whole or not at all, so that the answer to its last message is that to all of them. An answer
+    to each would cost more than sending them.
     """
+    batching = exclusive is None and is_json(stream, rows)
     producer = exclusive or open_producer(
-        producers, part.topic, batching=is_json(rows), exclusive=False, clock=clock
+        producers, part.topic, batching=batching, exclusive=False, clock=clock
     )
     try:
         with producers.explained(f"store events in {part.topic}"):
-            for message in messages(stream, rows):
+            held = size = 0
+            for message, is_last in _with_last(messages(stream, rows)):
+                held += message.rows
+                size += len(message.payload)
+                full = not batching or held == BATCH_MESSAGES or size >= BATCH_BYTES
+                answered = full or is_last
                 producer.send_async(
                     message.payload,
-                    sent.callback(part.partition, message),
+                    sent.callback(part.partition, message, rows=held) if answered else None,
                     properties=message.properties or None,
                     partition_key=message.key,
                     event_timestamp=message.event_ms,
                 )
+                if answered:
+                    if batching and held < BATCH_MESSAGES:
+                        producer.flush()
+                    held = size = 0
             producer.flush()
     except UnreachableError as error:
         raise sent.failed(part.topic, error.found) from None
@@ -86,6 +101,16 @@ def send(
             with suppress(Exception):
                 producer.close()
     sent.check(part.topic)
+
+
+def _with_last(all_: Iterable[Outgoing]) -> Iterator[tuple[Outgoing, bool]]:
+    """Yield each message, and whether it is the last."""
+    several = iter(all_)
+    held = next(several, None)
+    while held is not None:
+        following = next(several, None)
+        yield held, following is None
+        held = following
 
 
 class Sent:
@@ -99,7 +124,10 @@ class Sent:
         self._failure: str | None = None
         self._changed = threading.Condition()
 
-    def callback(self, partition: int, message: Outgoing) -> Callable[[Any, Any], None]:
+    def callback(
+        self, partition: int, message: Outgoing, *, rows: int
+    ) -> Callable[[Any, Any], None]:
+        """Return what takes the answer to a message, which is that to `rows` events."""
         with self._changed:
             self._waiting += 1
 
@@ -109,7 +137,7 @@ class Sent:
                 if getattr(result, "name", str(result)) != "Ok":
                     self._failure = self._failure or str(result)
                 else:
-                    self.stored += message.rows
+                    self.stored += rows
                     batch = message.rows - 1 if message.arrow else max(at.batch_index(), 0)
                     end = Position(partition, at.ledger_id(), at.entry_id(), batch)
                     self.ends[partition] = max(self.ends.get(partition, end), end)

@@ -323,7 +323,7 @@ class SimulatedLog:
         """Yield what to store as entries: messages, whether sent alone, and how many events."""
         batch: list[Sending] = []
         size = 0
-        batching = batching and is_json(rows)
+        batching = batching and is_json(stream, rows)
         for message in messages(stream, rows):
             one = Sending(message.payload, message.event_ms, message.properties, message.key)
             if not batching:

@@ -81,7 +81,7 @@ def frame_of(events: list[dict[str, Any]]) -> pl.DataFrame:
 @given(rows())
 def test_what_is_written_as_json_is_read_again(events: list[dict[str, Any]]) -> None:
     frame = frame_of(events)
-    assert is_json(frame)
+    assert is_json(STREAM, frame)
     payloads = [m.payload for m in messages(STREAM, frame)]
     again, bad = decode_json(payloads, STREAM)
     assert not bad

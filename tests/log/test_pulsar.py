@@ -402,3 +402,36 @@ def test_read_rows_are_those_of_polars(pulsar_log: PulsarLog, stream: Stream) ->
     pulsar_log.append(stream, events(0, 2_000))
     got = pl.concat([b.rows for b in read_all(pulsar_log, stream)]).drop(TIME)
     assert got.equals(events(0, 2_000))
+
+
+@pytest.mark.parametrize("key", [(), ("user",)])
+def test_a_stream_of_json_only_is_json_however_much_is_appended(
+    broker: Broker, pulsar_log: PulsarLog, client: Any, key: tuple[str, ...]
+) -> None:
+    stream = Stream(broker.fresh(), COLUMNS, time="ts", key=key, json_only=True)
+    pulsar_log.create(stream)
+    end = pulsar_log.append(stream, events(0, 3_500))
+    assert end == pulsar_log.end(stream.name)
+    batches = read_all(pulsar_log, stream)
+    assert numbers(batches) == list(range(3_500))
+    reader = client.create_reader(stream.name, pulsar.MessageId.earliest)
+    found = [json.loads(reader.read_next(10_000).data())["n"] for _ in range(3_500)]
+    assert found == list(range(3_500))
+    # Batches are cut by number: their answers are those to all of their messages.
+    positions = positions_of(batches)
+    assert {p[3] for p in positions} == set(range(1_000))
+    with pytest.raises(UsageError, match="JSON only"):
+        pulsar_log.append(stream, events(0, 1).with_columns(amount=pl.lit(float("nan"))))
+
+
+def test_events_that_fill_a_batch_by_their_size_are_all_stored(
+    broker: Broker, pulsar_log: PulsarLog
+) -> None:
+    stream = Stream(broker.fresh(), (("user", Type.VARCHAR),), json_only=True)
+    pulsar_log.create(stream)
+    sizes = [10, 3_000_000, 10, 400_000, 400_000, 10, 4_000_000, 10]
+    rows = pl.DataFrame({"user": [chr(97 + i) * n for i, n in enumerate(sizes)]})
+    end = pulsar_log.append(stream, rows)
+    found = pl.concat([b.rows for b in read_all(pulsar_log, stream)])
+    assert found["user"].to_list() == rows["user"].to_list()
+    assert end == pulsar_log.end(stream.name)
