@@ -171,3 +171,27 @@ def stop(ctx: click.Context, with_redis: bool) -> None:
     if with_redis and ctx.obj.online == "embedded:":
         stopped = stop_embedded(ctx.obj.home)
         click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")
+
+
+@main.group("log")
+def log_group() -> None:
+    """Move streams between ledgers, by way of a folder or a .tar file."""
+
+
+@log_group.command("export")
+@click.argument("stream")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.pass_context
+def export(ctx: click.Context, stream: str, target: Path) -> None:
+    """Write a stream to a folder, or to one .tar file; run again, it goes on."""
+    click.echo(repr(_session(ctx).export_stream(stream, target)))
+
+
+@log_group.command("import")
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--as", "name", help="The new stream's name; default: the old one.")
+@click.option("--time-column", help="Keeps old publish times as event times, where none are.")
+@click.pass_context
+def import_(ctx: click.Context, source: Path, name: str | None, time_column: str | None) -> None:
+    """Append an exported stream to this ledger, read back and compared; run again, it goes on."""
+    click.echo(repr(_session(ctx).import_stream(source, name, time_column=time_column)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fs_notebook.catalog import Catalog
+from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.declarations import Columns, Declarations, Wish
 from fs_notebook.inspection import Description, Inspection, Overview, Peek
@@ -15,6 +16,7 @@ from fs_notebook.letters import DeadLetters, dead_letters
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import Position
 from fs_notebook.sources import Sources
+from fs_notebook.transfer import Transferred, export_stream, import_stream
 from fs_notebook.views import Uploaded
 
 
@@ -23,6 +25,7 @@ class StreamCalls:
 
     catalog: Catalog
     log: EventLog
+    clock: Clock
     _sources: Sources
     _inspection: Inspection
 
@@ -113,6 +116,61 @@ class StreamCalls:
     def overviews(self) -> list[Overview]:
         """Return the declared streams with what the ledger knows of them at once, by name."""
         return self._inspection.overviews(self.streams())
+
+    def export_stream(
+        self, name: str, target: str | Path, *, on_progress: OnProgress = silent
+    ) -> Transferred:
+        """Write a stream up to its present end to a folder, or to one ``.tar`` file.
+
+        All events are there in order, each with its position, its publish and event time; beside
+        them the declaration, counts and digests. Run again, it goes on where it was stopped.
+
+        Raises
+        ------
+        UsageError
+            If the folder holds something else.
+        """
+        return export_stream(
+            self.log, self._sources.find(name), target, clock=self.clock, on_progress=on_progress
+        )
+
+    def import_stream(
+        self,
+        source: str | Path,
+        name: str | None = None,
+        *,
+        time_column: str | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Transferred:
+        """Append an exported stream's events to a new stream of this ledger, in order.
+
+        Each part is checked against its digest, appended, read back and compared; a Parquet file
+        beside the export maps positions old to new, with the old publish times, since the new
+        events are published now. Run again, it goes on where it was stopped.
+
+        Parameters
+        ----------
+        source
+            What `export_stream` wrote.
+        name
+            The new stream's name; default: the old one.
+        time_column
+            For a stream without a time column, whose events happened when they were published: a
+            new column that keeps these times as event times.
+
+        Raises
+        ------
+        NameTaken
+            If there is a stream of that name with events already.
+        IntegrityError
+            If a part is not what was written.
+        ConflictError
+            If somebody else writes to the new stream meanwhile.
+        """
+        return import_stream(
+            self.log, self.catalog, source, name, time_column=time_column, clock=self.clock,
+            on_progress=on_progress,
+        )  # fmt: skip
 
     def streams(self) -> list[Stream]:
         """Return the declared streams, by name."""

@@ -28,7 +28,7 @@ ROWS = [
     ["ingest", "views", "datasets"],
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
-    ["inspection"],
+    ["inspection", "transfer"],
     ["transforms", "stream_calls"],
     ["definitions"],
     ["testing"],

@@ -67,4 +67,4 @@ def _in_words(retention: dict[str, int] | None) -> str:
         return "until every subscription has read them"
     limits = [f"{minutes:,} minutes"] if minutes > 0 else []
     limits += [f"{size_mb:,} MB"] if size_mb > 0 else []
-    return "at least " + " or ".join(limits)
+    return "up to " + " and ".join(limits)

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from fs_notebook import sources
-from fs_notebook.errors import Interrupted, UsageError
+from fs_notebook.errors import Interrupted, UnreachableError, UsageError
 from fs_notebook.files import readers
 from fs_notebook.session import Session
 from fs_notebook.types import Type
@@ -376,3 +376,31 @@ def test_a_file_that_grows_while_it_is_read_is_told(
 
     with pytest.raises(UsageError, match="was changed while it was uploaded"):
         embedded_session.upload(path, "reads", on_progress=grow)
+
+
+@pytest.mark.usefixtures("small_slices")
+@pytest.mark.parametrize("part", [0, 40, 100])
+def test_a_slice_that_was_stored_in_part_is_completed(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """A broker may have stored some of a slice when the connection, or the process, was lost."""
+    path = write(tmp_path / "reads.csv", rows(0, 350))
+    append = session.log.append
+
+    def dies(stream: Any, some: pl.DataFrame, **options: Any) -> Any:
+        if stream.name == "reads" and some["readtime"][0] == 100:
+            if part:
+                append(stream, some.head(part), **options)
+            raise UnreachableError("The connection was lost.")
+        return append(stream, some, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.log, "append", dies, raising=False)
+        with pytest.raises(UnreachableError):
+            session.upload(path, "reads", key="user", partitions=2, once=True)
+    done = session.upload(path, "reads", once=True)
+    assert done.rows == 250 - part
+    frame = stored(session)
+    assert sorted(frame["readtime"]) == list(range(350))
+    ordered = frame.select(pl.col("readtime").diff().over("user").fill_null(1) > 0)
+    assert ordered.to_series().all()
