@@ -89,6 +89,39 @@ def exact_texts(texts: pl.Series, kind: Type) -> pl.Series:
     return pl.select(pl.coalesce(known, others)).to_series().alias(texts.name)
 
 
+def exact(value: pl.Expr, have: pl.DataType, kind: Type) -> pl.Expr:
+    """Return values of a Polars type as decimals; null where one is none that `kind` holds.
+
+    Integers, texts and other decimals may be; a double never is, since what it stands for is not
+    known.
+    """
+    if have == pl.String:
+        return value.map_batches(
+            lambda texts: exact_texts(texts, kind), return_dtype=kind.polars, is_elementwise=True
+        )
+    if have.is_integer():
+        return value.cast(kind.polars, strict=False)
+    if have == pl.Decimal:
+        cast = value.cast(kind.polars, strict=False)
+        return pl.when(cast == value).then(cast)
+    return pl.lit(None, dtype=kind.polars)
+
+
+def widens(have: pl.DataType, kind: Type) -> bool:
+    """Tell whether a strict cast of a Polars type to `kind` loses no digit of a decimal."""
+    if isinstance(have, pl.List) and kind.element is not None:
+        inner = have.inner
+        return isinstance(inner, pl.DataType) and widens(inner, kind.element)
+    if isinstance(have, pl.Struct) and kind.fields:
+        inside = {f.name: f.dtype for f in have.fields}
+        return all(
+            widens(t, k) for n, k in kind.fields if isinstance(t := inside.get(n), pl.DataType)
+        )
+    if not kind.is_decimal:
+        return True
+    return have.is_integer() or (isinstance(have, pl.Decimal) and have.scale <= kind.scale)
+
+
 def rounded_texts(texts: pl.Series, kind: Type) -> pl.Series:
     """Return texts as texts of decimals that are rounded to `kind`; null where one is no number.
 

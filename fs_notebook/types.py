@@ -172,7 +172,7 @@ def struct_of(fields: Sequence[tuple[str, Type]]) -> Type:
 
 
 _FIELD = re.compile(r'\s*"((?:[^"]|"")*)"\s+')
-_DECIMAL = re.compile(r"DECIMAL\((\d{1,2}),(\d{1,2})\)")
+_DECIMAL = re.compile(r"DECIMAL\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 
 
 def _parsed(value: str) -> Type:
