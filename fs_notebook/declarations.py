@@ -164,8 +164,8 @@ def _typed(name: str, columns: Columns) -> tuple[tuple[str, Type], ...]:
             raise UsageError(
                 f"Column {column!r} of {name!r} has a type that there is not.",
                 found=str(kind),
-                remedy="BIGINT, DOUBLE, VARCHAR, BOOLEAN, TIMESTAMP, DATE, INTERVAL, a list of "
-                'them (BIGINT[]), or STRUCT("a" BIGINT, …)',
+                remedy="BIGINT, DOUBLE, DECIMAL(10,2), VARCHAR, BOOLEAN, TIMESTAMP, DATE, "
+                'INTERVAL, a list of them (BIGINT[]), or STRUCT("a" BIGINT, …)',
             ) from None
     return tuple(typed)
 

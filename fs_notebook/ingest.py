@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from fs_notebook.decimals import exact, type_of_decimal
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.log.protocol import Stream
-from fs_notebook.types import Type, conform, type_of
+from fs_notebook.types import PRECISION_MAX, Type, conform, type_of
 
 _EARLIEST_US, _LATEST_US = -62_135_596_800_000_000, 253_402_300_800_000_000
 _READERS: dict[str, Callable[..., pl.DataFrame]] = {
@@ -42,7 +44,10 @@ def to_frame(data: Any) -> pl.DataFrame:
         return _read_file(Path(data))
     if isinstance(data, Mapping):
         scalar = not any(isinstance(v, (list, tuple)) for v in data.values())
-        return _from_rows([data]) if scalar else pl.DataFrame(data)
+        if scalar:
+            return _from_rows([data])
+        _check_decimals((n, list(v)) for n, v in data.items() if isinstance(v, (list, tuple)))
+        return pl.DataFrame(data)
     if type(data).__module__.partition(".")[0] in ("pandas", "pyarrow"):
         return _from_table(data)
     if isinstance(data, Sequence) and all(isinstance(row, Mapping) for row in data):
@@ -64,12 +69,57 @@ def _from_table(data: Any) -> pl.DataFrame:
             found=str(error).splitlines()[0],
             remedy="columns of one type each, with different names",
         ) from None
+    except pl.exceptions.PanicException:
+        raise UsageError(
+            "This table cannot be carried over.",
+            found="a column of a type that Polars has not",
+            remedy="decimals have at most 38 digits; cast wider ones first",
+        ) from None
+    if is_pandas and isinstance(frame, pl.DataFrame):
+        # Of objects pandas says no type: how many digits these have says nothing of the next.
+        frame = frame.with_columns(
+            pl.col(n).cast(pl.Decimal(PRECISION_MAX, t.scale))
+            for n, t in frame.schema.items()
+            if isinstance(t, pl.Decimal) and data[n].dtype == object
+        )
     if isinstance(frame, pl.Series):
         raise UsageError("This is one column, not a table.", remedy="a table with named columns")
     return frame
 
 
+def _check_decimals(columns: Iterable[tuple[str, Sequence[Any]]]) -> None:
+    """Refuse Python's decimals that no decimal type holds together: Polars would make null of some.
+
+    Raises
+    ------
+    UsageError
+        If one is NaN or infinite, or a column needs more than 38 digits.
+    """
+    for name, values in columns:
+        before = behind = 0
+        for value in values:
+            if not isinstance(value, Decimal):
+                continue
+            kind = type_of_decimal(value)
+            if kind is not None:
+                before = max(before, kind.precision - kind.scale)
+                behind = max(behind, kind.scale)
+            if kind is None or before + behind > PRECISION_MAX:
+                raise UsageError(
+                    f"The decimals in column {name!r} do not fit one type.",
+                    found=str(value)[:60],
+                    remedy="finite numbers, with 38 digits at most before and behind the point",
+                )
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Sequence[Any]]]:
+    for name in dict.fromkeys(n for r in rows for n in r):
+        yield str(name), [r.get(name) for r in rows]
+
+
 def _from_rows(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    if any(isinstance(v, Decimal) for r in rows for v in r.values()):
+        _check_decimals(_columns_of(rows))
     try:
         return pl.DataFrame([dict(r) for r in rows], infer_schema_length=None)
     except (pl.exceptions.PolarsError, TypeError) as error:
@@ -205,8 +255,18 @@ def fit(frame: pl.DataFrame, stream: Stream) -> pl.DataFrame:
                 found=str(type_of(have, column=name)),
                 remedy=f"cast it to {kind}",
             )
-        columns.append(pl.col(name).cast(kind.polars, strict=not null))
-    fitted = frame.select(columns)
+        if kind.is_decimal and have != kind.polars and not null:
+            columns.append(exact(pl.col(name), have, kind).alias(name))
+        else:
+            columns.append(pl.col(name).cast(kind.polars, strict=not null))
+    try:
+        fitted = frame.select(columns)
+    except pl.exceptions.PolarsError as error:
+        raise UsageError(
+            f"A value does not fit its column of {stream.name!r}.",
+            found=str(error).splitlines()[0],
+            remedy="a stream whose columns have room for it",
+        ) from None
     if stream.time is not None and (missing := fitted[stream.time].null_count()):
         raise UsageError(
             f"{missing:,} events have no time in {stream.time!r}.",
@@ -236,6 +296,11 @@ def _widens(have: Type, kind: Type, values: pl.Series) -> bool:
     if values.null_count() == values.len():
         # Nothing but nulls has any type; so has what empty lists hold.
         return True
+    if have.is_decimal and kind is Type.DOUBLE:
+        return True
+    if kind.is_decimal:
+        found = values.to_frame("v").select(exact(pl.col("v"), values.dtype, kind)).to_series()
+        return found.null_count() == values.null_count()
     if have.element is not None and kind.element is not None:
         return _widens(have.element, kind.element, values.explode().drop_nulls())
     if have.fields and kind.fields:

@@ -20,6 +20,9 @@ ORDER = ("__order_high", "__order_low")
 class Type:
     """A column's type: a scalar, a list (``BIGINT[]``) or a struct (``STRUCT("a" BIGINT)``).
 
+    ``DECIMAL(precision,scale)`` is a scalar too: `precision` digits, `scale` of them behind the
+    point.
+
     Types of one name are one object, so that ``is`` compares them.
 
     Parameters
@@ -38,6 +41,8 @@ class Type:
         What a list holds; None for other types.
     fields
         Names and types of a struct's fields; empty for other types.
+    precision, scale
+        How many digits a decimal has, and how many of them behind the point; 0 for other types.
 
     Examples
     --------
@@ -56,8 +61,10 @@ class Type:
     value: str
     element: Type | None
     fields: tuple[tuple[str, Type], ...]
+    precision: int
+    scale: int
 
-    __slots__ = ("element", "fields", "value")
+    __slots__ = ("element", "fields", "precision", "scale", "value")
     _known: ClassVar[dict[str, Type]] = {}
 
     def __new__(cls, value: str) -> Type:
@@ -75,7 +82,11 @@ class Type:
 
     @property
     def is_number(self) -> bool:
-        return self is Type.BIGINT or self is Type.DOUBLE
+        return self is Type.BIGINT or self is Type.DOUBLE or self.is_decimal
+
+    @property
+    def is_decimal(self) -> bool:
+        return self.precision > 0
 
     @property
     def is_temporal(self) -> bool:
@@ -88,8 +99,16 @@ class Type:
     @property
     def holds_temporal(self) -> bool:
         """Whether it is a time, or a list or struct of some."""
-        inner = [self.element] if self.element is not None else [t for _, t in self.fields]
-        return self.is_temporal or any(t.holds_temporal for t in inner)
+        return self.is_temporal or any(t.holds_temporal for t in self._inner)
+
+    @property
+    def holds_decimal(self) -> bool:
+        """Whether it is a decimal, or a list or struct of some."""
+        return self.is_decimal or any(t.holds_decimal for t in self._inner)
+
+    @property
+    def _inner(self) -> list[Type]:
+        return [self.element] if self.element is not None else [t for _, t in self.fields]
 
     @property
     def polars(self) -> pl.DataType:
@@ -98,13 +117,43 @@ class Type:
             return pl.List(self.element.polars)
         if self.fields:
             return pl.Struct([pl.Field(n, t.polars) for n, t in self.fields])
+        if self.is_decimal:
+            return pl.Decimal(self.precision, self.scale)
         return _POLARS[self.value]
 
 
-def _made(value: str, element: Type | None, fields: tuple[tuple[str, Type], ...] = ()) -> Type:
+def _made(
+    value: str,
+    element: Type | None,
+    fields: tuple[tuple[str, Type], ...] = (),
+    digits: tuple[int, int] = (0, 0),
+) -> Type:
     made: Type = object.__new__(Type)
     made.value, made.element, made.fields = value, element, fields
+    made.precision, made.scale = digits
     return Type._known.setdefault(value, made)
+
+
+PRECISION_MAX = 38
+"""How many digits a decimal can have."""
+
+
+def decimal_of(precision: int, scale: int) -> Type:
+    """Return the type of decimals of `precision` digits, `scale` of them behind the point.
+
+    Raises
+    ------
+    ValueError
+        If there is no such type: the precision is 1 to 38, the scale 0 to the precision.
+
+    Examples
+    --------
+    >>> decimal_of(10, 2)
+    Type('DECIMAL(10,2)')
+    """
+    if not (1 <= precision <= PRECISION_MAX and 0 <= scale <= precision):
+        raise ValueError(f"there is no type DECIMAL({precision},{scale})")
+    return _made(f"DECIMAL({precision},{scale})", None, (), (precision, scale))
 
 
 def list_of(element: Type) -> Type:
@@ -123,11 +172,14 @@ def struct_of(fields: Sequence[tuple[str, Type]]) -> Type:
 
 
 _FIELD = re.compile(r'\s*"((?:[^"]|"")*)"\s+')
+_DECIMAL = re.compile(r"DECIMAL\(\s*(\d{1,2})\s*,\s*(\d{1,2})\s*\)")
 
 
 def _parsed(value: str) -> Type:
     if value.endswith("[]"):
         return list_of(Type(value[:-2]))
+    if decimal := _DECIMAL.fullmatch(value):
+        return decimal_of(int(decimal[1]), int(decimal[2]))
     if not (value.startswith("STRUCT(") and value.endswith(")")):
         raise ValueError(f"there is no type {value!r}")
     inner, fields, at = value[7:-1], [], 0
@@ -177,8 +229,10 @@ def type_of(dtype: pl.DataType, *, column: str = "") -> Type:
     """
     if dtype.is_integer():
         return Type.BIGINT
-    if dtype.is_float() or dtype.is_decimal():
+    if dtype.is_float():
         return Type.DOUBLE
+    if isinstance(dtype, pl.Decimal):
+        return decimal_of(dtype.precision or PRECISION_MAX, dtype.scale)
     if dtype in (pl.String, pl.Categorical, pl.Enum):
         return Type.VARCHAR
     if dtype == pl.Boolean:
@@ -209,7 +263,8 @@ def conform(frame: pl.DataFrame) -> pl.DataFrame:
     """Return `frame` with each column in its canonical Polars type.
 
     Integers become 64 bits, floats double, times UTC microseconds (naive ones are taken as
-    UTC), categories text; a column of nothing but nulls becomes text.
+    UTC), categories text; decimals stay what they are; a column of nothing but nulls becomes
+    text.
 
     Raises
     ------

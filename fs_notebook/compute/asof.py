@@ -252,7 +252,7 @@ def _extremes(values: pl.Series, field: Field, low: Ints, high: Ints) -> pl.Seri
         return _where_present(pl.Series(found), values, low, high)
     bounds = np.iinfo(np.int64)
     merge, last = (_LEAST, bounds.max) if smallest else (_GREATEST, bounds.min)
-    if field.dtype in (pl.String, pl.Boolean):
+    if field.dtype in (pl.String, pl.Boolean, pl.Decimal):
         distinct = values.drop_nulls().unique().sort()
         ranks = distinct.to_frame("v").with_row_index("r")
         ranked = values.to_frame("v").join(ranks, on="v", how="left", maintain_order="left")["r"]

@@ -27,6 +27,7 @@ from fs_notebook.types import ORDER, TIME
 NEWEST = "__newest"
 VALID_UNTIL = "__valid_until"
 MOMENT = buckets.MOMENT
+_TOLD_MAX = 5
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,13 @@ class Fold:
             pl.DataFrame(schema=self.lifetime_schema), pl.DataFrame(schema=self.recent_schema)
         )
 
+    @property
+    def _told(self) -> str:
+        """The features' names, for errors."""
+        names = self.plan.features
+        more = ", …" if len(names) > _TOLD_MAX else ""
+        return ", ".join(names[:_TOLD_MAX]) + more
+
     def args_of(self, index: int) -> list[str]:
         """Return the columns that hold the arguments of aggregation `index`."""
         return [f"__x{self._args.index(a)}" for a in self.plan.aggregations[index].args]
@@ -155,7 +163,7 @@ class Fold:
             order = row_order(rows.height) if positions is None else order_of(positions())
             rows = rows.hstack(order)
             extra = [pl.col(c) for c in ORDER]
-        with overflow_named("a row expression"):
+        with overflow_named(f"a row expression of {self._told}"):
             lazy = rows.lazy()
             if self._where is not None:
                 lazy = lazy.filter(self._where)
@@ -341,7 +349,7 @@ class Fold:
         until = pl.min_horizontal(ends) if ends else pl.lit(None, dtype=pl.Int64)
         if any(b.timed for b in self.bound):
             until = pl.col(MOMENT)
-        with overflow_named("a feature"):
+        with overflow_named(f"the feature {self._told}"):
             return frame.select(*self.keys, *self.outputs, pl.col(NEWEST), until.alias(VALID_UNTIL))
 
     def _windowed(
@@ -393,7 +401,7 @@ class Fold:
                 schema[name] = field.dtype
                 nothing[name] = None
         frame = pl.DataFrame([nothing], schema=schema, orient="row")
-        with overflow_named("a feature without events"):
+        with overflow_named(f"the feature {self._told} without events"):
             return frame.select(self.outputs).row(0, named=True)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import polars as pl
 
 from fs_notebook.compute.casts import Build, cast, widened
+from fs_notebook.kernel.totals import listed_mean, listed_total
 from fs_notebook.language.expr import Call, Literal
 from fs_notebook.types import Type
 
@@ -54,7 +55,9 @@ def _known(values: pl.Expr) -> pl.Expr:
 
 def _sum(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     values = args[0]
-    if call.type is Type.BIGINT:
+    if call.type.is_decimal:
+        total = listed_total(values, call.args[0].type.element or call.type)
+    elif call.type is Type.BIGINT:
         total = values.cast(pl.List(pl.Int128)).list.sum().cast(pl.Int64)
     else:
         total = values.list.sum()
@@ -62,8 +65,10 @@ def _sum(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
 
 
 def _avg(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
-    values = args[0]
-    whole = call.args[0].type.element is Type.BIGINT
+    values, element = args[0], call.args[0].type.element
+    if element is not None and element.is_decimal:
+        return pl.when(_known(values) > 0).then(listed_mean(values, element))
+    whole = element is Type.BIGINT
     wide = values.cast(pl.List(pl.Int128())) if whole else values
     total = wide.list.sum().cast(pl.Float64)
     return pl.when(_known(values) > 0).then(total / _known(values))

@@ -1,8 +1,9 @@
 """The row functions' meaning: typed expressions compiled to Polars.
 
 Integer arithmetic is done in 128 bits and checked on its way back to 64: a result that does not
-fit is an error, never a wrap. Division by zero is null. NaN equals itself and is greater than
-every other number. A text that does not parse casts to null.
+fit is an error, never a wrap. So is a decimal with more digits than its type (`decimal_rows`).
+Division by zero is null. NaN equals itself and is greater than every other number. A text that
+does not parse casts to null.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import reduce
 
 import polars as pl
 
-from fs_notebook.compute import list_rows, operation_rows, value_rows
+from fs_notebook.compute import decimal_rows, list_rows, operation_rows, value_rows
 from fs_notebook.compute.casts import Build, cast, literal, widened
 from fs_notebook.errors import FeatureStoreError, OverflowInFold
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal
@@ -43,7 +44,8 @@ def compile_expr(expr: Expr, aggregated: Callable[[int], pl.Expr] | None = None)
             compiled = [compile_expr(a, aggregated) for a in args]
             if function.startswith("cast_"):
                 return cast(compiled[0], args[0].type, kind)
-            return _BUILDERS[function](compiled, expr)
+            build = decimal_rows.build_of(expr) or _BUILDERS[function]
+            return build(compiled, expr)
 
 
 @contextmanager
@@ -51,10 +53,15 @@ def overflow_named(what: str) -> Iterator[None]:
     """Turn Polars' own errors inside into this package's, naming `what` was computed."""
     try:
         yield
-    except pl.exceptions.InvalidOperationError as error:
+    except (pl.exceptions.InvalidOperationError, pl.exceptions.ComputeError) as error:
+        found = str(error).splitlines()[0]
+        if isinstance(error, pl.exceptions.ComputeError) and "overflow" not in found:
+            raise FeatureStoreError(f"{what} could not be computed.", found=found) from None
+        is_decimal = "decimal" in found
+        digits = "A decimal in {} has more digits than its type."
         raise OverflowInFold(
-            f"An integer in {what} does not fit 64 bits.",
-            found=str(error).splitlines()[0],
+            (digits if is_decimal else "An integer in {} does not fit 64 bits.").format(what),
+            found=found,
             remedy="CAST the argument AS DOUBLE, if an approximate result will do",
         ) from None
     except pl.exceptions.PolarsError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import Any
 
@@ -170,7 +171,8 @@ def _over_entities(plan: Plan, place: str, calls: list[Call], history: _History)
             # The least value that so large a share of them does not exceed: as QUANTILE_DISC.
             rest = [ordered[-(-i * values.len() // n) - 1] for i, n in _quantiles(call)]
         elif call.function == "z_score":
-            rest = [values.mean(), values.std(ddof=0)]
+            numbers = values.cast(pl.Float64)
+            rest = [numbers.mean(), numbers.std(ddof=0)]
         else:
             rest = [values.min(), values.max()]
         pins[call] = _pin(plan, place, call, values.len(), rest, str(folded.cut))
@@ -187,7 +189,9 @@ def _pin(plan: Plan, place: str, call: Call, count: int, found: list[Any], cut: 
         )
     values: dict[str, Any]
     if call.function == "quantile_bin":
-        values = {"edges": sorted(set(found))}
+        edges = sorted(set(found))
+        # The plan keeps decimals as text.
+        values = {"edges": [f"{e:f}" if isinstance(e, Decimal) else e for e in edges]}
     else:
         values = dict(zip(STATISTICS[call.function], map(float, found), strict=True))
     return Pin(identity(plan, place, call), call.function, text, place, values, count, cut)

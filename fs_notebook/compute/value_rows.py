@@ -69,7 +69,7 @@ def _to_timestamp(args: Sequence[pl.Expr], call: Call) -> pl.Expr:
     if call.args[0].type is Type.BIGINT:
         return (args[0].cast(pl.Int128) * 1_000_000).cast(pl.Int64).cast(kind)
     # What is no number, or lies out of any calendar, is no time.
-    us = (args[0] * 1e6).round(0, mode="half_away_from_zero")
+    us = (args[0].cast(pl.Float64) * 1e6).round(0, mode="half_away_from_zero")
     return us.cast(pl.Int64, strict=False).cast(kind)
 
 

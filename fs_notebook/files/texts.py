@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from fs_notebook.decimals import exact_texts
 from fs_notebook.errors import UsageError
 from fs_notebook.log.decode import dates_of, times_of
 from fs_notebook.types import Type
@@ -35,6 +36,8 @@ def text_to(texts: pl.Series, kind: Type) -> pl.Series:
         values = _times(stripped)
     elif kind is Type.DATE:
         values = dates_of(stripped)
+    elif kind.is_decimal:
+        values = exact_texts(stripped, kind)
     elif kind is Type.INTERVAL:
         values = stripped.cast(pl.Int64, strict=False).cast(kind.polars)
     else:

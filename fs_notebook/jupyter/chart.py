@@ -124,6 +124,8 @@ def _drawn(known: pl.Series, kind: Type) -> _Drawn:
         return _lists(known, kind.element)
     if kind.fields:
         return [f"structs of {', '.join(n for n, _ in kind.fields[:8])}"], None
+    if kind.is_decimal:
+        return _numbers(known.cast(pl.Float64))
     draw = {
         Type.BIGINT: _numbers,
         Type.DOUBLE: _numbers,

@@ -8,6 +8,7 @@ from typing import ClassVar
 import polars as pl
 
 from fs_notebook.kernel.algebra import Exprs, Field, Fieldwise, Parameter, Row, one, present
+from fs_notebook.kernel.totals import lifted_total, mean, total, total_fields, total_type
 from fs_notebook.types import Type, list_of
 
 
@@ -42,21 +43,19 @@ class Count(Fieldwise):
 class _Summing(Fieldwise):
     @property
     def fields(self) -> tuple[Field, ...]:
-        total = pl.Int128() if self.types[0] is Type.BIGINT else pl.Float64()
-        return (Field("s", total, "sum"), Field("n", pl.Int64(), "sum"))
+        return (*total_fields(self.types[0]), Field("n", pl.Int64(), "sum"))
 
     def lift(self, row: Row) -> Exprs:
         arg = row.args[0]
-        total = arg.cast(pl.Int128) if self.types[0] is Type.BIGINT else arg
-        return (total, present(arg))
+        return (*lifted_total(self.types[0], arg), present(arg))
 
     def fold(self, row: Row) -> Exprs:
-        total, _ = self.lift(row)
-        return (total.sum(), row.args[0].count().cast(pl.Int64))
+        *parts, _ = self.lift(row)
+        return (*(p.sum() for p in parts), row.args[0].count().cast(pl.Int64))
 
 
 class Sum(_Summing):
-    """SUM(a): exact for integers; empty: null."""
+    """SUM(a): exact for integers and decimals; empty: null."""
 
     name = "sum"
     usage = "SUM(number)"
@@ -65,12 +64,12 @@ class Sum(_Summing):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        return one(types, number=True)
+        kind = one(types, number=True)
+        return None if kind is None else total_type(kind)
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
-        total, count = state
-        value = total.cast(pl.Int64) if self.types[0] is Type.BIGINT else total
-        return pl.when(count > 0).then(value)
+        *parts, count = state
+        return pl.when(count > 0).then(total(self.types[0], tuple(parts)))
 
 
 class Avg(_Summing):
@@ -84,8 +83,8 @@ class Avg(_Summing):
         return Type.DOUBLE if one(types, number=True) else None
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
-        total, count = state
-        return pl.when(count > 0).then(total.cast(pl.Float64) / count)
+        *parts, count = state
+        return pl.when(count > 0).then(mean(self.types[0], tuple(parts), count))
 
 
 class _Extreme(Fieldwise):

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from fs_notebook.kernel.algebra import Exprs, Field, Framewise, Parameter, one
+from fs_notebook.kernel.totals import listed_mean, listed_total, total_type
 from fs_notebook.types import Type, list_of, struct_of
 
 _AT = "__at"
@@ -73,11 +74,14 @@ class SumDistinct(Counted):
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
-        return one(types, number=True)
+        kind = one(types, number=True)
+        return None if kind is None else total_type(kind)
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         values = state[0]
-        if self.types[0] is Type.BIGINT:
+        if self.types[0].is_decimal:
+            total = listed_total(values, self.types[0])
+        elif self.types[0] is Type.BIGINT:
             total = values.cast(pl.List(pl.Int128)).list.sum().cast(pl.Int64)
         else:
             total = values.list.sum()
@@ -96,6 +100,8 @@ class AvgDistinct(Counted):
 
     def finalise(self, state: Exprs, t: pl.Expr) -> pl.Expr:
         values = state[0]
+        if self.types[0].is_decimal:
+            return pl.when(values.list.len() > 0).then(listed_mean(values, self.types[0]))
         wide = pl.Int128() if self.types[0] is Type.BIGINT else pl.Float64()
         total = values.cast(pl.List(wide)).list.sum().cast(pl.Float64)
         return pl.when(values.list.len() > 0).then(total / values.list.len())

@@ -71,6 +71,8 @@ class ApproxNUnique(Framewise):
 
 def _hashed(values: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Return each value's register and rank, by xxHash64: the same on every machine, for ever."""
+    if values.dtype == pl.Decimal:
+        values = values.cast(pl.String)
     if values.dtype == pl.String:
         codes = [xxhash.xxh64_intdigest(v.encode()) for v in values]
     else:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language import list_functions, operations, value_functions
-from fs_notebook.language.rules import Rule, common
+from fs_notebook.language.rules import Rule, common, product_of, sum_of, whole_part
 from fs_notebook.language.rules import all_of as _all
 from fs_notebook.language.rules import numeric as _numeric
-from fs_notebook.types import Type
+from fs_notebook.types import PRECISION_MAX, Type, decimal_of
 
 BIGINT, DOUBLE, VARCHAR, BOOLEAN = Type.BIGINT, Type.DOUBLE, Type.VARCHAR, Type.BOOLEAN
 TIMESTAMP, DATE, INTERVAL = Type.TIMESTAMP, Type.DATE, Type.INTERVAL
@@ -39,7 +39,7 @@ def _add(types: Sequence[Type]) -> Type | None:
             return TIMESTAMP
         case (Type.INTERVAL, Type.INTERVAL):
             return INTERVAL
-    return _arithmetic(types)
+    return sum_of(types)
 
 
 def _subtract(types: Sequence[Type]) -> Type | None:
@@ -50,7 +50,7 @@ def _subtract(types: Sequence[Type]) -> Type | None:
             return INTERVAL
         case (Type.INTERVAL, Type.INTERVAL):
             return INTERVAL
-    return _arithmetic(types)
+    return sum_of(types)
 
 
 def _compare(types: Sequence[Type]) -> Type | None:
@@ -84,8 +84,24 @@ def _temporal_part(types: Sequence[Type]) -> Type | None:
 
 def _round(types: Sequence[Type]) -> Type | None:
     if len(types) in (1, 2) and types[0].is_number and all(t is BIGINT for t in types[1:]):
-        return types[0]
+        kind = types[0]
+        if kind.is_decimal and kind.scale:
+            # 9.99 has three digits, and rounded to one place it has one more.
+            return decimal_of(min(kind.precision + 1, PRECISION_MAX), kind.scale)
+        return kind
     return None
+
+
+def _whole(types: Sequence[Type]) -> Type | None:
+    if len(types) != 1 or not types[0].is_number:
+        return None
+    return whole_part(types[0], rounded=True) if types[0].is_decimal else DOUBLE
+
+
+def _sign(types: Sequence[Type]) -> Type | None:
+    if len(types) != 1 or not types[0].is_number:
+        return None
+    return BIGINT if types[0].is_decimal else types[0]
 
 
 _PARTS = ("year", "quarter", "month", "week", "day", "dow", "isodow", "doy", "hour", "minute")
@@ -96,7 +112,7 @@ PARTS = (*_PARTS, "second", "epoch")
 _TABLE: list[tuple[str, str, Rule]] = [
     ("add", "a + b", _add),
     ("subtract", "a - b", _subtract),
-    ("multiply", "a * b", _arithmetic),
+    ("multiply", "a * b", product_of),
     ("divide", "a / b", _numeric(DOUBLE, 2)),
     ("int_divide", "a // b", _all(BIGINT, BIGINT, 2)),
     ("modulo", "a % b", _arithmetic),
@@ -117,11 +133,11 @@ _TABLE: list[tuple[str, str, Rule]] = [
     ("greatest", "GREATEST(a, b, …)", _extreme),
     ("least", "LEAST(a, b, …)", _extreme),
     ("abs", "ABS(a)", _numeric(None)),
-    ("sign", "SIGN(a)", _numeric(None)),
+    ("sign", "SIGN(a)", _sign),
     ("round", "ROUND(a [, digits])", _round),
     ("round_even", "ROUND_EVEN(a [, digits])", _round),
-    ("floor", "FLOOR(a)", _numeric(DOUBLE)),
-    ("ceil", "CEIL(a)", _numeric(DOUBLE)),
+    ("floor", "FLOOR(a)", _whole),
+    ("ceil", "CEIL(a)", _whole),
     ("sqrt", "SQRT(a)", _numeric(DOUBLE)),
     ("exp", "EXP(a)", _numeric(DOUBLE)),
     ("ln", "LN(a)", _numeric(DOUBLE)),
@@ -176,6 +192,14 @@ CASTS: dict[Type, frozenset[Type]] = {
 """What can be cast to what. A text that does not parse becomes null."""
 
 
+def castable(source: Type, target: Type) -> bool:
+    """Tell whether values of `source` can be cast to `target`."""
+    if not (source.is_decimal or target.is_decimal):
+        return source in CASTS.get(target, frozenset())
+    other = source if target.is_decimal else target
+    return other.is_decimal or other in (BIGINT, DOUBLE, VARCHAR)
+
+
 def result_type(name: str, types: Sequence[Type]) -> Type:
     """Return the type that function `name` gives for arguments of `types`.
 
@@ -192,6 +216,25 @@ def result_type(name: str, types: Sequence[Type]) -> Type:
         raise DefinitionError(
             f"The types do not fit {function.usage}.",
             found=", ".join(t.value for t in types) or "no arguments",
-            remedy="cast the arguments, e.g. CAST(x AS DOUBLE)",
+            remedy=_remedy(name, types),
         )
     return result
+
+
+_INSTEAD_OF_DECIMALS = {
+    "int_divide": "TRUNC(a / b)",
+    "hash_bucket": "HASH_BUCKET(CAST(x AS VARCHAR), 100)",
+    "is_nan": "leave it out: a decimal is never NaN",
+    "is_finite": "leave it out: a decimal is never infinite",
+    "multiply": "fewer places, since a product has those of both: CAST(a AS DECIMAL(18,4)) * b",
+}
+
+
+def _remedy(name: str, types: Sequence[Type]) -> str:
+    if any(t.is_decimal for t in types):
+        if name in _INSTEAD_OF_DECIMALS:
+            return _INSTEAD_OF_DECIMALS[name]
+        for kind in (VARCHAR, BIGINT, DOUBLE):
+            if FUNCTIONS[name].rule([kind if t.is_decimal else t for t in types]) is not None:
+                return f"cast the decimal: CAST(x AS {kind})"
+    return "cast the arguments, e.g. CAST(x AS DOUBLE)"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from fs_notebook.errors import DefinitionError, unknown_name
 from fs_notebook.language.expr import Call, Expr, Literal
 from fs_notebook.language.rules import Rule, Table, common
-from fs_notebook.types import Type, list_of, struct_of
+from fs_notebook.types import PRECISION_MAX, Type, decimal_of, list_of, struct_of
 
 
 def _list(types: Sequence[Type]) -> Type | None:
@@ -61,6 +61,13 @@ def _to_string(types: Sequence[Type]) -> Type | None:
     return Type.VARCHAR if element in (Type.VARCHAR, Type.BIGINT) else None
 
 
+def _sum(types: Sequence[Type]) -> Type | None:
+    element = types[0].element if len(types) == 1 else None
+    if element is None or not element.is_number:
+        return None
+    return decimal_of(PRECISION_MAX, element.scale) if element.is_decimal else element
+
+
 def _by_constants(types: Sequence[Type]) -> Type | None:
     return None
 
@@ -71,7 +78,7 @@ TABLE: Table = [
     ("list_extract", "list[i]", _then(None, Type.BIGINT)),
     ("list_slice", "list[a:b]", _same_list(Type.BIGINT, Type.BIGINT)),
     ("list_contains", "LIST_CONTAINS(list, a)", _contains),
-    ("list_sum", "LIST_SUM(list)", _then(None, numbers=True)),
+    ("list_sum", "LIST_SUM(list)", _sum),
     ("list_avg", "LIST_AVG(list)", _then(Type.DOUBLE, numbers=True)),
     ("list_min", "LIST_MIN(list)", _extreme),
     ("list_max", "LIST_MAX(list)", _extreme),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from fs_notebook.decimals import number_of
 from fs_notebook.errors import DefinitionError
 from fs_notebook.language.expr import Call, Expr, Literal
 from fs_notebook.language.rules import Table, common
@@ -52,8 +53,9 @@ def _one_hot(types: Sequence[Type]) -> Type | None:
 
 
 def _hash_bucket(types: Sequence[Type]) -> Type | None:
-    fits = len(types) == 2 and types[0].is_scalar and types[1] is Type.BIGINT
-    return Type.BIGINT if fits else None
+    # Equal decimals of different types would lie in different buckets.
+    scalar = len(types) == 2 and types[0].is_scalar and not types[0].is_decimal
+    return Type.BIGINT if scalar and types[1] is Type.BIGINT else None
 
 
 def _embed(types: Sequence[Type]) -> Type | None:
@@ -94,7 +96,11 @@ def check_constants(call: Call) -> Call:
 
 
 def _values(args: Sequence[Expr], usage: str) -> list[object]:
-    values = [a.value for a in args if isinstance(a, Literal) and a.value is not None]
+    values = [
+        number_of(a.value, a.type) if a.type.is_decimal else a.value
+        for a in args
+        if isinstance(a, Literal) and a.value is not None
+    ]
     if len(values) != len(args):
         raise DefinitionError(
             f"{usage} takes constants there.", found="an expression or NULL",

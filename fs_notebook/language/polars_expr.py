@@ -11,6 +11,8 @@ off, rounding half to even), or the language's rule holds:
 - NaN is greater than every other number, in ``pl.max_horizontal`` too;
 - integers that overflow are an error, never a wrap;
 - a text that does not parse casts to null, by ``cast(strict=True)`` too;
+- a product of decimals has the places of both, a quotient is DOUBLE, and a cast to fewer places
+  rounds half away from zero (Polars: rounded to the places of one, a decimal, half to even);
 - times are UTC microseconds; a time without a zone is taken as UTC.
 
 Everything else is refused: the error shows the method and what to write instead.

@@ -6,11 +6,14 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import reduce
 
 from fs_notebook.clock import to_us
+from fs_notebook.decimals import text_of
+from fs_notebook.language.casts import decimal_literal
 from fs_notebook.language.expr import Call, Expr, Literal
-from fs_notebook.language.functions import CASTS
+from fs_notebook.language.functions import castable
 from fs_notebook.language.polars_expr import Handler, PolarsTranslator
 from fs_notebook.language.polars_text import format_parts, shortened
 from fs_notebook.language.polars_tree import Node
@@ -89,8 +92,12 @@ def _eq_missing(t: PolarsTranslator, node: Node) -> Expr:
 def _negate(t: PolarsTranslator, node: Node) -> Expr:
     value = t(node.inputs[0])
     if isinstance(value, Literal) and value.type.is_number and value.value != -(2**63):
-        assert isinstance(value.value, (int, float)) or value.value is None
-        return value if value.value is None else Literal(-value.value, value.type)
+        if value.value is None:
+            return value
+        if value.type.is_decimal:
+            return Literal(text_of(Decimal(str(value.value)).copy_negate(), value.type), value.type)
+        assert isinstance(value.value, (int, float))
+        return Literal(-value.value, value.type)
     return t.call(node, "negate", value)
 
 
@@ -217,7 +224,8 @@ def _cast(t: PolarsTranslator, node: Node) -> Expr:
     if name is None or node.option["mode"] == "Overflowing":
         raise t.refuse(
             node, "There is no such cast.", found=shortened(node),
-            remedy="pl.Int64, pl.Float64, pl.String, pl.Boolean, pl.Date, pl.Datetime('us', 'UTC')",
+            remedy="pl.Int64, pl.Float64, pl.Decimal(18, 2), pl.String, pl.Boolean, pl.Date, "
+            "pl.Datetime('us', 'UTC')",
         )  # fmt: skip
     target = Type(name)
     if node.inputs[0].kind == "literal" and node.inputs[0].option == [None, None]:
@@ -229,7 +237,7 @@ def cast(t: PolarsTranslator, node: Node, value: Expr, target: Type) -> Expr:
     """Cast as Polars does: whole numbers are what is left of a fraction."""
     if value.type is target:
         return value
-    if value.type not in CASTS[target]:
+    if not castable(value.type, target):
         raise t.refuse(
             node, f"A {value.type} cannot be cast to {target}.",
             remedy="a cast between numbers, text, booleans and times that has a meaning",
@@ -240,8 +248,14 @@ def cast(t: PolarsTranslator, node: Node, value: Expr, target: Type) -> Expr:
             return Literal(value.value // _DAY_US, target)
         if (value.type, target) == (Type.DATE, Type.TIMESTAMP):
             return Literal(value.value * _DAY_US, target)
+    if target.is_decimal and isinstance(value, Literal) and value.value is not None:
+        constant = decimal_literal(str(value.value), target)
+        if constant is not None:
+            return constant
     if value.type is Type.DOUBLE and target is Type.BIGINT:
         value = _whole(t, node, value)
+    if value.type.is_decimal and target is Type.BIGINT and value.type.scale:
+        value = t.call(node, "trunc", value)
     return Call(f"cast_{target.value}", (value,), target)
 
 

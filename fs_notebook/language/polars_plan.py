@@ -35,6 +35,7 @@ from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.polars_text import named_text, render, shortened
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Relation, conjunction
+from fs_notebook.language.rules import not_a_key
 from fs_notebook.language.unions import canonical
 from fs_notebook.types import Type
 
@@ -278,9 +279,9 @@ class _Compiler:
         keys = []
         for called, node in named:
             expr = self.row(node)
-            if expr.type is Type.DOUBLE:
+            if (reason := not_a_key(expr.type)) is not None:
                 raise self.row.refuse(
-                    node, "A key cannot be DOUBLE: two such numbers may look alike and differ.",
+                    node, reason,
                     remedy="cast it to pl.Int64 or pl.String",
                 )  # fmt: skip
             keys.append(Key(called, expr))

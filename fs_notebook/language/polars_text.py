@@ -151,6 +151,8 @@ def plain(node: Node) -> str:
 def _listed(node: Node) -> str:
     """Return a constant in a list: Polars takes Python's own times there."""
     value, name = node.option
+    if value is not None and name is not None and Type(name).is_decimal:
+        return f"Decimal({value!r})"
     if value is None or name not in ("TIMESTAMP", "DATE", "INTERVAL"):
         return repr(value)
     if name == "INTERVAL":
@@ -163,7 +165,7 @@ def _listed(node: Node) -> str:
 def _literal(node: Node) -> str:
     value, name = node.option
     if value is None:
-        dtype = "" if name is None else f", dtype={_DTYPES.get(Type(name), name)}"
+        dtype = "" if name is None else f", dtype={_dtype(Type(name))}"
         return f"pl.lit(None{dtype})"
     if name == "TIMESTAMP":
         return _time(value)
@@ -178,7 +180,15 @@ def _literal(node: Node) -> str:
                  "seconds": 1_000_000, "microseconds": 1}  # fmt: skip
         unit = next(u for u, size in units.items() if value % size == 0)
         return f"pl.duration({unit}={value // units[unit]})"
+    if name is not None and (kind := Type(name)).is_decimal:
+        return f"pl.lit({value!r}).cast({_dtype(kind)})"
     return f"pl.lit({value!r})"
+
+
+def _dtype(kind: Type) -> str:
+    if kind.is_decimal:
+        return f"pl.Decimal({kind.precision}, {kind.scale})"
+    return _DTYPES.get(kind, kind.value)
 
 
 def _time(us: int) -> str:
@@ -210,7 +220,7 @@ def _branch(node: Node) -> str:
 
 def _cast(node: Node) -> str:
     to = node.option["to"]
-    dtype = f"pl.{node.option['polars']}" if to is None else _DTYPES[Type(to)]
+    dtype = f"pl.{node.option['polars']}" if to is None else _dtype(Type(to))
     strict = {"NonStrict": ", strict=False", "Overflowing": ", wrap_numerical=True"}
     return _method(node, dtype + strict.get(node.option["mode"], ""))
 

@@ -11,13 +11,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from math import isfinite
 from typing import Any
 
 import polars as pl
 
+from fs_notebook.decimals import text_of, type_of_decimal
 from fs_notebook.errors import DefinitionError, UsageError
-from fs_notebook.types import Type, type_of
+from fs_notebook.types import Type, decimal_of, type_of
 
 DEPTH_MAX = 80
 """How many expressions may stand inside each other."""
@@ -217,6 +219,8 @@ def _cast(body: Any) -> dict[str, Any]:
     if isinstance(dtype, dict) and dtype.get("Datetime", [None])[0] == "Microseconds":
         zone = dtype["Datetime"][1]
         kind = Type.TIMESTAMP if zone in (None, {"inner": "UTC"}) else None
+    if isinstance(dtype, dict) and "Decimal" in dtype:
+        kind = decimal_of(*dtype["Decimal"])
     shown = dtype if isinstance(dtype, str) else json.dumps(dtype)
     return {"to": kind.value if kind else None, "polars": shown, "mode": body["options"]}
 
@@ -252,6 +256,9 @@ def _literal(body: Any) -> Node:
         return literal(bool(value), Type.BOOLEAN)
     if kind == "Date":
         return literal(int(value), Type.DATE)
+    if kind == "Decimal":
+        unscaled, _, scale = value
+        return _decimal(Decimal(f"{int(unscaled)}e-{int(scale)}"))
     if kind in ("Datetime", "Duration"):
         return literal(_us(*value[:2]), Type.TIMESTAMP if kind == "Datetime" else Type.INTERVAL)
     raise _foreign(kind)
@@ -260,7 +267,7 @@ def _literal(body: Any) -> Node:
 def _foreign(kind: str) -> DefinitionError:
     return DefinitionError(
         "This constant has a type that the language does not know.", found=kind,
-        remedy="numbers (pl.Int64, pl.Float64), text, booleans, dates, times, durations",
+        remedy="numbers (pl.Int64, pl.Float64, Decimal), text, booleans, dates, times, durations",
     )  # fmt: skip
 
 
@@ -271,6 +278,13 @@ def _null_type(dtype: Any) -> Type | None:
     if kind is None:
         raise _foreign(json.dumps(dtype))
     return Type(kind)
+
+
+def _decimal(value: Decimal) -> Node:
+    """Return a decimal's node: of as many digits as it has, whatever Polars keeps it in."""
+    kind = type_of_decimal(value)
+    assert kind is not None
+    return literal(text_of(value, kind), kind)
 
 
 def _integer(value: int) -> Node:
@@ -308,7 +322,9 @@ def _constants(data: list[int]) -> Node:
         kind = type_of(series.dtype)
     except UsageError:
         raise _foreign(f"a list of {series.dtype}") from None
-    if not kind.is_scalar or series.dtype in (pl.Decimal, pl.Float32):
+    if kind.is_decimal:
+        return Node("list", tuple(literal(v, kind) if v is None else _decimal(v) for v in series))
+    if not kind.is_scalar or series.dtype == pl.Float32:
         raise _foreign(f"a list of {series.dtype}")
     if isinstance(series.dtype, (pl.Datetime, pl.Duration)):
         unit = {"ns": "Nanoseconds", "us": "Microseconds", "ms": "Milliseconds"}

@@ -40,6 +40,7 @@ from fs_notebook.language.relation import (
     condition_of,
     conjunction,
 )
+from fs_notebook.language.rules import not_a_key
 from fs_notebook.language.sql_expr import Translator, interval_us, refuse
 from fs_notebook.language.unions import canonical
 from fs_notebook.types import Type
@@ -147,11 +148,11 @@ class _Compiler:
                     found=key.name if isinstance(key, Column) else "an expression",
                     remedy="a list's element or a struct's field: list[1], struct.field",
                 )
-            if key.type is Type.DOUBLE:
+            if (reason := not_a_key(key.type)) is not None:
                 raise refuse(
                     select,
                     self.text,
-                    "A key cannot be DOUBLE: two such numbers may look alike and differ.",
+                    reason,
                     found=key.name if isinstance(key, Column) else "an expression",
                     remedy="GROUP BY CAST(key AS BIGINT), or AS VARCHAR",
                 )

@@ -13,8 +13,9 @@ from fs_notebook.clock import to_us
 from fs_notebook.errors import DefinitionError, FeatureStoreError, near_names, unknown_name
 from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language.calls import ALIASES, is_aggregate
+from fs_notebook.language.casts import cast_type, written_decimal
 from fs_notebook.language.expr import Call, Column, Expr, Literal
-from fs_notebook.language.functions import CASTS, FUNCTIONS, PARTS, result_type
+from fs_notebook.language.functions import CASTS, FUNCTIONS, PARTS, castable, result_type
 from fs_notebook.language.sql_calls import qualified, special_call
 from fs_notebook.types import Type
 
@@ -87,23 +88,6 @@ _VARIADIC: dict[type[exp.Expr], str] = {
 _NAMED = {
     "LOG10": "log10", "LOG2": "log2", "CONTAINS": "contains", "ROUND_EVEN": "round_even",
 }  # fmt: skip
-_CAST_TYPES = {
-    exp.DType.BIGINT: Type.BIGINT,
-    exp.DType.INT: Type.BIGINT,
-    exp.DType.SMALLINT: Type.BIGINT,
-    exp.DType.TINYINT: Type.BIGINT,
-    exp.DType.DOUBLE: Type.DOUBLE,
-    exp.DType.FLOAT: Type.DOUBLE,
-    exp.DType.VARCHAR: Type.VARCHAR,
-    exp.DType.TEXT: Type.VARCHAR,
-    exp.DType.BOOLEAN: Type.BOOLEAN,
-    exp.DType.TIMESTAMP: Type.TIMESTAMP,
-    exp.DType.TIMESTAMPNTZ: Type.TIMESTAMP,
-    exp.DType.TIMESTAMPTZ: Type.TIMESTAMP,
-    exp.DType.DATE: Type.DATE,
-}
-
-
 _CALLED = re.compile(r"[A-Za-z_]\w*\s*\(\s*(?:DISTINCT\s+)?$", re.IGNORECASE)
 
 
@@ -408,17 +392,19 @@ class Translator:
         return self.call("case", *args)
 
     def _cast(self, node: exp.Expr) -> Expr:
-        target = _CAST_TYPES.get(node.args["to"].this)
+        target = cast_type(node.args["to"])
         if target is None:
             raise refuse(
                 node,
                 self.text,
                 "There is no such type to cast to.",
                 found=node.args["to"].sql(dialect="duckdb"),
-                remedy=", ".join(t.value for t in CASTS if CASTS[t]),
+                remedy=", ".join([*(t.value for t in CASTS if CASTS[t]), "DECIMAL(18,2)"]),
             )
         if isinstance(node.this, exp.Null):
             return null_of(target)
+        if target.is_decimal and (constant := written_decimal(node.this, target)) is not None:
+            return constant
         value = self(node.this)
         if value.type is target:
             return value
@@ -432,7 +418,7 @@ class Translator:
             )
         ):
             return _temporal_literal(value, target)
-        if value.type not in CASTS[target]:
+        if not castable(value.type, target):
             raise refuse(
                 node,
                 self.text,

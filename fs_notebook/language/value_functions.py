@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fs_notebook.language.rules import Rule, Table, all_of, common, numeric
+from fs_notebook.language.rules import Rule, Table, all_of, common, numeric, whole_part
 from fs_notebook.types import Type, list_of
 
 DIFF_UNITS = (
@@ -30,13 +30,19 @@ def _regexp_extract(types: Sequence[Type]) -> Type | None:
     return Type.VARCHAR if fits else None
 
 
+def _truncated(types: Sequence[Type]) -> Type | None:
+    if len(types) != 1 or not types[0].is_number:
+        return None
+    return whole_part(types[0], rounded=False) if types[0].is_decimal else types[0]
+
+
 _V, _N = Type.VARCHAR, Type.BIGINT
 
 TABLE: Table = [
     ("log", "LOG(base, a)", numeric(Type.DOUBLE, 2)),
     ("sin", "SIN(a)", numeric(Type.DOUBLE)),
     ("cos", "COS(a)", numeric(Type.DOUBLE)),
-    ("trunc", "TRUNC(a)", numeric(None)),
+    ("trunc", "TRUNC(a)", _truncated),
     ("is_nan", "ISNAN(a)", all_of(Type.DOUBLE, Type.BOOLEAN, 1)),
     ("is_finite", "ISFINITE(a)", all_of(Type.DOUBLE, Type.BOOLEAN, 1)),
     ("replace", "REPLACE(text, 'from', to)", _typed(_V, _V, _V, _V)),

@@ -7,18 +7,23 @@ What counts as malformed in JSON: what is no JSON object; a value of another typ
 (``1.5`` or ``"1"`` in a BIGINT; text takes any value, as its JSON text); an integer beyond 64
 bits, ``NaN`` or ``Infinity``; bytes that are not UTF-8; a time that is neither ISO 8601 text
 (without a zone: UTC) nor integer microseconds since the epoch. A missing field is null, and a
-field that is not declared is ignored. The same holds inside lists and structs: one such value in
-them makes the event malformed.
+field that is not declared is ignored. A decimal is text (``"12.30"``) or a number, exactly: of a
+number with a fraction at most 15 digits are believed, since that is what a double keeps on its
+way; more digits than the type has are malformed, never rounded. The same holds inside lists and
+structs: one such value in them makes the event malformed.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
+from decimal import Decimal
 
 import polars as pl
 
+from fs_notebook.decimals import exact, exact_texts, read, text_of, widens
 from fs_notebook.log.nested import leaves, mapped, wire_type
 from fs_notebook.log.protocol import Stream
 from fs_notebook.types import Type
@@ -36,6 +41,10 @@ _WIRE: dict[Type, pl.DataType] = {
     Type.DATE: pl.String(),
     Type.INTERVAL: pl.Int64(),
 }
+_LONG_NUMBER = re.compile(rb"[0-9.]{16}")
+"""What may be a number of more digits than a double keeps."""
+
+_DIGITS_MAX = 15
 _TIME_FORMATS = (
     "%Y-%m-%dT%H:%M:%S%.f%#z",
     "%Y-%m-%d %H:%M:%S%.f%#z",
@@ -58,16 +67,21 @@ def decode_json(payloads: Sequence[bytes], stream: Stream) -> tuple[pl.DataFrame
     schema = {name: wire_type(kind, _WIRE) for name, kind in stream.columns}
     if not schema:
         schema = {"__none": pl.String()}
-    frame = _bulk(payloads, schema)
+    exactly = any(kind.holds_decimal for _, kind in stream.columns)
+    # Polars reads numbers as doubles: a long one in a decimal has to be looked at.
+    looked_at = exactly and any(map(_LONG_NUMBER.search, payloads))
+    frame = None if looked_at else _bulk(payloads, schema)
     bad: Malformed = {}
     kept: Sequence[int] | None = None
     if frame is None:
         frame, kept, bad = _careful(payloads, schema, stream)
-    frame, failed = _times(frame, stream)
+    frame, failed = _read_texts(frame, stream)
     if failed:
         rows = kept if kept is not None else range(len(payloads))
         for row, column in failed.items():
-            bad[rows[row]] = f"column {column!r} holds no time"
+            kind = stream.type_of(column)
+            what = f"what is no {kind}" if kind.holds_decimal else "no time"
+            bad[rows[row]] = f"column {column!r} holds {what}"
         keep = pl.Series([row not in failed for row in range(frame.height)], dtype=pl.Boolean)
         frame = frame.filter(keep)
     return frame.select(stream.names), bad
@@ -81,20 +95,30 @@ def decode_arrow(payload: bytes, stream: Stream) -> tuple[pl.DataFrame | None, s
     """
     try:
         raw = pl.read_ipc_stream(payload)
-        columns = [
-            (
-                pl.col(name).cast(kind.polars)
-                if name in raw.columns
-                else pl.lit(None, dtype=kind.polars).alias(name)
-            )
-            for name, kind in stream.columns
-        ]
+        columns = [_arrow_column(raw, name, kind) for name, kind in stream.columns]
         # Selecting nothing but literals would give one row, whatever the message holds.
-        return raw.with_columns(columns).select(stream.names), ""
+        frame = raw.with_columns(columns).select(stream.names)
+        for name, kind in stream.columns:
+            have = raw.schema.get(name)
+            if not kind.holds_decimal or have is None or have == kind.polars:
+                continue
+            lost = frame.get_column(name).null_count() > raw.get_column(name).null_count()
+            if lost or not (kind.is_scalar or widens(have, kind)):
+                return None, f"column {name!r} is {have}, not exactly {kind}"
+        return frame, ""
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         return None, f"no readable Arrow batch: {str(error).splitlines()[0]}"
     except pl.exceptions.PanicException:
         return None, "no readable Arrow batch"
+
+
+def _arrow_column(raw: pl.DataFrame, name: str, kind: Type) -> pl.Expr:
+    if name not in raw.columns:
+        return pl.lit(None, dtype=kind.polars).alias(name)
+    have = raw.schema[name]
+    if kind.is_decimal and have != kind.polars:
+        return exact(pl.col(name), have, kind).alias(name)
+    return pl.col(name).cast(kind.polars)
 
 
 def arrow_rows(payload: bytes) -> int:
@@ -154,7 +178,12 @@ def _careful(
 def _reason(payload: bytes, stream: Stream) -> str | None:
     """Return why a payload is malformed, or None if it looks good."""
     try:
-        event = json.loads(payload.decode("utf-8"), parse_constant=_refused)
+        exactly = any(kind.holds_decimal for _, kind in stream.columns)
+        event = json.loads(
+            payload.decode("utf-8"),
+            parse_constant=_refused,
+            parse_float=Decimal if exactly else None,
+        )
     except UnicodeDecodeError:
         return "its bytes are not UTF-8"
     except RecursionError:
@@ -185,8 +214,11 @@ def _fits(value: object, kind: Type) -> bool:
         return all(v is None or _fits(v, t) for v, t in inside)
     if kind in (Type.BIGINT, Type.INTERVAL):
         return type(value) is int and -(2**63) <= value < 2**63
+    if kind.is_decimal:
+        return _fits_decimal(value, kind)
     if kind is Type.DOUBLE:
-        return type(value) is int or (type(value) is float and math.isfinite(value))
+        number = float(value) if isinstance(value, Decimal) else value
+        return type(number) is int or (type(number) is float and math.isfinite(number))
     if kind is Type.BOOLEAN:
         return isinstance(value, bool)
     if kind is Type.TIMESTAMP:
@@ -196,19 +228,35 @@ def _fits(value: object, kind: Type) -> bool:
     return True
 
 
-def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int, str]]:
-    """Return the frame with times parsed, and each row whose text is none, with its column."""
+def _fits_decimal(value: object, kind: Type) -> bool:
+    number = read(value) if isinstance(value, str) else None
+    if type(value) is int:
+        number = Decimal(value)
+    if isinstance(value, Decimal):
+        digits = "".join(map(str, value.as_tuple().digits)).strip("0")
+        number = value if len(digits) <= _DIGITS_MAX else None
+    return number is not None and text_of(number, kind) is not None
+
+
+def _read_texts(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int, str]]:
+    """Return the frame with times and decimals parsed, and each row whose text is none.
+
+    Beside such a row stands its column.
+    """
     failed: dict[int, str] = {}
     parsed: list[pl.Series] = []
     for name, kind in stream.columns:
-        if not kind.is_scalar and kind.holds_temporal:
-            parsed.append(_nested_times(frame, name, kind, failed))
+        if not kind.is_scalar and (kind.holds_temporal or kind.holds_decimal):
+            parsed.append(_nested_parsed(frame, name, kind, failed))
         if kind is Type.INTERVAL:
             parsed.append(frame.get_column(name).cast(kind.polars))
-        if kind not in (Type.TIMESTAMP, Type.DATE):
+        if kind not in (Type.TIMESTAMP, Type.DATE) and not kind.is_decimal:
             continue
         text = frame.get_column(name)
-        values = times_of(text) if kind is Type.TIMESTAMP else dates_of(text)
+        if kind.is_decimal:
+            values = exact_texts(text, kind)
+        else:
+            values = times_of(text) if kind is Type.TIMESTAMP else dates_of(text)
         parsed.append(values.alias(name))
         if values.null_count() > text.null_count():
             rows = (values.is_null() & text.is_not_null()).arg_true()
@@ -216,11 +264,11 @@ def _times(frame: pl.DataFrame, stream: Stream) -> tuple[pl.DataFrame, dict[int,
     return (frame.with_columns(parsed) if parsed else frame), failed
 
 
-def _nested_times(frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, str]) -> pl.Series:
-    """Return a column of lists or structs with the times in it parsed."""
+def _nested_parsed(frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, str]) -> pl.Series:
+    """Return a column of lists or structs with the times and decimals in it parsed."""
     column = pl.col(name)
     before = leaves(column, kind, lambda v, k: v.is_not_null())
-    parsed = mapped(column, kind, _time_leaf).alias(name)
+    parsed = mapped(column, kind, _parsed_leaf).alias(name)
     values = frame.with_columns(parsed, before.alias("__before"))
     after = leaves(column, kind, lambda v, k: v.is_not_null())
     lost = values.select(after.alias("__after") < pl.col("__before")).to_series()
@@ -228,7 +276,9 @@ def _nested_times(frame: pl.DataFrame, name: str, kind: Type, failed: dict[int, 
     return values.get_column(name).cast(kind.polars)
 
 
-def _time_leaf(value: pl.Expr, kind: Type) -> pl.Expr:
+def _parsed_leaf(value: pl.Expr, kind: Type) -> pl.Expr:
+    if kind.is_decimal:
+        return exact(value, pl.String(), kind)
     if kind is Type.INTERVAL:
         return value.cast(kind.polars)
     if kind is Type.DATE:

@@ -34,12 +34,15 @@ def leaves(value: pl.Expr, kind: Type, count: Leaf) -> pl.Expr:
 
 
 def wire_type(kind: Type, scalars: dict[Type, pl.DataType]) -> pl.DataType:
-    """Return the Polars type that carries `kind` in JSON, where `scalars` have their own."""
+    """Return the Polars type that carries `kind` in JSON, where `scalars` have their own.
+
+    Decimals are read as text, from which no digit is lost.
+    """
     if kind.element is not None:
         return pl.List(wire_type(kind.element, scalars))
     if kind.fields:
         return pl.Struct([pl.Field(n, wire_type(t, scalars)) for n, t in kind.fields])
-    return scalars.get(kind, kind.polars)
+    return pl.String() if kind.is_decimal else scalars.get(kind, kind.polars)
 
 
 def holds(kind: Type, *scalars: Type) -> bool:

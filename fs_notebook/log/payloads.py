@@ -13,6 +13,7 @@ from typing import Protocol
 
 import polars as pl
 
+from fs_notebook.decimals import exact, widens
 from fs_notebook.errors import DefinitionError, UsageError
 from fs_notebook.log.beside import payload_of
 from fs_notebook.log.decode import Malformed, decode_json, times_of
@@ -192,6 +193,8 @@ def _fitted(values: pl.Series, kind: Type) -> pl.Series:
         return times_of(values)
     if kind is Type.DATE and have == pl.String:
         return values.str.to_date("%Y-%m-%d", strict=False)
+    if kind.is_decimal:
+        return pl.select(exact(pl.lit(values), have, kind)).to_series()
     if not _may(have, kind):
         return pl.repeat(None, len(values), dtype=want, eager=True)
     if kind.is_scalar:
@@ -257,6 +260,8 @@ def _may(have: pl.DataType, kind: Type) -> bool:
         )
     if have == kind.polars:
         return True
+    if kind.is_decimal:
+        return widens(have, kind)
     match kind:
         case Type.BIGINT:
             return have.is_integer()

@@ -51,7 +51,7 @@ class Packed(NamedTuple):
         None when only an event can change them.
     values
         The finalised features: int, float, str, bool, None, or lists of those; timestamps
-        are microseconds since the epoch, dates are days since it.
+        are microseconds since the epoch, dates are days since it, decimals are text.
     state
         The worker's own bytes.
     """

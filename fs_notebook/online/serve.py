@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import cached_property, partial
 from typing import Any
 
@@ -84,9 +85,9 @@ class _Ready:
         return self.fold.empty_values()
 
     @cached_property
-    def temporal(self) -> tuple[str, ...]:
-        """The features that are stored as integers but are times."""
-        return tuple(n for n, t in self.types.items() if t.holds_temporal)
+    def packed(self) -> tuple[str, ...]:
+        """The features that are stored otherwise than they are: times and decimals."""
+        return tuple(n for n, t in self.types.items() if t.holds_temporal or t.holds_decimal)
 
 
 @dataclass(frozen=True)
@@ -413,7 +414,7 @@ def _values(
         if until is not None and now_us > until:
             expired.append(i)
         row = dict(zip(names, values, strict=True))
-        for name in ready.temporal:
+        for name in ready.packed:
             row[name] = _logical(row[name], ready.types[name])
         result.append((row, newest))
     if expired:
@@ -434,6 +435,8 @@ def _values(
 def _logical(value: Any, kind: Type) -> Any:
     if value is None:
         return None
+    if kind.is_decimal:
+        return Decimal(value)
     restored = pl.Series([value], dtype=storage(kind.polars)).cast(kind.polars)
     return restored.to_list()[0]
 

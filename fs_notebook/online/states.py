@@ -252,7 +252,12 @@ class StateCodec:
 
 
 def storage(dtype: pl.DataType) -> pl.DataType:
-    """Return the type that carries `dtype` in a stored value: times as integers, also inside."""
+    """Return the type that carries `dtype` in a stored value.
+
+    Times are integers and decimals text, inside lists and structs too.
+    """
+    if dtype == pl.Decimal:
+        return pl.String()
     if dtype == pl.Date:
         return pl.Int32()
     if isinstance(dtype, _TEMPORAL):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -14,20 +15,27 @@ from fs_notebook.compute.fold import Fold
 from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language.sql import SourceColumns, compile_sql
 from fs_notebook.online.states import storage
-from fs_notebook.types import TIME, Type
+from fs_notebook.types import TIME, Type, type_of
 
 SECOND = 1_000_000
 WINDOW_S = 5
+MONEY, LONG = Type("DECIMAL(9,2)"), Type("DECIMAL(38,9)")
 COLUMNS = {
     "i": Type.BIGINT, "f": Type.DOUBLE, "s": Type.VARCHAR, "b": Type.BOOLEAN, "d": Type.TIMESTAMP,
+    "m": MONEY, "h": LONG,
 }  # fmt: skip
 SOURCE = SourceColumns(
     "events", (("user", Type.VARCHAR), *COLUMNS.items(), ("t", Type.TIMESTAMP)), "t"
 )
 SCHEMA = {
     "user": pl.String, "i": pl.Int64, "f": pl.Float64, "s": pl.String, "b": pl.Boolean,
-    "d": pl.Int64, "t": pl.Int64,
+    "d": pl.Int64, "m": MONEY.polars, "h": LONG.polars, "t": pl.Int64,
 }  # fmt: skip
+
+
+def scaled(whole: int, places: int) -> Decimal:
+    """Return a whole number of last places as a decimal, with no rounding on the way."""
+    return Decimal(f"{whole}e-{places}")
 
 
 @dataclass(frozen=True)
@@ -84,12 +92,15 @@ def all_cases() -> list[Case]:
                 fits = kind.result(types) is not None
                 # Of pairs these are enough: a number beside a number, text beside a number.
                 if fits and (count < 2 or args in {("f", "i"), ("i", "f"), ("s", "f")}):
-                    found.append(Case(name, args))
+                    case = Case(name, args)
+                    # Long decimals differ from others where they are added, kept or counted.
+                    if args != ("h",) or _is_exact(case):
+                        found.append(case)
     return found
 
 
 def chosen_cases() -> list[Case]:
-    """Return each aggregate on two kinds of argument at most: numbers, and what differs most."""
+    """Return each aggregate on a few kinds of argument: numbers, and what differs most."""
     chosen: dict[str, list[Case]] = {}
     preferred = [(), ("f",), ("s",), ("b",), ("s", "f"), ("f", "i")]
     ranked = {args: place for place, args in enumerate(preferred)}
@@ -97,15 +108,37 @@ def chosen_cases() -> list[Case]:
         mine = chosen.setdefault(case.name, [])
         if len(mine) < 2:
             mine.append(case)
+    decimals = [c for c in all_cases() if c.args in {("m",), ("h",)} and _is_exact(c)]
     times = [Case("min", ("d",)), Case("last_n", ("d",)), Case("histogram", ("d",))]
-    return [case for mine in chosen.values() for case in mine] + times + [Case("sum", ("i",))]
+    plainly = [case for mine in chosen.values() for case in mine]
+    return plainly + decimals + times + [Case("sum", ("i",))]
+
+
+def _is_exact(case: Case) -> bool:
+    """Tell whether an aggregate's value is that of a decimal, or says how decimals are counted."""
+    kind = AGGREGATES[case.name].result(case.types)
+    return kind is not None and (kind.holds_decimal or case.name in MEANS)
+
+
+MEANS = ("avg", "avg_distinct", "n_unique", "approx_n_unique", "quantile_cont", "var_pop")
 
 
 def plain(values: pl.Series) -> list[Any]:
     """Return a feature's values with times as integer microseconds."""
+    if values.dtype != pl.Null and type_of(values.dtype).holds_decimal:
+        return list(values.to_list())
     return list(values.cast(storage(values.dtype)).to_list())
 
 
+money = st.one_of(
+    st.sampled_from([Decimal("0.10"), Decimal("0.1"), Decimal("-2.25"), Decimal("9999999.99")]),
+    st.integers(-(10**9) + 1, 10**9 - 1).map(lambda n: scaled(n, 2)),
+)
+# Two dozen of them fit 38 digits together, and no half of them fits 64 bits.
+long = st.one_of(
+    st.sampled_from([Decimal(0), Decimal("1e-9"), Decimal("-1e-9"), Decimal(-(10**27))]),
+    st.integers(-(10**36), 10**36).map(lambda n: scaled(n, 9)),
+)
 floats = st.one_of(
     st.none(),
     st.sampled_from([float("nan"), float("inf"), -float("inf"), 0.0, -0.0]),
@@ -126,6 +159,8 @@ events = st.fixed_dictionaries(
         "s": st.one_of(st.none(), st.sampled_from(["x", "y", ""]), st.text(max_size=2)),
         "b": st.one_of(st.none(), st.booleans()),
         "d": st.one_of(st.none(), st.integers(-3, 3).map(lambda n: n * SECOND)),
+        "m": st.one_of(st.none(), money),
+        "h": st.one_of(st.none(), long),
         "t": times,
     }
 )
@@ -144,6 +179,7 @@ def plain_log(count: int, *, users: int = 2, nulls: bool = False) -> list[dict[s
             "user": "ab"[rng.randrange(users)],
             "i": rng.randrange(-50, 50), "f": round(rng.uniform(-9, 9), 2),
             "s": rng.choice("pqrs"), "b": rng.random() < 0.5, "d": rng.randrange(9) * SECOND,
+            "m": scaled(rng.randrange(-900, 900), 2), "h": scaled(rng.randrange(10**32), 9),
             **(none if nulls else {}),
             "t": rng.randrange(60) * SECOND,
         }
@@ -188,5 +224,5 @@ def values_of(fold: Fold, lifetime: pl.DataFrame) -> dict[Any, Any]:
 
 def scale(log: list[dict[str, Any]]) -> float:
     """Return the size of the numbers of a log, which rounding errors are relative to."""
-    numbers = [abs(e[c]) for e in log for c in ("i", "f") if e[c] is not None]
+    numbers = [abs(float(e[c])) for e in log for c in ("i", "f", "m", "h") if e[c] is not None]
     return max([1.0, *(n for n in numbers if n < 1e300)])

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 
@@ -22,6 +23,20 @@ def float_sum(values: list[float]) -> float:
     for v in values:
         total += v
     return total
+
+
+def total(values: list[Any]) -> Any:
+    """Sum exactly: floats as far as they can be, integers and decimals to the last digit."""
+    if _is_float(values):
+        return float_sum(values)
+    with localcontext(Context(prec=200)):
+        return sum(values)
+
+
+def average(values: list[Any]) -> float:
+    with localcontext(Context(prec=200)):
+        mean = total(values) / len(values)
+    return float(mean)
 
 
 @dataclass(frozen=True)
@@ -204,6 +219,8 @@ def _by(i: Inside, *, greatest: bool) -> Any:
     # The first of equals wins: events are in order.
     rows = sorted(i.rows, key=lambda e: nan_last(e[i.args[1]]))
     best = rows[-1 if greatest else 0][i.args[1]]
+    if isinstance(best, Decimal):
+        return next(e[i.args[0]] for e in i.rows if e[i.args[1]] == best)
     return next(e[i.args[0]] for e in i.rows if same(float(e[i.args[1]]), float(best)))
 
 
@@ -215,16 +232,13 @@ def _rate(i: Inside) -> float | None:
 
 
 def _distinct_sum(i: Inside) -> Any:
-    values = [v for v, _ in i.counts]
-    return float_sum(values) if _is_float(values) else sum(values)
+    return total([v for v, _ in i.counts])
 
 
 REFERENCES: dict[str, Reference] = {
     "count": lambda i: len(i.rows),
-    "sum": _unless_empty(lambda i: float_sum(i.values) if _is_float(i.values) else sum(i.values)),
-    "avg": _unless_empty(
-        lambda i: (float_sum(i.values) if _is_float(i.values) else sum(i.values)) / len(i.values)
-    ),
+    "sum": _unless_empty(lambda i: total(i.values)),
+    "avg": _unless_empty(lambda i: average(i.values)),
     "min": _unless_empty(lambda i: min(i.values, key=nan_last)),
     "max": _unless_empty(lambda i: max(i.values, key=nan_last)),
     "bool_or": _unless_empty(lambda i: any(i.values)),
@@ -247,7 +261,7 @@ REFERENCES: dict[str, Reference] = {
     "n_unique": lambda i: len(i.counts),
     "approx_n_unique": lambda i: len(i.counts),
     "sum_distinct": _unless_empty(_distinct_sum),
-    "avg_distinct": _unless_empty(lambda i: _distinct_sum(i) / len(i.counts)),
+    "avg_distinct": _unless_empty(lambda i: average([v for v, _ in i.counts])),
     "mode": _unless_empty(lambda i: min(i.counts, key=lambda p: (-p[1], nan_last(p[0])))[0]),
     "top_k": _unless_empty(lambda i: [v for v, _ in _frequent(i)]),
     "top_k_counts": _unless_empty(lambda i: _pairs(_frequent(i))),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -70,7 +71,8 @@ def small_numbers(log: list[dict[str, Any]], case: Case) -> list[dict[str, Any]]
         return log
     return [
         {**e, "i": None if e["i"] is None else e["i"] % 97,
-         "f": e["f"] if e["f"] is None or not abs(e["f"]) < 1e300 else e["f"] % 97}
+         "f": e["f"] if e["f"] is None or not abs(e["f"]) < 1e300 else e["f"] % 97,
+         **{c: None if e[c] is None else e[c] % 97 for c in ("m", "h")}}
         for e in log
     ]  # fmt: skip
 
@@ -144,7 +146,8 @@ def test_training_row_is_the_naive_fold(
     log = small_numbers(log, case)
     if spread:
         # Two events centuries apart force the code that packs times by rank.
-        far = {"i": 1, "f": 1.0, "s": "x", "b": True, "d": 0}
+        far = {"i": 1, "f": 1.0, "s": "x", "b": True, "d": 0,
+               "m": Decimal("0.1"), "h": Decimal(1)}  # fmt: skip
         log = [*log, {"user": "a", "t": -(2**60), **far}, {"user": "b", "t": 2**60, **far}]
     frame = pl.DataFrame(labels, schema={"__k0": pl.String, TIME: pl.Int64}, orient="row")
     with pytest.MonkeyPatch.context() as patch:
@@ -251,6 +254,6 @@ def test_every_aggregate_has_a_naive_reference() -> None:
 def test_an_unordered_merge_of_big_numbers_is_exact() -> None:
     fold = cases.fold_of("SUM(i) AS x, AVG(DISTINCT i) AS y")
     log = [{"user": "a", "i": n, "t": 0} for n in (2**62, -(2**62), 2**62, 5)]
-    whole = [{"f": None, "s": None, "b": None, "d": None, **e} for e in log]
+    whole = [{**dict.fromkeys(cases.COLUMNS), **e} for e in log]
     values = fold.values(fold.add(fold.empty, frame_of(whole)).state, now_us=None)
     assert values["x"].item() == 2**62 + 5
