@@ -159,9 +159,9 @@ def _go_on(
 def _appended(log: EventLog, stream: Stream, exported: pl.DataFrame, cut: Cut) -> pl.DataFrame:
     """Append what of a part is not there behind `cut`; return its positions, old and new."""
     rows = _rows(stream, exported)
-    mine = _marked(rows).with_row_index(_ROW)
+    mine = _hashes(rows)
     there = _matched(log, stream, mine, cut)
-    missing = mine.join(there, on=_ROW, how="anti", maintain_order="left")
+    missing = mine.with_row_index(_ROW).join(there, on=_ROW, how="anti", maintain_order="left")
     if missing.height:
         log.append(stream, rows[missing[_ROW]])
         there = _matched(log, stream, mine, cut)
@@ -182,9 +182,12 @@ def _rows(stream: Stream, exported: pl.DataFrame) -> pl.DataFrame:
     return exported.select(stream.names)
 
 
-def _marked(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return each row's hash, and the how-manieth of its kind it is, from 1."""
-    hashes = rows.select(pl.struct(pl.all()).hash().alias(_HASH))
+def _hashes(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.select(pl.struct(pl.all()).hash().alias(_HASH))
+
+
+def _numbered(hashes: pl.DataFrame) -> pl.DataFrame:
+    """Return the hashes, and the how-manieth of its kind each is, from 1."""
     return hashes.with_columns(pl.col(_HASH).cum_count().over(_HASH).alias(_NUMBER))
 
 
@@ -204,8 +207,15 @@ def _matched(log: EventLog, stream: Stream, mine: pl.DataFrame, cut: Cut) -> pl.
         raise _others(stream, "events that cannot be decoded")
     rows = pl.concat([b.rows.select(stream.names) for b in batches])
     positions = pl.concat([b.positions() for b in batches])
-    found = pl.concat([_marked(rows), positions], how="horizontal").join(
-        mine, on=[_HASH, _NUMBER], how="left", maintain_order="left"
+    hashes = _hashes(rows)
+    if hashes.equals(mine.head(rows.height)):
+        # As they were appended: there is nothing to look for.
+        return positions.with_row_index(_ROW).select(_ROW, *POSITION_COLUMNS)
+    found = pl.concat([_numbered(hashes), positions], how="horizontal").join(
+        _numbered(mine).with_row_index(_ROW),
+        on=[_HASH, _NUMBER],
+        how="left",
+        maintain_order="left",
     )
     if found[_ROW].null_count():
         raise _others(stream, f"{found[_ROW].null_count():,} other events among them")
