@@ -14,6 +14,7 @@ import pulsar
 
 from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.connect import CACHE_BYTES_MAX
+from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import START
@@ -114,8 +115,11 @@ def warm(config: Config) -> Iterator[Run]:
 
 
 def _read_all(log: Any, config: Config) -> float:
+    return read_all(log, data.stream(config["topic"]), config["messages"])
+
+
+def read_all(log: Any, stream: Stream, count: int) -> float:
     """Read to the end and use every value: a frame that is mapped from a file is not yet read."""
-    stream = data.stream(config["topic"])
     rows = used = 0
     begun_s = time.perf_counter()
     for batch in log.read(stream, start=START, end=log.end(stream.name)):
@@ -128,6 +132,6 @@ def _read_all(log: Any, config: Config) -> float:
             pl.col(TIME).max().alias("time"),
         ).height
     taken_s = time.perf_counter() - begun_s
-    assert rows == config["messages"], rows
+    assert rows == count, rows
     assert used > 0
     return taken_s

@@ -13,6 +13,8 @@ class Sizes:
     ----------
     messages
         JSON messages of the topic that is replayed and folded.
+    sent
+        Events of one upload.
     entities
         Distinct entities in every data set.
     events, labels
@@ -26,6 +28,7 @@ class Sizes:
     """
 
     messages: int
+    sent: int
     entities: int
     events: int
     labels: int
@@ -35,5 +38,5 @@ class Sizes:
     repeats_many: int
 
 
-FULL = Sizes(1_000_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11)
-QUICK = Sizes(8_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)
+FULL = Sizes(1_000_000, 200_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11)
+QUICK = Sizes(8_000, 2_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)

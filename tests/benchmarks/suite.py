@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 import psutil
 
-from tests.benchmarks import folding, reads, replay, training, work
+from tests.benchmarks import folding, ledger, reads, replay, training, work
 from tests.benchmarks.harness import Duel, Side, ask, duel
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
@@ -92,13 +92,14 @@ def _streams(sizes: Sizes, config: Config, say: Say) -> list[Row]:
     read = partial(Row, rival="bare client", sense=AT_LEAST, count=sizes.messages)
     rows = [
         read(
-            name="replay, decoded", aim=0.7,
+            name="replay, decoded", aim=0.8,
             duel=_duel(replay.ours, replay.bare, config, sizes.repeats),
         )
     ]  # fmt: skip
     say("replay from the cache")
     cached = _duel(replay.warm, replay.cold, config, sizes.repeats)
-    rows.append(Row("replay, cached", "first read", AT_LEAST, 10.0, cached, sizes.messages))
+    rows.append(Row("replay, cached", "first read", AT_LEAST, 20.0, cached, sizes.messages))
+    rows += _ledger(sizes, config, say)
     say("worker on Pulsar")
     rows.append(
         read(
@@ -113,6 +114,31 @@ def _streams(sizes: Sizes, config: Config, say: Say) -> list[Row]:
             duel=_duel(work.on_embedded, replay.bare, config, sizes.repeats),
         )
     )  # fmt: skip
+    return rows
+
+
+def _ledger(sizes: Sizes, config: Config, say: Say) -> list[Row]:
+    rows = []
+    kinds: list[tuple[str, str, Side, Callable[[Config], None], float | None]] = [
+        ("parted", "four partitions, decoded", ledger.partitions, ledger.fill_partitions, 1.5),
+        ("avro", "Avro, decoded", ledger.avro, ledger.fill_avro, None),
+        ("arrow", "Arrow batches", ledger.arrow, ledger.fill_arrow, 10.0),
+    ]
+    for kind, name, side, fill, aim in kinds:
+        say(f"replay of {name}")
+        topic = f"{config['topic']}-{kind}"
+        ask(fill, config | {"topic": topic})
+        found = _duel(side, replay.bare, config | {kind: topic}, sizes.repeats)
+        rows.append(
+            Row(f"replay, {name}", "bare client", AT_LEAST, aim, found, sizes.messages)
+        )  # fmt: skip
+    for name, side, aim in (
+        ("upload, as JSON", ledger.upload_json, 0.8),
+        ("upload, as Arrow", ledger.upload_arrow, 10.0),
+    ):
+        say(name)
+        found = _duel(side, ledger.send_loop, config, sizes.repeats)
+        rows.append(Row(name, "send_async", AT_LEAST, aim, found, sizes.sent))
     return rows
 
 

@@ -13,6 +13,11 @@ from tests.support.broker import Broker
 ROWS = [
     "replay, decoded",
     "replay, cached",
+    "replay, four partitions, decoded",
+    "replay, Avro, decoded",
+    "replay, Arrow batches",
+    "upload, as JSON",
+    "upload, as Arrow",
     "worker, Pulsar to Redis",
     "worker, embedded to Redis",
     "read 1 × 10 features, p50",
