@@ -131,7 +131,7 @@ class StreamChanged(PositionError):
 
 
 class OverflowInFold(FeatureStoreError):
-    """An integer result that does not fit 64 bits."""
+    """An integer that does not fit 64 bits, or a decimal with more digits than its type."""
 
 
 class FencedError(FeatureStoreError):

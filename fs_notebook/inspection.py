@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, cast
 
 import polars as pl
@@ -371,7 +372,9 @@ def _is_nested(value: Any) -> bool:
 
 
 def _json(value: Any) -> Any:
-    """Return a value as JSON has it: times as ISO 8601, NaN and infinities as text."""
+    """Return a value as JSON has it: times as ISO 8601; decimals, NaN and infinities as text."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%dT%H:%M:%S.%f}Z"
     if isinstance(value, date):

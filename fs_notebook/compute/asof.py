@@ -103,7 +103,7 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
     ordered = _order(fold, events, labels)
     columns: dict[str, pl.Series] = {MOMENT: labels[TIME]}
     ranges: dict[Window, tuple[Ints, Ints]] = {}
-    with overflow_named("a training set"):
+    with overflow_named(f"a training set's {fold.told}"):
         for index, aggregation in enumerate(fold.plan.aggregations):
             window = aggregation.window
             if window not in ranges:

@@ -112,7 +112,7 @@ class Fold:
         )
 
     @property
-    def _told(self) -> str:
+    def told(self) -> str:
         """The features' names, for errors."""
         names = self.plan.features
         more = ", …" if len(names) > _TOLD_MAX else ""
@@ -163,7 +163,7 @@ class Fold:
             order = row_order(rows.height) if positions is None else order_of(positions())
             rows = rows.hstack(order)
             extra = [pl.col(c) for c in ORDER]
-        with overflow_named(f"a row expression of {self._told}"):
+        with overflow_named(f"a row expression of {self.told}"):
             lazy = rows.lazy()
             if self._where is not None:
                 lazy = lazy.filter(self._where)
@@ -349,7 +349,7 @@ class Fold:
         until = pl.min_horizontal(ends) if ends else pl.lit(None, dtype=pl.Int64)
         if any(b.timed for b in self.bound):
             until = pl.col(MOMENT)
-        with overflow_named(f"the feature {self._told}"):
+        with overflow_named(f"the feature {self.told}"):
             return frame.select(*self.keys, *self.outputs, pl.col(NEWEST), until.alias(VALID_UNTIL))
 
     def _windowed(
@@ -401,7 +401,7 @@ class Fold:
                 schema[name] = field.dtype
                 nothing[name] = None
         frame = pl.DataFrame([nothing], schema=schema, orient="row")
-        with overflow_named(f"the feature {self._told} without events"):
+        with overflow_named(f"the feature {self.told} without events"):
             return frame.select(self.outputs).row(0, named=True)
 
 

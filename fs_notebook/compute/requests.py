@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
 
+from fs_notebook.decimals import exact, read, text_of
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.types import Type
 
@@ -36,6 +38,8 @@ def request_value(value: Any, kind: Type, name: str) -> Any:
         return None
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
+    if kind.is_decimal:
+        return _decimal(value, kind, name)
     expected, remedy = _EXPECTED[kind]
     fits = isinstance(value, expected)
     if kind.is_number:
@@ -53,6 +57,19 @@ def request_value(value: Any, kind: Type, name: str) -> Any:
     return float(value) if kind is Type.DOUBLE else value
 
 
+def _decimal(value: Any, kind: Type, name: str) -> Decimal:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    number = Decimal(value) if whole or isinstance(value, Decimal) else None
+    text = None if number is None else text_of(number, kind)
+    if text is None:
+        raise UsageError(
+            f"The request value {name!r} is a {kind}.",
+            found=f"{value!r}, a {type(value).__name__}",
+            remedy="convert it with Decimal('…'), of no more digits than that",
+        )
+    return Decimal(text)
+
+
 def request_column(column: pl.Series, kind: Type, name: str) -> pl.Series:
     """Return a column of the labels in the type of request value `name`.
 
@@ -66,6 +83,15 @@ def request_column(column: pl.Series, kind: Type, name: str) -> pl.Series:
     dtype = column.dtype
     if dtype == pl.Null:
         return column.cast(kind.polars)
+    if kind.is_decimal:
+        found = column.to_frame("v").select(exact(pl.col("v"), dtype, kind)).to_series()
+        if found.null_count() > column.null_count():
+            raise UsageError(
+                f"The labels' column {column.name!r} cannot be the request value {name!r}.",
+                found=f"{dtype}, where {kind} is needed, exactly",
+                remedy=f"cast {column.name!r} to {kind} in the labels first",
+            )
+        return found.alias(column.name)
     if dtype.is_float() and kind is Type.BIGINT:
         known = column.fill_nan(None)
         if not ((known != known.floor()) | (known.abs() >= _WHOLE_MAX)).any():
@@ -103,6 +129,8 @@ def request_column(column: pl.Series, kind: Type, name: str) -> pl.Series:
 def parse_request(text: str, kind: Type, name: str) -> Any:
     """Return the value that `text`, as it stands in an option, means in type `kind`."""
     try:
+        if kind.is_decimal and (number := read(text)) is not None:
+            return request_value(number, kind, name)
         match kind:
             case Type.BIGINT:
                 return request_value(int(text), kind, name)
@@ -114,10 +142,13 @@ def parse_request(text: str, kind: Type, name: str) -> Any:
                 return datetime.fromisoformat(text)
             case Type.DATE:
                 return date.fromisoformat(text)
+        if kind.is_decimal:
+            raise ValueError(text)
         return text
     except (ValueError, KeyError):
+        example = "12.50" if kind.is_decimal else _EXAMPLES[kind]
         raise UsageError(
-            f"--with {name} is a {kind}.", found=repr(text), remedy=f"{name}={_EXAMPLES[kind]}"
+            f"--with {name} is a {kind}.", found=repr(text), remedy=f"{name}={example}"
         ) from None
 
 
@@ -157,6 +188,8 @@ def check_known(given: Iterable[str], known: Iterable[str]) -> None:
 
 def some_value(kind: Type, number: int) -> Any:
     """Return some value of `kind`, another one for another `number`: for checks."""
+    if kind.is_decimal:
+        return Decimal((number * 7 - 3) % 10**kind.precision).scaleb(-kind.scale)
     match kind:
         case Type.BIGINT:
             return number * 7 - 3

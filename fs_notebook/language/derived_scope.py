@@ -30,6 +30,17 @@ REQUEST_TYPES: Mapping[str, Type] = {
 }  # fmt: skip
 
 
+def request_type(name: str) -> Type | None:
+    """Return the type of a request value, by one of its names; None where there is none."""
+    known = REQUEST_TYPES.get(name.upper())
+    if known is None and name.upper().startswith("DECIMAL("):
+        try:
+            return Type(name.upper())
+        except ValueError:
+            return None
+    return known
+
+
 @dataclass(frozen=True)
 class Given:
     """A feature group, or one feature of it, that FROM may name."""
@@ -317,7 +328,7 @@ def _cast_to(node: exp.Expr) -> Type | None:
     """Return the type that a request value is cast to on the spot, if it is."""
     parent = node.parent
     if isinstance(parent, (exp.Cast, exp.TryCast)):
-        return REQUEST_TYPES.get(parent.args["to"].sql(dialect="duckdb").upper())
+        return request_type(parent.args["to"].sql(dialect="duckdb"))
     return None
 
 

@@ -35,6 +35,7 @@ from fs_notebook.language.derived_scope import (
     is_name,
     mark_placeholders,
     name_of,
+    request_type,
 )
 from fs_notebook.language.expr import Column, Expr, columns_of
 from fs_notebook.language.parse import parse_joined
@@ -56,7 +57,8 @@ _REFUSED: dict[str, tuple[str, str]] = {
     "laterals": ("A lateral view cannot stand over features.", "one entity in, one row out"),
     "sample": ("TABLESAMPLE would drop entities.", "--sample makes a preview smaller"),
 }
-_DECLARED = re.compile(r"\s*:?([A-Za-z_]\w*)\s+(\w+)\s*")
+_DECLARED = re.compile(r"\s*:?([A-Za-z_]\w*)\s+(\w+(?:\s*\([\d\s,]*\))?)\s*")
+_BETWEEN = re.compile(r",(?![^(]*\))")
 
 
 def parse_requests(text: str | None) -> dict[str, Type]:
@@ -68,11 +70,11 @@ def parse_requests(text: str | None) -> dict[str, Type]:
         If it cannot be read.
     """
     declared: dict[str, Type] = {}
-    for part in (text or "").split(","):
+    for part in _BETWEEN.split(text or ""):
         if not part.strip():
             continue
         match = _DECLARED.fullmatch(part)
-        kind = REQUEST_TYPES.get(match[2].upper()) if match else None
+        kind = request_type(re.sub(r"\s", "", match[2])) if match else None
         if match is None or kind is None or match[1] in declared:
             raise UsageError(
                 "A request value is declared by its name and its type, once.",
@@ -83,7 +85,7 @@ def parse_requests(text: str | None) -> dict[str, Type]:
     return declared
 
 
-_TYPES = [t.value for t in REQUEST_TYPES.values()]
+_TYPES = [*(t.value for t in REQUEST_TYPES.values()), "DECIMAL(10,2)"]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -41,6 +42,8 @@ CONDITIONS = [
     Condition("s IS NULL", lambda e: e["s"] is None),
     Condition("f >= 1.5", _known("f", lambda v: v >= 1.5 or v != v)),
     Condition("i BETWEEN -1 AND 2", _known("i", lambda v: -1 <= v <= 2)),
+    Condition("m > CAST(0.5 AS DECIMAL(2,1))", _known("m", lambda v: v > Decimal("0.5"))),
+    Condition("h * 2 <= i", lambda e: None if None in (e["h"], e["i"]) else 2 * e["h"] <= e["i"]),
     Condition("COALESCE(i, 0) % 2 = 0", lambda e: (e["i"] or 0) % 2 == 0),
     Condition("s IN ('x', 'y') OR i = 3",
               lambda e: _or(_known("s", lambda v: v in ("x", "y"))(e),
@@ -55,7 +58,9 @@ def _or(a: bool | None, b: bool | None) -> bool | None:
 
 
 AGGREGATES = [
-    Case("count", ()), Case("sum", ("i",)), Case("avg", ("i",)), Case("max", ("f",)),
+    Case("count", ()), Case("sum", ("m",)), Case("sum", ("h",)), Case("max", ("h",)),
+    Case("avg", ("h",)), Case("sum_distinct", ("m",)), Case("top_k", ("m",)),
+    Case("sum", ("i",)), Case("avg", ("i",)), Case("max", ("f",)),
     Case("min", ("s",)), Case("last", ("s",)), Case("first", ("i",)), Case("n_unique", ("s",)),
     Case("mode", ("i",)), Case("quantile_disc", ("i",)), Case("bool_or", ("b",)),
     Case("collect_list", ("s",)), Case("arg_max", ("s", "f")), Case("histogram_bins", ("f",)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 
 import polars as pl
 
@@ -24,12 +25,14 @@ SOURCE = SourceColumns(
         ("d", Type.DATE),
         ("u", Type.TIMESTAMP),
         ("t", Type.TIMESTAMP),
+        ("m", Type("DECIMAL(10,2)")),
     ),
     "t",
 )
 RELATION = whole(SOURCE)
 
 i, j, f, g, s, w, b, c, d, u, t = map(pl.col, "ijfgswbcdut")
+m = pl.col("m")
 
 # Over one row, as an aggregate's argument; what has the type of a condition is counted.
 ROWS: list[tuple[str, pl.Expr]] = [
@@ -232,7 +235,38 @@ ALONE: list[pl.Expr] = [
     (t - u).dt.total_seconds(), (t - u).dt.total_days(), (t - u).dt.total_minutes(),
 ]  # fmt: skip
 
+# Polars' decimals have other places in some results; the values are in tests/compute.
+DECIMALS: list[tuple[str, pl.Expr]] = [
+    ("m + i", m + i),
+    ("m * 2", m * 2),
+    ("m / i", m / i),
+    ("m + f", m + f),
+    ("-m", -m),
+    ("m + CAST('1.10' AS DECIMAL(3,2))", m + Decimal("1.10")),
+    ("m - CAST(-0.5 AS DECIMAL(1,1))", m - Decimal("-0.5")),
+    ("CAST(i AS DECIMAL(20,2))", i.cast(pl.Decimal(20, 2))),
+    ("CAST(f AS DECIMAL(20,2))", f.cast(pl.Decimal(20, 2))),
+    ("CAST(s AS DECIMAL(20,2))", s.cast(pl.Decimal(20, 2), strict=False)),
+    ("CAST(m AS DECIMAL(9,1))", m.cast(pl.Decimal(9, 1))),
+    ("CAST(m AS DOUBLE)", m.cast(pl.Float64)),
+    ("CAST(TRUNC(m) AS BIGINT)", m.cast(pl.Int64)),
+    ("CAST(m AS VARCHAR)", m.cast(pl.String)),
+    ("COALESCE(m, 0)", m.fill_null(0)),
+    ("ROUND_EVEN(m, 1)", m.round(1)),
+    ("FLOOR(m)", m.floor()),
+    ("ABS(m)", m.abs()),
+    ("CASE WHEN m IN (CAST(1.10 AS DECIMAL(3,2)), CAST(2.25 AS DECIMAL(3,2))) THEN m END",
+     pl.when(m.is_in([Decimal("1.10"), Decimal("2.25")])).then(m)),
+    ("COALESCE(m, CAST(NULL AS DECIMAL(4,1)))", m.fill_null(pl.lit(None, dtype=pl.Decimal(4, 1)))),
+]  # fmt: skip
+
 WHOLE: list[tuple[str, pl.Expr]] = [
+    *((f"MAX({sql})", expr.max()) for sql, expr in DECIMALS),
+    ("SUM(m)", m.sum()),
+    ("AVG(m)", m.mean()),
+    ("MODE(m)", m.mode().first()),
+    ("SUM(m) / COUNT(*)", m.sum() / pl.len()),
+    ("SUM(m) FILTER (WHERE m > 3)", m.filter(m > 3).sum()),
     *((f"MAX({sql})", expr.max()) for sql, expr in ROWS),
     *((f"COUNT(*) FILTER (WHERE {sql})", i.filter(expr).len()) for sql, expr in CONDITIONS),
     *AGGREGATES,

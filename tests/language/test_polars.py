@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import polars as pl
@@ -72,7 +73,7 @@ def test_what_is_stored_and_what_is_shown_have_the_same_plan(expr: pl.Expr) -> N
     plan = compiled(definition)
     stored = PolarsDefinition.from_json(json.loads(json.dumps(definition.to_json())))
     assert compiled(stored).fingerprint == plan.fingerprint
-    shown = eval(str(definition), {"pl": pl, "datetime": datetime, "UTC": UTC})
+    shown = eval(str(definition), {"pl": pl, "datetime": datetime, "UTC": UTC, "Decimal": Decimal})
     assert compiled(shown).fingerprint == plan.fingerprint
     assert Plan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
 

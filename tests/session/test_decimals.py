@@ -219,3 +219,36 @@ def test_statistics_and_models_take_decimals(embedded_session: Session) -> None:
     trained = session.training_set(labels, ["t"]).to_polars()
     matrix = encode(trained, ["total"], learnt_from=np.arange(trained.height))
     assert matrix.values[:, 0].tolist() == trained["total"].cast(pl.Float64).to_list()
+
+
+def test_derived_features_of_decimals_and_of_the_requests_own(embedded_session: Session) -> None:
+    session = embedded_session
+    log = orders(0, 300)
+    session.upload(
+        pl.DataFrame(log, schema_overrides={"amount": pl.Decimal(10, 2)}), "orders", time="ts"
+    )
+    session.feature("spent", "SELECT user, SUM(amount) AS total FROM orders GROUP BY user")
+    text = (
+        "SELECT user, total + CAST(:amount AS DECIMAL(10,2)) AS after, total * 2 AS twice, "
+        ":fee * total AS charged, total / :fee AS times FROM spent"
+    )
+    session.feature("derived", text, request="fee DECIMAL(5, 4)")
+    labels = [{"user": u, "ts": BEGIN + timedelta(days=1), "amount": Decimal("0.10"),
+               "fee": Decimal("0.0190")} for u in USERS]  # fmt: skip
+    trained = session.training_set(labels, ["derived"]).to_polars()
+    session.promote("spent")
+    session.promote("derived")
+    given = {"amount": Decimal("0.10"), "fee": Decimal("0.019")}
+    served = session.serve(["derived"], user=USERS, **given)
+    for user, row, other in zip(USERS, trained.rows(named=True), served.rows, strict=True):
+        total = sum(e["amount"] for e in log if e["user"] == user)
+        want = {"after": total + given["amount"], "twice": total * 2,
+                "charged": total * given["fee"]}  # fmt: skip
+        for found in (row, other):
+            assert {n: found[n] for n in want} == want
+            assert all(isinstance(found[n], Decimal) for n in want)
+            assert found["times"] == pytest.approx(float(total) / 0.019)
+    for wrong in (0.1, Decimal("0.101"), "x"):
+        with pytest.raises(UsageError, match="amount"):
+            session.serve(["derived"], user="ann", fee=given["fee"], amount=wrong)
+    assert session.verify("derived").ok
