@@ -12,6 +12,7 @@ from fs_notebook.log import frames
 from fs_notebook.log.facts import Facts
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded, cut_batches, dress
+from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.protocol import (
     BATCH,
     ENTRY,
@@ -22,7 +23,7 @@ from fs_notebook.log.protocol import (
     DeadLetter,
     Stream,
 )
-from fs_notebook.log.pulsar import PulsarLog, side_by_side
+from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.reader import Part
 from fs_notebook.log.segments import Loaded, Segment, SegmentCache
 from fs_notebook.position import Cut, Position
@@ -168,7 +169,7 @@ class CachedLog:
                     for rows, dead, stop in cold:
                         yield from _batches(rows, dead, stop, asked, times, rows_max)
 
-        return side_by_side(batches, end, rows_max)
+        return side_by_side(batches, end, rows_max, self._log.readers)
 
     def _still_true(self, part: Part, key: str, at: Position | None) -> bool:
         """Tell whether the history that was cached is still the broker's own."""
@@ -198,7 +199,9 @@ class CachedLog:
         gathered: list[pl.DataFrame] = []
         letters: list[DeadLetter] = []
         size = 0
-        found = self._log.decoded(stream, part, at, until, rows_max=SEGMENT_ROWS, stopped=stopped)
+        found = self._log.decoded(
+            stream, part, at, until, rows_max=SEGMENT_ROWS, stopped=stopped, apart=True
+        )
         with closing(found):
             for one in found:
                 frame = _full(one, stream)

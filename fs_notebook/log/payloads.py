@@ -93,7 +93,7 @@ class PayloadReader:
         """
         if self.stream.format == "json":
             return decode_json(payloads, self._inside)
-        runs = versions() if self.versioned else [(len(payloads), None)]
+        runs = _joined(versions()) if self.versioned else [(len(payloads), None)]
         parts = [pl.DataFrame(schema={n: t.polars for n, t in self._inside.columns})]
         bad: Malformed = {}
         start = 0
@@ -134,6 +134,17 @@ class PayloadReader:
             except DefinitionError as error:
                 return f"schema version {version}: {error.message} {error.found or ''}".strip()
         return reader_of(self.stream.format, text)
+
+
+def _joined(runs: Sequence[tuple[int, Version]]) -> list[tuple[int, Version]]:
+    """Return runs with neighbours of one version taken together: they are decoded at once."""
+    joined: list[tuple[int, Version]] = []
+    for count, version in runs:
+        if joined and joined[-1][1] == version:
+            joined[-1] = (joined[-1][0] + count, version)
+        else:
+            joined.append((count, version))
+    return joined
 
 
 def reader_of(format_: str, text: str) -> _Payloads:

@@ -7,8 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -25,15 +24,17 @@ from fs_notebook.errors import (
 from fs_notebook.log import frames, registry
 from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Admin, Refused, Topic
+from fs_notebook.log.apart import ReaderProcesses
 from fs_notebook.log.client import Client
 from fs_notebook.log.facts import Facts
 from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
-from fs_notebook.log.lanes import Make, Stopped, in_lanes
+from fs_notebook.log.lanes import Stopped, in_lanes
 from fs_notebook.log.ledgers import entry_before, facts_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
 from fs_notebook.log.reader import (
@@ -50,8 +51,6 @@ _NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/
 ENDS_AT_ONCE_MAX = 8
 CHUNK_MESSAGES = 50_000
 CHUNKS_AHEAD_MAX = 2
-PARTS_AT_ONCE_MAX = 4
-PART_ROWS_MIN = 10_000
 
 
 class RetentionWarning(UserWarning):
@@ -93,6 +92,8 @@ class PulsarLog:
             )
         self._namespace = (place[1] or "public", place[2] or "default")
         tls = split.scheme == "pulsar+ssl"
+        # Other processes find access in the environment as well, and have no clock of ours.
+        alike = access is None and clock is SYSTEM
         access = access or Access.from_environment()
         name = urlsplit(f"//{host}").hostname or host
         name = f"[{name}]" if ":" in name else name
@@ -103,6 +104,7 @@ class PulsarLog:
         context = access.context() if (admin_url or default).startswith("https") else None
         self._admin = Admin(admin_url or default, token=access.token, context=context, clock=clock)
         self._client = Client(f"{split.scheme}://{split.netloc}", access)
+        self.readers = ReaderProcesses(url, admin_url, usable=alike)
         self._turn = 0
         self._last_rows: dict[str, tuple[int, int, int]] = {}
 
@@ -326,6 +328,7 @@ class PulsarLog:
 
     def close(self) -> None:
         """Close all connections; calls after it raise."""
+        self.readers.close()
         self._client.close()
 
     def check_cuts(self, name: str, start: Cut, end: Cut) -> list[Part]:
@@ -354,13 +357,20 @@ class PulsarLog:
         *,
         rows_max: int,
         stopped: Stopped | None = None,
+        apart: bool = False,
     ) -> Generator[Decoded, None, None]:
         """Yield the events of one partition in (start, end], all columns, as they come.
 
         The client hands over messages in a thread of its own while Polars decodes those before;
-        with `stopped`, it is all done where this is called, which is such a thread already.
+        with `stopped`, it is all done where this is called, which is such a thread already, or,
+        if it is to be `apart`, in a process of its own.
         """
         if start is not None and start >= end:
+            return
+        if apart and stopped is not None:
+            yield from self.readers.decoded(
+                stream, part, start, end, rows_max=rows_max, stopped=stopped
+            )
             return
 
         def chunks(stopped: Stopped) -> Iterator[Chunk]:
@@ -403,11 +413,13 @@ class PulsarLog:
             until: Position, rows_max: int, stopped: Stopped | None = None
         ) -> Iterator[Batch]:
             part, after = parts[until.partition], start.get(until.partition)
-            found = self.decoded(stream, part, after, until, rows_max=rows_max, stopped=stopped)
+            found = self.decoded(
+                stream, part, after, until, rows_max=rows_max, stopped=stopped, apart=True
+            )
             with closing(found):
                 yield from regrouped(found, stream, asked, times, rows_max)
 
-        return side_by_side(batches, end, rows_max)
+        return side_by_side(batches, end, rows_max, self.readers)
 
     def _parts(self, name: str) -> list[Part]:
         return [Part(name, topic, i) for i, topic in enumerate(self._topics(name))]
@@ -468,31 +480,6 @@ class PulsarLog:
         if base is None:
             base = self._end([p for p in parts if p.partition not in sent.ends])
         return base.advanced(sent.ends.values())
-
-
-class PartBatches(Protocol):
-    """Reads one partition up to a position; with `stopped`, it is called in its own thread."""
-
-    def __call__(
-        self, until: Position, rows_max: int, stopped: Stopped | None = None
-    ) -> Iterator[Batch]: ...
-
-
-def side_by_side(batches: PartBatches, end: Cut, rows_max: int) -> Iterator[Batch]:
-    """Yield the batches of all partitions in `end`, in turns where there are several.
-
-    Together they hold about as many rows as one partition that is read alone.
-    """
-    if len(end.positions) < 2:
-        for until in end:
-            yield from batches(until, rows_max)
-        return
-    share = rows_max // min(len(end.positions), PARTS_AT_ONCE_MAX)
-    rows_max = min(rows_max, max(share, PART_ROWS_MIN))
-    makes: list[Make[Batch]] = [partial(batches, until, rows_max) for until in end]
-    taken = in_lanes(makes, at_once_max=PARTS_AT_ONCE_MAX, ahead_max=1)
-    with closing(taken):
-        yield from taken
 
 
 def _warn_retention(why: str, command: str) -> None:

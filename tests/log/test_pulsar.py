@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import psutil
 import pulsar
 import pytest
 
@@ -27,8 +28,9 @@ from fs_notebook.errors import (
     UnreachableError,
     UsageError,
 )
+from fs_notebook.log import partitions
 from fs_notebook.log.framing import route
-from fs_notebook.log.protocol import Stream
+from fs_notebook.log.protocol import PUBLISHED, Stream
 from fs_notebook.log.pulsar import PulsarLog, RetentionWarning
 from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME, Type
@@ -105,41 +107,103 @@ def test_resume_at_the_very_next_event_in_every_partition_and_kind(
             assert numbers(before) == [n for n, _ in pairs[: k + 1]]
 
 
-def test_partitions_are_read_side_by_side_and_end_together(
-    broker: Broker, pulsar_log: PulsarLog, client: Any
-) -> None:
-    """Fault 35: whatever is given up half way leaves no thread behind."""
+def six_partitions(broker: Broker, log: PulsarLog, client: Any) -> Stream:
     stream = Stream(broker.fresh(), COLUMNS, time="ts", partitions=6)
-    pulsar_log.create(stream)
+    log.create(stream)
     for index in range(6):
         topic = f"persistent://public/default/{stream.name}-partition-{index}"
-        send(client, topic, as_json(index * 100_000, 30_000), batch=1_000)
-    end = pulsar_log.end(stream.name)
+        payloads = as_json(index * 100_000, 10_000)
+        payloads[77] = b"junk"
+        send(client, topic, payloads, batch=1_000, event_timestamp=1_000 + index)
+    return stream
 
-    def readers() -> list[threading.Thread]:
-        return [t for t in threading.enumerate() if t.name == "fs-notebook-read"]
 
-    with closing(pulsar_log.read(stream, start=START, end=end, rows_max=4_000)) as batches:
-        first = [next(batches).partition for _ in range(4)]
-        assert first == [0, 1, 2, 3]
-        assert len(readers()) == 4
+def children() -> list[psutil.Process]:
+    return [c for c in psutil.Process().children() if "reader_process" in " ".join(c.cmdline())]
+
+
+def threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "fs-notebook-read"]
+
+
+@pytest.fixture
+def own_log(broker: Broker) -> Iterator[PulsarLog]:
+    """A ledger that a test may close."""
+    log = PulsarLog(broker.url, admin_url=broker.admin_url)
+    yield log
+    log.close()
+
+
+@pytest.mark.timeout(120)
+def test_partitions_are_read_by_processes_side_by_side(
+    broker: Broker, own_log: PulsarLog, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fault 35: whatever is given up half way leaves no thread and no process behind."""
+    stream = six_partitions(broker, own_log, client)
+    end = own_log.end(stream.name)
+    columns = [*stream.names, PUBLISHED]
+    monkeypatch.setenv("FS_NOTEBOOK_READERS", "0")
+    alone = read_all(own_log, stream, columns=columns)
+    assert not children()
+    monkeypatch.setattr(partitions, "APART_AFTER_S", 0.0)
+    monkeypatch.setenv("FS_NOTEBOOK_READERS", "2")
+    for _ in range(2):
+        # The first starts them, the second finds them there.
+        found = read_all(own_log, stream, columns=columns, rows_max=4_000)
+        assert 0 < len(children()) <= 3
+        for position in end:
+            mine, same = (
+                [b for b in batches if b.partition == position.partition]
+                for batches in (found, alone)
+            )
+            assert mine[-1].end == position
+            assert positions_of(mine) == positions_of(same)
+            assert [d for b in mine for d in b.dead] == [d for b in same for d in b.dead]
+            assert len([d for b in mine for d in b.dead]) == 1
+            rows = pl.concat([b.rows for b in mine])
+            assert rows.equals(pl.concat([b.rows for b in same]))
+    with closing(own_log.read(stream, start=START, end=end, rows_max=1_000)) as batches:
+        for _ in range(5):
+            next(batches)
         begun_s = SYSTEM.monotonic_s()
     assert SYSTEM.monotonic_s() - begun_s < 3
-    assert not readers()
-    found = read_all(pulsar_log, stream)
-    for index in range(6):
-        mine = [b for b in found if b.partition == index]
-        assert numbers(mine) == list(range(index * 100_000, index * 100_000 + 30_000))
-        assert mine[-1].end == end.get(index)
-    assert [b.partition for b in found] == [b.partition for b in read_all(pulsar_log, stream)]
+    assert not threads()
     gone = end.get(3)
     assert gone is not None
-    wrong = START.advanced(
-        [*(p for p in end if p.partition != 3), gone._replace(ledger=gone.ledger - 1)]
-    )
+    rest = [p for p in end if p.partition != 3]
+    wrong = START.advanced([*rest, gone._replace(ledger=gone.ledger - 1)])
     with pytest.raises(UnknownPosition, match="has no position"):
-        read_all(pulsar_log, stream, end=wrong)
-    assert not readers()
+        read_all(own_log, stream, end=wrong)
+    assert not threads()
+    own_log.close()
+    assert not children()
+
+
+@pytest.mark.timeout(120)
+def test_a_reading_process_that_is_killed_is_told_and_replaced(
+    broker: Broker, own_log: PulsarLog, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = six_partitions(broker, own_log, client)
+    monkeypatch.setattr(partitions, "APART_AFTER_S", 0.0)
+    monkeypatch.setenv("FS_NOTEBOOK_READERS", "1")
+    count = 6 * 9_999
+    assert sum(b.rows.height for b in read_all(own_log, stream)) == count
+    # Those that wait are replaced without a word.
+    for child in children():
+        child.kill()
+        child.wait()
+    assert sum(b.rows.height for b in read_all(own_log, stream)) == count
+
+    def killing() -> None:
+        end = own_log.end(stream.name)
+        with closing(own_log.read(stream, start=START, end=end, rows_max=500)) as batches:
+            for _ in batches:
+                for child in children():
+                    child.kill()
+
+    with pytest.raises(UnreachableError, match="process that read a partition has ended"):
+        killing()
+    assert sum(b.rows.height for b in read_all(own_log, stream)) == count
 
 
 def test_a_tail_resumes_inside_a_batch(pulsar_log: PulsarLog, stream: Stream, client: Any) -> None:
@@ -270,9 +334,9 @@ def test_another_exclusive_writer_is_a_conflict(
 
 
 def test_retention_is_for_ever(broker: Broker, pulsar_log: PulsarLog, client: Any) -> None:
-    for partitions in (1, 3):
+    for count in (1, 3):
         name = broker.fresh()
-        pulsar_log.create(Stream(name, COLUMNS, partitions=partitions))
+        pulsar_log.create(Stream(name, COLUMNS, partitions=count))
         found = broker.admin("GET", f"persistent/public/default/{name}/retention")
         assert found == {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
     foreign = broker.fresh()
