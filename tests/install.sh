@@ -1,26 +1,39 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, and
-# the Pulsar server. It can be run again at any time; what is there already is left as it is.
+# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, the
+# Pulsar server, and what moves its ledgers to tiered storage. It can be run again at any time; what
+# is there already is left as it is.
 set -euo pipefail
 
 version=4.0.8
 cache="${HOME}/.cache/fs-notebook-tests"
-artifact="org.apache.pulsar:pulsar-server-distribution:${version}:tar.gz:bin"
-archive="${HOME}/.m2/repository/org/apache/pulsar/pulsar-server-distribution/${version}"
-archive="${archive}/pulsar-server-distribution-${version}-bin.tar.gz"
+repository="${HOME}/.m2/repository/org/apache/pulsar"
+
+# Each: the artifact, the folder that it unpacks to, and its size.
+packages=(
+  "pulsar-server-distribution apache-pulsar-${version} 245"
+  "pulsar-offloader-distribution apache-pulsar-offloaders-${version} 62"
+)
 
 as_root() {
   if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+archive_of() {
+  echo "${repository}/$1/${version}/$1-${version}-bin.tar.gz"
 }
 
 missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v java >/dev/null || missing+=(default-jre-headless)
-# Maven only fetches the Pulsar server; with that at hand it is not needed.
-if [ ! -x "${cache}/apache-pulsar-${version}/bin/pulsar" ] && [ ! -f "${archive}" ]; then
-  command -v mvn >/dev/null || missing+=(maven)
-fi
+# Maven only fetches; with everything at hand it is not needed.
+for package in "${packages[@]}"; do
+  read -r module folder _ <<<"${package}"
+  if [ ! -d "${cache}/${folder}" ] && [ ! -f "$(archive_of "${module}")" ]; then
+    command -v mvn >/dev/null || missing+=(maven)
+    break
+  fi
+done
 
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "installing: ${missing[*]}"
@@ -31,18 +44,25 @@ else
   echo "redis-server, chromium and java are there"
 fi
 
-if [ -x "${cache}/apache-pulsar-${version}/bin/pulsar" ]; then
-  echo "Pulsar ${version} is there: ${cache}/apache-pulsar-${version}"
-else
-  if [ ! -f "${archive}" ]; then
-    echo "fetching Pulsar ${version} (245 MB)"
-    mvn -q -B dependency:get "-Dartifact=${artifact}" -Dtransitive=false
+mkdir -p "${cache}"
+unpacked=""
+trap 'rm -rf "${unpacked}"' EXIT
+for package in "${packages[@]}"; do
+  read -r module folder size <<<"${package}"
+  if [ -d "${cache}/${folder}" ]; then
+    echo "${folder} is there"
+    continue
   fi
-  mkdir -p "${cache}"
+  archive="$(archive_of "${module}")"
+  if [ ! -f "${archive}" ]; then
+    echo "fetching ${folder} (${size} MB)"
+    mvn -q -B dependency:get "-Dartifact=org.apache.pulsar:${module}:${version}:tar.gz:bin" \
+      -Dtransitive=false
+  fi
   unpacked="$(mktemp -d "${cache}/unpack.XXXXXX")"
-  trap 'rm -rf "${unpacked}"' EXIT
   tar -xzf "${archive}" -C "${unpacked}"
   # One rename, so that a test that looks meanwhile sees all of it or nothing.
-  mv -T "${unpacked}/apache-pulsar-${version}" "${cache}/apache-pulsar-${version}"
-  echo "unpacked Pulsar ${version}: ${cache}/apache-pulsar-${version}"
-fi
+  mv -T "${unpacked}/${folder}" "${cache}/${folder}"
+  rm -rf "${unpacked}"
+  echo "unpacked ${folder}: ${cache}/${folder}"
+done

@@ -16,6 +16,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -33,6 +34,7 @@ import pytest
 
 VERSION = "4.0.8"
 ARTIFACT = f"org.apache.pulsar:pulsar-server-distribution:{VERSION}:tar.gz:bin"
+OFFLOADERS = f"org.apache.pulsar:pulsar-offloader-distribution:{VERSION}:tar.gz:bin"
 _ALONE = ("-Dtransitive=false",)
 CACHE = Path("~/.cache/fs-notebook-tests").expanduser()
 STARTED_S_MAX = 240
@@ -45,16 +47,22 @@ class Broker:
 
     url: str
     admin_url: str
+    token: str | None = None
+    ca: Path | None = None
 
     def admin(self, method: str, path: str, body: object = None) -> Any:
         """Call the admin REST interface; return the decoded answer."""
+        headers = {"Content-Type": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(
             f"{self.admin_url}/admin/v2/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers=headers,
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        context = None if self.ca is None else ssl.create_default_context(cafile=str(self.ca))
+        with urllib.request.urlopen(request, timeout=30, context=context) as answer:
             text = answer.read()
         return json.loads(text) if text else None
 
@@ -71,27 +79,38 @@ class Broker:
 
 def distribution() -> Path:
     """Return the unpacked server, fetching and unpacking it where it is missing."""
-    target = CACHE / f"apache-pulsar-{VERSION}"
+    return _unpacked(ARTIFACT, f"apache-pulsar-{VERSION}")
+
+
+def offloaders() -> Path:
+    """Return the folder of what moves ledgers to tiered storage, fetched where it is missing."""
+    return _unpacked(OFFLOADERS, f"apache-pulsar-offloaders-{VERSION}") / "offloaders"
+
+
+def _unpacked(artifact: str, name: str) -> Path:
+    target = CACHE / name
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (target / "bin" / "pulsar").exists():
+        if target.exists():
             return target
+        module = artifact.split(":")[1]
         archive = (
-            Path("~/.m2/repository/org/apache/pulsar/pulsar-server-distribution").expanduser()
+            Path("~/.m2/repository/org/apache/pulsar").expanduser()
+            / module
             / VERSION
-            / f"pulsar-server-distribution-{VERSION}-bin.tar.gz"
+            / f"{module}-{VERSION}-bin.tar.gz"
         )
         if not archive.exists():
             subprocess.run(
-                ["mvn", "-q", "-B", "dependency:get", f"-Dartifact={ARTIFACT}", *_ALONE],
+                ["mvn", "-q", "-B", "dependency:get", f"-Dartifact={artifact}", *_ALONE],
                 check=True,
                 timeout=1800,
             )
         with tempfile.TemporaryDirectory(dir=CACHE) as folder:
             with tarfile.open(archive) as packed:
                 packed.extractall(folder, filter="data")
-            os.rename(Path(folder) / target.name, target)
+            os.rename(Path(folder) / name, target)
     return target
 
 
@@ -111,8 +130,16 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def start(folder: Path, *, settings: dict[str, str] | None = None) -> tuple[Any, Broker]:
+def start(
+    folder: Path,
+    *,
+    settings: dict[str, str] | None = None,
+    given: dict[str, str] | None = None,
+    broker: Broker | None = None,
+) -> tuple[Any, Broker]:
     """Start a broker with its data in `folder`; return its process and its address once ready.
+
+    `given` is added to its environment. `broker` is where it will listen, if `settings` say so.
 
     Raises
     ------
@@ -134,20 +161,25 @@ def start(folder: Path, *, settings: dict[str, str] | None = None) -> tuple[Any,
     (folder / "standalone.conf").write_text(
         "\n".join(kept + [f"{k}={v}" for k, v in wanted.items()]) + "\n"
     )
-    command = [str(home / "bin" / "pulsar"), "standalone", "-nfw", "-nss", "-a", "127.0.0.1"]
+    command = [str(home / "bin" / "pulsar"), "standalone", "-nfw", "-nss"]
+    command += ["-a", wanted["advertisedAddress"]]
     command += ["-c", str(folder / "standalone.conf")]
     command += ["--bookkeeper-dir", str(folder / "bookkeeper")]
     command += ["--metadata-dir", str(folder / "metadata")]
     command += ["--bookkeeper-port", str(bookie), "--stream-storage-port", str(stream)]
-    environment = os.environ | {
-        "PULSAR_MEM": MEMORY,
-        "PULSAR_GC": "-XX:+UseSerialGC",
-        "PULSAR_GC_LOG": "-Xlog:disable",
-        "PULSAR_LOG_DIR": str(folder / "logs"),
-        "PULSAR_LOG_APPENDER": "Console",
-        "PULSAR_LOG_LEVEL": "warn",
-        "PULSAR_STANDALONE_CONF": str(folder / "standalone.conf"),
-    }
+    environment = (
+        os.environ
+        | (given or {})
+        | {
+            "PULSAR_MEM": MEMORY,
+            "PULSAR_GC": "-XX:+UseSerialGC",
+            "PULSAR_GC_LOG": "-Xlog:disable",
+            "PULSAR_LOG_DIR": str(folder / "logs"),
+            "PULSAR_LOG_APPENDER": "Console",
+            "PULSAR_LOG_LEVEL": "warn",
+            "PULSAR_STANDALONE_CONF": str(folder / "standalone.conf"),
+        }
+    )
     with (folder / "broker.log").open("wb") as log:
         process = subprocess.Popen(
             command,
@@ -159,7 +191,8 @@ def start(folder: Path, *, settings: dict[str, str] | None = None) -> tuple[Any,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
-    broker = Broker(f"pulsar://127.0.0.1:{service}", f"http://127.0.0.1:{web}")
+    if broker is None:
+        broker = Broker(f"pulsar://127.0.0.1:{service}", f"http://127.0.0.1:{web}")
     until = time.monotonic() + STARTED_S_MAX
     while process.poll() is None and time.monotonic() < until:
         if _ready(broker):
