@@ -15,13 +15,18 @@ class Access:
     """How the broker is reached beyond its URL: token and TLS files.
 
     `from_environment` reads FS_NOTEBOOK_PULSAR_TOKEN (the token, or ``file:`` and its path),
-    FS_NOTEBOOK_PULSAR_TLS_CA, FS_NOTEBOOK_PULSAR_TLS_CERT and FS_NOTEBOOK_PULSAR_TLS_KEY.
+    FS_NOTEBOOK_PULSAR_TLS_CA, FS_NOTEBOOK_PULSAR_TLS_CERT and FS_NOTEBOOK_PULSAR_TLS_KEY; and for
+    encrypted topics the key files FS_NOTEBOOK_PULSAR_PRIVATE_KEY, to read, and
+    FS_NOTEBOOK_PULSAR_PUBLIC_KEY with its name FS_NOTEBOOK_PULSAR_KEY_NAME, to write.
     """
 
     token: str | None = None
     tls_ca: str | None = None
     tls_cert: str | None = None
     tls_key: str | None = None
+    private_key: str | None = None
+    public_key: str | None = None
+    key_name: str | None = None
 
     @classmethod
     def from_environment(cls) -> Access:
@@ -37,7 +42,10 @@ class Access:
                     "The file that FS_NOTEBOOK_PULSAR_TOKEN names cannot be read.",
                     found=str(error),
                 ) from None
-        return cls(token, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"))
+        return cls(
+            token, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"), get("PRIVATE_KEY"),
+            get("PUBLIC_KEY"), get("KEY_NAME"),
+        )  # fmt: skip
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS settings for the admin interface."""

@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -141,6 +141,7 @@ class Client:
                 at,
                 receiver_queue_size=QUEUE_MESSAGES,
                 start_message_id_inclusive=True,
+                **self._decrypting(),
             )
         return _Cursor(reader, self, topic)
 
@@ -150,7 +151,10 @@ class Client:
 
         with self.explained(f"read {topic}"):
             reader = self.get().create_reader(
-                topic, pulsar.MessageId.latest, start_message_id_inclusive=True
+                topic,
+                pulsar.MessageId.latest,
+                start_message_id_inclusive=True,
+                **self._decrypting(),
             )
             try:
                 if not reader.has_message_available():
@@ -158,6 +162,25 @@ class Client:
                 return cast(Message, reader.read_next(CONNECT_S_MAX * 1000))
             finally:
                 reader.close()
+
+    def _decrypting(self) -> dict[str, Any]:
+        """Return a reader's options: encrypted messages come even if there is no key for them.
+
+        Else the client would wait for one for ever; `messages.decode` tells of them.
+        """
+        import pulsar
+
+        options: dict[str, Any] = {
+            "crypto_failure_action": pulsar.ConsumerCryptoFailureAction.CONSUME
+        }
+        if self._access.private_key:
+            options["crypto_key_reader"] = self._keys()
+        return options
+
+    def _keys(self) -> Any:
+        import pulsar
+
+        return pulsar.CryptoKeyReader(self._access.public_key or "", self._access.private_key or "")
 
     def partitions(self, topic: str) -> list[str]:
         """Return the names of the topic's partitions, or its own if it is a plain one."""
@@ -175,9 +198,14 @@ class Client:
         import pulsar
 
         mode = pulsar.ProducerAccessMode
+        encrypting: dict[str, Any] = {}
+        if self._access.public_key and self._access.key_name:
+            encrypting = {
+                "encryption_key": self._access.key_name, "crypto_key_reader": self._keys(),
+            }  # fmt: skip
         with self.explained(f"write to {topic}"):
             try:
-                return self.get().create_producer(
+                made = self.get().create_producer(
                     topic,
                     batching_enabled=batching,
                     # `send` flushes a batch that it has filled: neither size nor time cuts one.
@@ -188,7 +216,9 @@ class Client:
                     block_if_queue_full=True,
                     send_timeout_millis=30_000,
                     access_mode=mode.Exclusive if exclusive else mode.Shared,
+                    **encrypting,
                 )
+                return _Producer(made)
             except (pulsar.ProducerFenced, pulsar.ProducerBusy) as error:
                 found = f"{type(error).__name__}: {error}"
                 raise ConflictError(
@@ -205,6 +235,39 @@ class Client:
         if client is not None:
             with suppress(Exception):
                 client.close()
+
+
+class _Producer:
+    """A producer without the client's checks of each message, which cost a third of the time."""
+
+    def __init__(self, producer: Any) -> None:
+        import pulsar
+
+        raw: Any = producer._producer
+        self._builder = pulsar._pulsar.MessageBuilder
+        self._send = raw.send_async
+        self.flush = producer.flush
+        self.close = producer.close
+
+    def send_async(
+        self,
+        payload: bytes,
+        callback: Callable[[Any, Any], None] | None,
+        *,
+        properties: Mapping[str, str] | None = None,
+        partition_key: str | None = None,
+        event_timestamp: int | None = None,
+    ) -> None:
+        builder = self._builder()
+        builder.content(payload)
+        if properties:
+            for name, value in properties.items():
+                builder.property(name, value)
+        if partition_key:
+            builder.partition_key(partition_key)
+        if event_timestamp:
+            builder.event_timestamp(event_timestamp)
+        self._send(builder.build(), callback)
 
 
 class _Cursor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import polars as pl
 
@@ -20,8 +21,7 @@ ARROW_ROWS_MAX = 50_000
 MESSAGE_BYTES_MAX = 4 * 2**20
 
 
-@dataclass(frozen=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """One message to send, and how many events it holds."""
 
     payload: bytes
@@ -29,7 +29,7 @@ class Outgoing:
     arrow: bool
     key: str | None = None
     event_ms: int | None = None
-    properties: dict[str, str] = field(default_factory=dict)
+    properties: Mapping[str, str] = MappingProxyType({})
 
 
 def route(

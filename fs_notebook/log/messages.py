@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from fs_notebook.errors import UsageError
 from fs_notebook.log import beside, frames
 from fs_notebook.log.decode import ARROW_MAGIC, decode_arrow
 from fs_notebook.log.payloads import PayloadReader
@@ -51,6 +52,7 @@ class Message(Protocol):
     def properties(self) -> dict[str, str]: ...
     def partition_key(self) -> str: ...
     def int_schema_version(self) -> int: ...
+    def encryption_context(self) -> Any: ...
 
 
 def place(message: Message) -> Place:
@@ -186,6 +188,23 @@ def decode(chunk: Chunk, reader: PayloadReader) -> list[Decoded]:
     ]
 
 
+def _check_readable(message: Message, stream: Stream) -> None:
+    """Refuse a message that is still encrypted: a batch of them is one, and no event.
+
+    Raises
+    ------
+    UsageError
+        If there is no key for it, or another one.
+    """
+    context = message.encryption_context()
+    if context is not None and context.is_decryption_failed():
+        raise UsageError(
+            f"Events of stream {stream.name!r} are encrypted, and could not be decrypted.",
+            found=f"at {':'.join(map(str, place(message)))}",
+            remedy="name the private key's file with FS_NOTEBOOK_PULSAR_PRIVATE_KEY",
+        )
+
+
 def _decode_plain(chunk: Chunk, reader: PayloadReader) -> Decoded:
     messages: Sequence[Message] = chunk.messages
     spots = places(messages) if chunk.places is None else chunk.places
@@ -200,6 +219,8 @@ def _decode_plain(chunk: Chunk, reader: PayloadReader) -> Decoded:
         counts = np.diff([*begins, len(messages)]).tolist()
         return [(n, _version(messages[i])) for n, i in zip(counts, begins, strict=True)]
 
+    for begin in starts(spots[0], spots[1]):
+        _check_readable(messages[begin], reader.stream)
     rows, bad = reader.rows(chunk.payloads, versions)
     dead = tuple(
         DeadLetter(Position(chunk.partition, *spot(spots, i)), reason, chunk.payloads[i])
@@ -251,6 +272,7 @@ def _with_beside(
 
 
 def _decode_arrow(chunk: Chunk, message: Message, payload: bytes, stream: Stream) -> Decoded | None:
+    _check_readable(message, stream)
     ledger, entry, _ = place(message)
     frame, reason = decode_arrow(payload, stream)
     height = 1 if frame is None else max(frame.height, 1)

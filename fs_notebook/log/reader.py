@@ -31,6 +31,8 @@ CHUNK_BYTES_MAX = 64 * 2**20
 WAIT_MS = 100
 STALL_S_MAX = 30.0
 LOOK_AGAIN = 64
+CHUNKS_MAX = 100
+"""Chunks of one message, 5 MB each: where one begins is looked for so many entries before."""
 _ALL_ROWS = 2**62
 
 
@@ -243,6 +245,9 @@ class PartReader:
             if rows is not None and self._start.batch >= rows:
                 raise self._unknown(f"its entry has {rows} rows")
             return
+        if at > self._start[1:] and self._ends_chunks():
+            self._skipping = False
+            return
         cursor = self._cursors.cursor(self.part.topic, None)
         try:
             earliest = cursor.next(5_000)
@@ -257,6 +262,25 @@ class PartReader:
                 "pulsar-admin topics set-retention --time -1 --size -1 " + self.part.topic,
             )
         raise self._unknown("the broker goes on at " + ":".join(map(str, at)))
+
+    def _ends_chunks(self) -> bool:
+        """Tell whether the entry of `start` is the last of a message that was cut into chunks.
+
+        Such a message has the place of its last chunk, and the broker does not hand it over to who
+        begins there. It is looked for from a little before.
+        """
+        assert self._start is not None
+        start = self._start
+        before = start._replace(entry=max(start.entry - CHUNKS_MAX, 0), batch=0)
+        cursor = self._cursors.cursor(self.part.topic, before)
+        try:
+            while (message := cursor.next(5_000)) is not None:
+                at = place(message)
+                if at >= start[1:]:
+                    return at == start[1:]
+            return False
+        finally:
+            cursor.close()
 
     def _unknown(self, found: str) -> UnknownPosition:
         return UnknownPosition(

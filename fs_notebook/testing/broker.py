@@ -82,6 +82,9 @@ class Stored:
     def int_schema_version(self) -> int:
         return -1
 
+    def encryption_context(self) -> None:
+        return None
+
 
 @dataclass(frozen=True)
 class Sending:

@@ -56,6 +56,9 @@ class FakeMessage:
     def properties(self) -> dict[str, str]:
         return {}
 
+    def encryption_context(self) -> None:
+        return None
+
 
 def log_of(sizes: list[int]) -> list[FakeMessage]:
     """Return messages in entries of these sizes, 0 for one that was sent alone; 3 to a ledger."""
