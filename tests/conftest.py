@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, settings
 
 from tests.support.broker import broker
-from tests.support.logs import ledger, pulsar_log
+from tests.support.logs import client, ledger, pulsar_log
 from tests.support.redis import own_redis, system_redis, wheel_redis
 from tests.support.sessions import connection, embedded_session, session
 
@@ -17,6 +17,7 @@ settings.load_profile("fs-notebook")
 
 __all__ = [
     "broker",
+    "client",
     "connection",
     "embedded_session",
     "ledger",

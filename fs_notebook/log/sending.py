@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from itertools import islice
 from typing import Any, Protocol
 
 import polars as pl
@@ -76,23 +77,24 @@ def send(
     )
     try:
         with producers.explained(f"store events in {part.topic}"):
-            held = size = 0
-            for message, is_last in _with_last(messages(stream, rows)):
-                held += message.rows
-                size += len(message.payload)
-                full = not batching or held == BATCH_MESSAGES or size >= BATCH_BYTES
-                answered = full or is_last
+            for batch in _batches(messages(stream, rows), batching=batching):
+                # Each call costs as much as what it does: the loop has nothing else in it.
+                for message in batch[:-1]:
+                    producer.send_async(
+                        message.payload, None, properties=message.properties,
+                        partition_key=message.key, event_timestamp=message.event_ms,
+                    )  # fmt: skip
+                last = batch[-1]
+                rows_of = sum(m.rows for m in batch)
                 producer.send_async(
-                    message.payload,
-                    sent.callback(part.partition, message, rows=held) if answered else None,
-                    properties=message.properties or None,
-                    partition_key=message.key,
-                    event_timestamp=message.event_ms,
+                    last.payload,
+                    sent.callback(part.partition, last, rows=rows_of),
+                    properties=last.properties,
+                    partition_key=last.key,
+                    event_timestamp=last.event_ms,
                 )
-                if answered:
-                    if batching and held < BATCH_MESSAGES:
-                        producer.flush()
-                    held = size = 0
+                if batching and len(batch) < BATCH_MESSAGES:
+                    producer.flush()
             producer.flush()
     except UnreachableError as error:
         raise sent.failed(part.topic, error.found) from None
@@ -103,14 +105,26 @@ def send(
     sent.check(part.topic)
 
 
-def _with_last(all_: Iterable[Outgoing]) -> Iterator[tuple[Outgoing, bool]]:
-    """Yield each message, and whether it is the last."""
-    several = iter(all_)
-    held = next(several, None)
-    while held is not None:
-        following = next(several, None)
-        yield held, following is None
-        held = following
+def _batches(all_: Iterator[Outgoing], *, batching: bool) -> Iterator[list[Outgoing]]:
+    """Yield what is sent together: each message alone, or as many as make a batch."""
+    if not batching:
+        for message in all_:
+            yield [message]
+        return
+    while several := list(islice(all_, BATCH_MESSAGES)):
+        if sum(len(m.payload) for m in several) < BATCH_BYTES:
+            yield several
+            continue
+        part: list[Outgoing] = []
+        size = 0
+        for message in several:
+            part.append(message)
+            size += len(message.payload)
+            if size >= BATCH_BYTES:
+                yield part
+                part, size = [], 0
+        if part:
+            yield part
 
 
 class Sent:

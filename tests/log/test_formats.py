@@ -12,7 +12,6 @@ from typing import Any
 
 import fastavro
 import polars as pl
-import pulsar
 import pytest
 from pulsar.schema import AvroSchema
 
@@ -29,14 +28,6 @@ from tests.support.logs import Ledger, read_all, upto
 
 pytestmark = pytest.mark.pulsar
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def client(broker: Broker, tmp_path: Path) -> Iterator[Any]:
-    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, str(tmp_path / "client.log"))
-    client = pulsar.Client(broker.url, logger=logger)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +39,6 @@ from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all,
 
 pytestmark = pytest.mark.pulsar
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def client(broker: Broker, tmp_path: Path) -> Iterator[Any]:
-    """Somebody else's client."""
-    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, str(tmp_path / "client.log"))
-    client = pulsar.Client(broker.url, logger=logger)
-    yield client
-    client.close()
 
 
 @pytest.fixture
@@ -119,7 +110,13 @@ def six_partitions(broker: Broker, log: PulsarLog, client: Any) -> Stream:
 
 
 def children() -> list[psutil.Process]:
-    return [c for c in psutil.Process().children() if "reader_process" in " ".join(c.cmdline())]
+    """Return the reading processes that live."""
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):
+            if "reader_process" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def threads() -> list[threading.Thread]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from tests.support.logs import positions_of, read_all, upto
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(120)]
 COLUMNS = (("n", Type.BIGINT), ("text", Type.VARCHAR))
-
-
-@pytest.fixture
-def client(broker: Broker, tmp_path: Path) -> Iterator[Any]:
-    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, str(tmp_path / "client.log"))
-    client = pulsar.Client(broker.url, logger=logger)
-    yield client
-    client.close()
 
 
 @pytest.fixture

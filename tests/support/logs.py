@@ -100,6 +100,17 @@ def pulsar_log(broker: Broker) -> Iterator[PulsarLog]:
     log.close()
 
 
+@pytest.fixture
+def client(broker: Broker, tmp_path: Path) -> Iterator[Any]:
+    """Somebody else's client of the run's broker."""
+    import pulsar
+
+    logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, str(tmp_path / "client.log"))
+    client = pulsar.Client(broker.url, logger=logger)
+    yield client
+    client.close()
+
+
 @pytest.fixture(
     params=[
         "embedded",
