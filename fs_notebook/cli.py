@@ -151,12 +151,14 @@ def logs(ctx: click.Context, name: str, lines: int) -> None:
 
 
 @main.command()
+@click.option("--metrics", envvar="FS_NOTEBOOK_METRICS", metavar="HOST:PORT", show_envvar=True,
+              help="Serve Prometheus metrics here: 127.0.0.1:9109.")  # fmt: skip
 @click.pass_context
-def runner(ctx: click.Context) -> None:
+def runner(ctx: click.Context, metrics: str | None) -> None:
     """Run the workers in the foreground, for systemd and Kubernetes."""
     from fs_notebook.worker.runner import serve_forever
 
-    sys.exit(serve_forever(ctx.obj))
+    sys.exit(serve_forever(ctx.obj, metrics=metrics or None))
 
 
 @main.command()

@@ -113,7 +113,7 @@ class JoinedLog:
 
     def _asked(self, stream: Stream, columns: Sequence[str] | None) -> list[str]:
         names = list(stream.names if columns is None else columns)
-        return [*names, PUBLISHED] if self._temporal else names
+        return list(dict.fromkeys([*names, PUBLISHED])) if self._temporal else names
 
     def _kept(self, batch: Batch) -> Batch:
         if self._where is None:

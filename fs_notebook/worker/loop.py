@@ -30,10 +30,11 @@ from fs_notebook.errors import (
     UnknownPosition,
     UnreachableError,
 )
-from fs_notebook.log.protocol import EARLIEST, Batch, EventLog
+from fs_notebook.log.protocol import EARLIEST, PUBLISHED, Batch, EventLog
 from fs_notebook.online.protocol import Lease, OnlineStore
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
+from fs_notebook.worker.timings import Timings
 
 BOOTSTRAP_ROWS_MAX = 200_000
 GATHER_ROWS_MAX = 400_000
@@ -58,6 +59,7 @@ class Progress:
     counted: int = 0
     since_s: float = 0.0
     beat_s: float = field(default=-1e9)
+    commits: Timings = field(default_factory=Timings)
 
 
 class Worker:
@@ -228,7 +230,7 @@ class Worker:
         tail: Iterator[Batch | None] = self.log.tail(
             self.definition.source,
             start=lease.cut or START,
-            columns=self.fold.plan.columns,
+            columns=[*self.fold.plan.columns, PUBLISHED],
             rows_max=LIVE_ROWS_MAX,
         )
         try:
@@ -253,7 +255,8 @@ class Worker:
             self._check_stream(lease)
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
-        state = self.codec.decode(keys, self.store.load(lease, keys))
+        stored = self.store.load(lease, keys)
+        state = self.codec.decode(keys, stored)
         if needed := self.codec.needed(state, frame):
             state = self.codec.with_buckets(state, needed, self.store.load(lease, needed))
         folded = self.fold.add_projected(state, frame)
@@ -268,9 +271,18 @@ class Worker:
         }
         for name in COUNTERS:
             info[name] = int(info.get(name, 0)) + counted[name]
+        if "entities" in info or lease.cut in (None, START):
+            # A state from before entities were counted stays without their number.
+            info["entities"] = int(info.get("entities", 0)) + stored.count(None)
+        if PUBLISHED in batch.rows.columns and batch.rows.height:
+            newest = int(batch.rows[PUBLISHED].to_physical().max())  # type: ignore[arg-type]
+            info["published"] = max(newest, int(info.get("published", 0)))
         cut = (lease.cut or START).advanced([batch.end])
         self._report.counted += batch.rows.height
-        return self.store.commit(lease, cut=cut, puts=puts, deletes=deletes, info=info)
+        begun_s = self._clock.monotonic_s()
+        lease = self.store.commit(lease, cut=cut, puts=puts, deletes=deletes, info=info)
+        self._report.commits.add(self._clock.monotonic_s() - begun_s)
+        return lease
 
     def _beat(self, state: str, lease: Lease, target: Cut | None, *, force: bool = False) -> None:
         """Report, at most every `HEARTBEAT_SECONDS`; stop a worker that was taken over."""
@@ -325,6 +337,7 @@ class Worker:
                 "progress": report.progress,
                 "error": report.error,
                 "at_us": self._clock.now_us(),
+                "commits": report.commits.to_dict(),
                 **counters,
             },
             ttl_seconds=ttl_seconds,

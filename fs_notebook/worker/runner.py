@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,8 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import Served
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
-from fs_notebook.worker.process import FENCED, STOPPED
+from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
+from fs_notebook.worker.process import FENCED, STOPPED, STUCK
 
 LOG = logging.getLogger("fs_notebook.runner")
 POLL_SECONDS = 0.1
@@ -78,6 +80,7 @@ class Child:
     wait_s: float = RESTART_SECONDS
     due_s: float = 0.0
     fenced: bool = False
+    starts: int = 0
 
 
 @dataclass
@@ -89,12 +92,20 @@ class Runner:
     children: dict[str, Child] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
     stopping: bool = False
+    metrics: str | None = None
+    watched: tuple[Watched, ...] = ()
+    """What the last round knew of the workers; replaced as a whole, for other threads."""
 
     def run(self) -> None:
         """Reconcile until told to stop, then stop the workers, everything committed."""
         log, store = self.connection.open_log(), self.connection.open_store()
         catalog = Catalog(log, actor=f"{default_actor()} (runner)")
-        try:
+        with ExitStack() as last:
+            if self.metrics is not None:
+                collector = WorkerMetrics(store, lambda: self.watched, clock=self.clock)
+                url = last.enter_context(metrics_served(collector, self.metrics))
+                LOG.info("metrics at %s", url)
+            last.callback(lambda: self._stop_children(list(self.children)))
             while not self.stopping:
                 try:
                     self.reconcile(catalog, store)
@@ -102,8 +113,6 @@ class Runner:
                     LOG.warning("%s", error)
                     self.clock.sleep_s(1.0)
                 self.clock.sleep_s(POLL_SECONDS)
-        finally:
-            self._stop_children(list(self.children))
 
     def reconcile(self, catalog: Catalog, store: OnlineStore) -> None:
         """Make one round: processes, flips, serving records."""
@@ -118,7 +127,9 @@ class Runner:
         for group in state.groups.values():
             with self._apart(group.name):
                 self._flip(group, catalog, store)
-        self._publish(catalog.refresh(), store)
+        state = catalog.refresh()
+        self._watch(state)
+        self._publish(state, store)
 
     @contextmanager
     def _apart(self, what: str) -> Iterator[None]:
@@ -168,6 +179,18 @@ class Runner:
                 return
             child.fenced = False
             child.process = self._spawn(child.version)
+            child.starts += 1
+
+    def _watch(self, state: CatalogState) -> None:
+        self.watched = tuple(
+            Watched(
+                name=child.version.definition.name, version=child.version.number, shard=shard,
+                pid=None if child.process is None else child.process.pid,
+                serving=child.version == state.groups[child.version.definition.name].serving,
+                elsewhere=child.fenced, restarts=max(child.starts - 1, 0),
+            )
+            for shard, child in self.children.items()
+        )  # fmt: skip
 
     def _spawn(self, version: Version) -> subprocess.Popen[bytes]:
         path = log_path(self.connection, version.definition.shard)
@@ -333,8 +356,19 @@ def _end(processes: list[psutil.Process]) -> None:
                 doomed.kill()
 
 
-def serve_forever(connection: Connection) -> int:
-    """Run in the foreground, for systemd and Kubernetes; returns the exit code."""
+def serve_forever(connection: Connection, *, metrics: str | None = None) -> int:
+    """Run in the foreground, for systemd and Kubernetes; returns the exit code.
+
+    Parameters
+    ----------
+    metrics
+        The address to serve Prometheus metrics at, ``"127.0.0.1:9109"``.
+
+    Raises
+    ------
+    UsageError
+        If nothing can be served there.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with (folder(connection) / "runner.lock").open("a+") as handle:
         if not _locked(handle):
@@ -342,7 +376,7 @@ def serve_forever(connection: Connection) -> int:
             return STOPPED
         me = psutil.Process()
         _pid_file(connection).write_text(f"{me.pid} {me.create_time()}")
-        runner = Runner(connection)
+        runner = Runner(connection, metrics=metrics)
 
         def stop(number: int, frame: FrameType | None) -> None:
             runner.stopping = True
@@ -369,5 +403,15 @@ def _locked(handle: IO[str], *, clock: Clock = SYSTEM) -> bool:
             clock.sleep_s(0.01)
 
 
+def main() -> int:
+    """Run as `ensure_runner` starts it; what is wrong goes to the log."""
+    try:
+        connection = Connection.from_environment()
+        return serve_forever(connection, metrics=os.environ.get(METRICS_VARIABLE) or None)
+    except FeatureStoreError as error:
+        LOG.error("%s", error)
+        return STUCK
+
+
 if __name__ == "__main__":
-    sys.exit(serve_forever(Connection.from_environment()))
+    sys.exit(main())
