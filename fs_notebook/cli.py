@@ -140,7 +140,7 @@ def describe(ctx: click.Context, stream: str) -> None:
 @click.pass_context
 def logs(ctx: click.Context, name: str, lines: int) -> None:
     """Show the end of a feature's worker logs."""
-    from fs_notebook.worker.runner import log_path
+    from fs_notebook.worker.places import log_path
 
     group = _session(ctx).catalog.refresh().group(name)
     for version in group.running:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
 from fs_notebook.catalog.lineage import (
     check_inputs,
@@ -17,12 +19,13 @@ from fs_notebook.catalog.model import (
     AnyDefinition,
     Definition,
 )
-from fs_notebook.clock import Clock
+from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid, served_record
 
 PROMOTE_SECONDS_MAX = 3_600.0
@@ -51,6 +54,7 @@ class Promotions:
         on_progress: OnProgress = silent,
     ) -> Status:
         """Record the wish, see that a runner lives, and wait until the version serves."""
+        begun_at = from_us(self.clock.now_us())
         group = self.catalog.refresh().group(name)
         definition = group.latest
         if with_inputs:
@@ -67,6 +71,8 @@ class Promotions:
             # Its worker cannot go on with the state as it is (a damaged value, another stream):
             # without one it builds it anew from the ledger.
             self.store.drop(definition.shard)
+            # A runner that waits before the next try takes this as a reason to try at once.
+            self.store.heartbeat(report_name(definition.shard), {}, ttl_seconds=0.001)
 
         def check(state: CatalogState) -> bool:
             now = state.groups[group.name]
@@ -91,7 +97,7 @@ class Promotions:
         assert version is not None
         if wait:
             try:
-                self._await_live(group.name, version, on_progress)
+                self._await_live(group.name, version, begun_at, on_progress)
             except KeyboardInterrupt:
                 raise Interrupted(
                     f"Interrupted the waiting only: the worker of {group.name!r} "
@@ -114,7 +120,9 @@ class Promotions:
         for pinned in missing:
             self.promote(pinned.definition.name, wait=wait, actor=actor, on_progress=on_progress)
 
-    def _await_live(self, name: str, version: Version, on_progress: OnProgress) -> None:
+    def _await_live(
+        self, name: str, version: Version, begun_at: datetime, on_progress: OnProgress
+    ) -> None:
         begun_s = retrying_since_s = self.clock.monotonic_s()
         runner_lost = False
         while True:
@@ -154,7 +162,9 @@ class Promotions:
                     )  # fmt: skip
                 runner_lost = True
                 ensure_runner(self.connection, clock=self.clock)
-            if status.state == "failing" and status.error:
+            # What failed before this promotion is no word about it.
+            is_former = status.failed_at is not None and status.failed_at < begun_at
+            if status.state == "failing" and status.error and not is_former:
                 raise FeatureStoreError(
                     f"The worker of {name!r} v{version.number} cannot go on.",
                     found=status.error, remedy=f"fs-notebook logs {name}",

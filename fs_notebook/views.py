@@ -19,8 +19,10 @@ from fs_notebook.catalog.model import (
     Group,
     Version,
 )
+from fs_notebook.clock import from_us
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.worker.failures import KILLED, UNREACHABLE, Trouble, report_name
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,15 @@ class Status:
     pid: int | None = None
     depends_on: str | None = None
     """For a derived version, which has no worker of its own: what it is computed from."""
+    failures: int = 0
+    """How often in a row its worker failed; ends when it ran well for a minute."""
+    failure: str | None = None
+    """What it failed of last."""
+    failed_at: datetime | None = None
+    retry_at: datetime | None = None
+    """When it is tried next; None while it runs."""
+    tries: str | None = None
+    """The same in words."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -107,7 +118,9 @@ class Status:
             return ", ".join(parts + ([f"error: {self.error}"] if self.error else []))
         parts += [f"at {self.position}", f"lag {self.lag}", f"{self.events:,} events"]
         parts += [f"{self.rate:,.0f}/s"] if self.rate is not None else []
-        parts += [f"error: {self.error}"] if self.error else []
+        parts += [self.tries] if self.tries else []
+        told = self.error or self.failure
+        parts += [f"error: {told}"] if told else []
         return ", ".join(parts)
 
 
@@ -132,6 +145,12 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
     else:
         # A version that is wanted and has no heartbeat yet is being started, or its runner died.
         state = "starting" if stored is None else "stopped"
+    trouble = Trouble.from_report(store.health(report_name(shard)))
+    error = health.get("error")
+    if trouble is not None and trouble.retry_at_us is not None and state != "live":
+        # It is between two tries.
+        state = _BETWEEN_TRIES.get(trouble.failure.kind, "failing")
+        error = error or str(trouble.failure)
     cut = stored.cut if stored is not None else None
     return Status(
         name=group.name, version=version.number,
@@ -139,10 +158,28 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
         state=state, position=health.get("position") or (str(cut) if cut is not None else None),
         lag=health.get("lag"), rate=health.get("rate"),
         events=int(health.get("events") or info.get("events", 0)),
-        progress=health.get("progress"), error=health.get("error"),
+        progress=health.get("progress"), error=error,
         null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
-        dead=int(info.get("dead", 0)), pid=health.get("pid"),
+        dead=int(info.get("dead", 0)), pid=health.get("pid"), **_tries(trouble),
     )  # fmt: skip
+
+
+# Where trying again may be all that it takes.
+_BETWEEN_TRIES = {KILLED: "restarting", UNREACHABLE: "retrying"}
+
+
+def _tries(trouble: Trouble | None) -> dict[str, Any]:
+    if trouble is None:
+        return {}
+    often, at = trouble.failures, from_us(trouble.failed_at_us)
+    retry_at = None if trouble.retry_at_us is None else from_us(trouble.retry_at_us)
+    text = "failed" if often == 1 else f"failed {often:,} times in a row, last"
+    text += f" at {at:%H:%M:%S} UTC"
+    text += "" if retry_at is None else f", next try at {retry_at:%H:%M:%S}"
+    return {
+        "failures": often, "failure": str(trouble.failure), "failed_at": at,
+        "retry_at": retry_at, "tries": text,
+    }  # fmt: skip
 
 
 _WORST_FIRST = (

@@ -240,6 +240,7 @@ STATUS_COLUMNS = (
     Column("serves"),
     # A table that is too wide is cut off at its right: not where the trouble is told.
     Column("error", "last error", length_max=_ERROR_MAX),
+    Column("tries"),
     Column("depends_on", "computed from"),
     Column("lag", "lag, events", right=True),
     Column("rate", "events/s", right=True),
@@ -413,6 +414,7 @@ def _status_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "state": state_text(row),
+        "error": row.get("error") or row.get("failure"),
         "serves": None if serving is None else ("yes" if serving else "no"),
         "rate": None if rate is None else round(rate, 0 if rate >= 10 else 1),
         **{name: row.get(name) or None for name in ("null_keys", "late", "dead")},

@@ -13,9 +13,12 @@ from types import FrameType
 
 from fs_notebook.catalog import Catalog, Definition
 from fs_notebook.catalog.lineage import workers
-from fs_notebook.errors import FeatureStoreError, FencedError
+from fs_notebook.clock import SYSTEM
+from fs_notebook.errors import FeatureStoreError, FencedError, UnknownName
 from fs_notebook.worker.connection import Connection, default_actor
+from fs_notebook.worker.failures import Failure, leave
 from fs_notebook.worker.loop import Worker
+from fs_notebook.worker.places import failure_path
 
 STOPPED, FENCED, STUCK = 0, 3, 4
 LOG = logging.getLogger("fs_notebook.worker")
@@ -34,14 +37,17 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     connection = Connection.from_environment()
+    words = failure_path(connection, f"{group}@{fingerprint[:16]}")
     try:
         log, store = connection.open_log(), connection.open_store()
         catalog = Catalog(log, actor=default_actor())
         version = catalog.refresh().group(group).by_fingerprint(fingerprint)
         definition = None if version is None else version.definition
         if version is None or not isinstance(definition, Definition):
-            LOG.error("no stored version %s of %s in the catalog", fingerprint[:16], group)
-            return STUCK
+            raise UnknownName(
+                f"The catalog has no version {fingerprint[:16]} of {group!r} to fold.",
+                remedy=f"promote {group} again",
+            )
         LOG.info("worker of %s version %d starts", group, version.number)
         shard = definition.shard
 
@@ -54,9 +60,11 @@ def main(argv: list[str]) -> int:
         return FENCED
     except FeatureStoreError as error:
         LOG.error("%s: %s", type(error).__name__, error)
+        leave(words, Failure.of(error), at_us=SYSTEM.now_us())
         return STUCK
-    except Exception:
+    except Exception as error:
         LOG.exception("the worker of %s met what it was not made for", group)
+        leave(words, Failure.of(error), at_us=SYSTEM.now_us())
         return STUCK
     LOG.info("worker of %s stopped, all committed", group)
     return STOPPED

@@ -13,9 +13,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -33,7 +33,9 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import Served
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
+from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
+from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
 
 LOG = logging.getLogger("fs_notebook.runner")
@@ -42,6 +44,9 @@ BACKOFF_SECONDS_MAX = 30.0
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
 RESTART_SECONDS = 0.25
+RAN_WELL_SECONDS = 60.0
+"""A worker that was at work for so long ends a row of failures."""
+TROUBLE_TTL_SECONDS = 3_600.0
 
 
 def served_record(group: Group, version: Version) -> Served | ServedDerived:
@@ -73,14 +78,33 @@ def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
 
 @dataclass
 class Child:
-    """A worker process that the runner started."""
+    """A worker process that the runner started.
+
+    Attributes
+    ----------
+    wait_s, due_s
+        The next pause, and when the next start is due.
+    begun_s
+        When the process was started.
+    trouble
+        What it failed of, as long as it has not run well since.
+    told
+        Whether that is in the store.
+    """
 
     version: Version
     process: subprocess.Popen[bytes] | None = None
     wait_s: float = RESTART_SECONDS
     due_s: float = 0.0
+    begun_s: float = 0.0
     fenced: bool = False
     starts: int = 0
+    trouble: Trouble | None = None
+    told: bool = False
+
+    @property
+    def failures(self) -> int:
+        return 0 if self.trouble is None else self.trouble.failures
 
 
 @dataclass
@@ -154,32 +178,76 @@ class Runner:
         self.freed = retired
 
     def _keep_alive(self, child: Child, shard: str, store: OnlineStore) -> None:
-        now_s = self.clock.monotonic_s()
         if child.process is not None:
             code = child.process.poll()
             if code is None:
+                self._see_whether_well(child, shard, store)
                 return
-            health = store.health(shard) or {}
-            was_at_work = health.get("pid") == child.process.pid and health["state"] != "failing"
-            if was_at_work and code < 0:
-                # Somebody killed a worker that was well: that is no crash loop.
-                child.wait_s = RESTART_SECONDS
-            LOG.warning("worker %s ended with code %s", shard, code)
-            child.process = None
-            # One that was taken over must not take the shard straight back.
-            child.fenced = code == FENCED
-            pause_s = BACKOFF_SECONDS_MAX if child.fenced else child.wait_s
-            child.due_s = now_s + (0.0 if code == STOPPED else pause_s)
-            child.wait_s = min(2 * child.wait_s, BACKOFF_SECONDS_MAX)
-        if now_s >= child.due_s:
-            other = store.health(shard) if child.fenced else None
-            if other is not None and other.get("state") in ("live", "bootstrapping"):
-                # Whoever took the shard over is at work: there is nothing to take back.
-                child.due_s = now_s + BACKOFF_SECONDS_MAX
-                return
-            child.fenced = False
-            child.process = self._spawn(child.version)
-            child.starts += 1
+            self._ended(child, child.process, code, shard, store)
+        if child.told and store.health(report_name(shard)) is None:
+            # Somebody did something about it and promoted again: that is worth a try at once.
+            child.trouble, child.told, child.wait_s = None, False, RESTART_SECONDS
+            child.due_s = self.clock.monotonic_s()
+        now_s = self.clock.monotonic_s()
+        if now_s < child.due_s:
+            return
+        other = store.health(shard) if child.fenced else None
+        if other is not None and other.get("state") in ("live", "bootstrapping"):
+            # Whoever took the shard over is at work: there is nothing to take back.
+            child.due_s = now_s + BACKOFF_SECONDS_MAX
+            return
+        child.fenced = False
+        child.process = self._spawn(child.version)
+        child.starts, child.begun_s = child.starts + 1, now_s
+        if child.trouble is not None:
+            child.trouble = replace(child.trouble, retry_at_us=None)
+            self._tell(child, shard, store)
+
+    def _see_whether_well(self, child: Child, shard: str, store: OnlineStore) -> None:
+        """End a row of failures once the worker has been at work for a while."""
+        assert child.process is not None
+        well_s = self.clock.monotonic_s() - child.begun_s
+        if child.trouble is None or well_s < RAN_WELL_SECONDS:
+            return
+        if _at_work(store.health(shard), child.process.pid):
+            child.trouble, child.wait_s, child.told = None, RESTART_SECONDS, False
+            store.heartbeat(report_name(shard), {}, ttl_seconds=TROUBLE_TTL_SECONDS)
+
+    def _ended(
+        self, child: Child, process: subprocess.Popen[bytes], code: int, shard: str,
+        store: OnlineStore,
+    ) -> None:  # fmt: skip
+        """Note that a worker ended, and when the next one is to be started."""
+        LOG.warning("worker %s ended with code %s", shard, code)
+        now_s = self.clock.monotonic_s()
+        health = store.health(shard) or {}
+        child.process = None
+        # One that was taken over must not take the shard straight back.
+        child.fenced = code == FENCED
+        failed = code not in (STOPPED, FENCED)
+        if now_s - child.begun_s >= RAN_WELL_SECONDS and _at_work(health, process.pid):
+            child.trouble, child.wait_s = None, RESTART_SECONDS
+        if code < 0 and health.get("pid") == process.pid and health["state"] == "live":
+            # Somebody killed a worker that was well: that is no crash loop.
+            child.wait_s = RESTART_SECONDS
+        pause_s = BACKOFF_SECONDS_MAX if child.fenced else child.wait_s
+        child.due_s = now_s + (0.0 if code == STOPPED else pause_s)
+        child.wait_s = min(2 * child.wait_s, BACKOFF_SECONDS_MAX)
+        if failed:
+            now_us = self.clock.now_us()
+            words = left(failure_path(self.connection, shard), process.pid)
+            failure, failed_at_us = words or (Failure.of_code(code), now_us)
+            retry_at_us = now_us + round(pause_s * 1_000_000)
+            child.trouble = Trouble(child.failures + 1, failure, failed_at_us, retry_at_us)
+            LOG.warning("worker %s: %s", shard, child.trouble.failure)
+            self._tell(child, shard, store)
+
+    def _tell(self, child: Child, shard: str, store: OnlineStore) -> None:
+        assert child.trouble is not None
+        child.told = False
+        report = child.trouble.to_dict()
+        store.heartbeat(report_name(shard), report, ttl_seconds=TROUBLE_TTL_SECONDS)
+        child.told = True
 
     def _watch(self, state: CatalogState) -> None:
         self.watched = tuple(
@@ -188,6 +256,7 @@ class Runner:
                 pid=None if child.process is None else child.process.pid,
                 serving=child.version == state.groups[child.version.definition.name].serving,
                 elsewhere=child.fenced, restarts=max(child.starts - 1, 0),
+                failures=child.failures,
             )
             for shard, child in self.children.items()
         )  # fmt: skip
@@ -252,16 +321,10 @@ class Runner:
                 process.wait(STOP_SECONDS_MAX)
 
 
-def folder(connection: Connection) -> Path:
-    """Return the folder of a connection's lock, pid and logs, made if it is not there."""
-    path = connection.home / "runners" / connection.id
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def log_path(connection: Connection, shard: str) -> Path:
-    """Return where a worker's log lines go."""
-    return folder(connection) / f"{shard}.log"
+def _at_work(health: Mapping[str, Any] | None, pid: int) -> bool:
+    """Tell whether a process reports that it gets on."""
+    health = health or {}
+    return health.get("pid") == pid and health.get("state") in ("live", "bootstrapping")
 
 
 def _pid_file(connection: Connection) -> Path:
