@@ -98,6 +98,19 @@ def verify(ctx: click.Context, name: str) -> None:
 
 
 @main.command()
+@click.argument("name")
+@click.argument("entity", nargs=-1, required=True, metavar="KEY=VALUE...")
+@click.option("--at", help="The value as of this time: 2013-01-31T12:00; default: now.")
+@click.option("-n", "count", default=20, show_default=True, help="How many of the newest events.")
+@click.pass_context
+def explain(
+    ctx: click.Context, name: str, entity: tuple[str, ...], at: str | None, count: int
+) -> None:
+    """Show the events that make up one entity's value: total_readtime user=u7."""
+    click.echo(repr(_session(ctx).explain_texts(name, entity, at=at, n=count)))
+
+
+@main.command()
 @click.pass_context
 def streams(ctx: click.Context) -> None:
     """List the declared streams."""

@@ -26,6 +26,7 @@ from fs_notebook.compute.preview import (
 from fs_notebook.compute.preview import preview as run_preview
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
+from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
 from fs_notebook.online.connect import EMBEDDED
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
 
 
-class Session(StreamCalls):
+class Session(StreamCalls, ExplainCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters

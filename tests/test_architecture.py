@@ -30,7 +30,7 @@ ROWS = [
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
-    ["transforms", "stream_calls"],
+    ["transforms", "stream_calls", "explanation"],
     ["definitions"],
     ["testing"],
     ["session"],

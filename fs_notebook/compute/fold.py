@@ -118,6 +118,11 @@ class Fold:
         more = ", …" if len(names) > _TOLD_MAX else ""
         return ", ".join(names[:_TOLD_MAX]) + more
 
+    @property
+    def args(self) -> tuple[Expr, ...]:
+        """The distinct arguments of all aggregations: the columns ``__x0``, ``__x1`` …"""
+        return tuple(self._args)
+
     def args_of(self, index: int) -> list[str]:
         """Return the columns that hold the arguments of aggregation `index`."""
         return [f"__x{self._args.index(a)}" for a in self.plan.aggregations[index].args]
@@ -174,6 +179,31 @@ class Fold:
         if any(frame[k].null_count() for k in self.keys):
             frame = frame.drop_nulls(self.keys)
         return frame, before - frame.height
+
+    def rows_of(self, rows: pl.DataFrame, key: Sequence[object]) -> pl.Series:
+        """Tell which rows of the source `project` keeps for the entity `key`."""
+        with overflow_named(f"a row expression of {self.told}"):
+            lazy = rows.with_row_index("__row").lazy()
+            if self._where is not None:
+                lazy = lazy.filter(self._where)
+            mine = lazy.with_columns(self._key_exprs).filter(
+                *(pl.col(n) == pl.lit(v, dtype=self.key_schema[n])
+                  for n, v in zip(self.keys, key, strict=True))
+            ).select("__row").collect()  # fmt: skip
+        return pl.int_range(rows.height, dtype=pl.UInt32, eager=True).is_in(mine["__row"].implode())
+
+    def counted(self, frame: pl.DataFrame, window: Window, moment_us: int) -> pl.Series:
+        """Tell which of one entity's projected rows a window holds at a moment."""
+        at = pl.lit(moment_us, dtype=pl.Int64).alias(MOMENT)
+        rows = frame.with_row_index("__row").with_columns(at)
+        if window.gap_us is not None:
+            held = self._session(rows, window)
+        elif window.is_lifetime:
+            time, moment = pl.col(TIME), pl.col(MOMENT)
+            held = rows.filter(time < moment if window.closed == "left" else time <= moment)
+        else:
+            held = rows.filter(windows.inside(window, pl.col(MOMENT)))
+        return rows["__row"].is_in(held["__row"].implode())
 
     def partial(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Fold projected rows into lifetime states, one row an entity."""

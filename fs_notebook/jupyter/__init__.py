@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 _NAME = "fs"
 
 # Plain results of the Python API that have a rich display in a notebook: where each type lives,
-# and the function of `display` that draws it. Both load when the first one is shown.
+# and the function of this room that draws it. Both load when the first one is shown.
 _RICH = (
-    ("fs_notebook.compute.preview", "Preview", "preview_html"),
-    ("fs_notebook.worker.verify", "Verification", "verification_html"),
-    ("fs_notebook.views", "Status", "one_status_html"),
+    ("fs_notebook.explanation", "Explanation", "explained.explanation_html"),
+    ("fs_notebook.compute.preview", "Preview", "display.preview_html"),
+    ("fs_notebook.worker.verify", "Verification", "display.verification_html"),
+    ("fs_notebook.views", "Status", "display.one_status_html"),
 )
 
 
@@ -39,9 +40,10 @@ def _html(shell: InteractiveShell) -> Any:
 
 
 def _drawn_by(function: str) -> Callable[[Any], str]:
+    module, _, name = function.partition(".")
+
     def draw(value: Any) -> str:
-        display = importlib.import_module("fs_notebook.jupyter.display")
-        html: str = getattr(display, function)(value)
+        html: str = getattr(importlib.import_module(f"fs_notebook.jupyter.{module}"), name)(value)
         return html
 
     return draw

@@ -234,6 +234,15 @@ class FeatureMagics(Magics):
             outcome = _session().verify(options.name, on_progress=bar)
         _show(VerificationCard(outcome))
 
+    def _explain(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Replaying") as bar:
+            found = _session().explain_texts(
+                options.name, options.entity, at=options.at, n=options.n, on_progress=bar
+            )
+        _show(found)
+
     def _catalog(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import CatalogTable
 

@@ -90,6 +90,13 @@ def _dead(p: OptionParser) -> None:
     p.add_argument("--limit", type=int, default=100, help="how many of the newest to show")
 
 
+def _explain(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("entity", nargs="+", help="whose value: user=u7")
+    p.add_argument("--at", help="the value as of this time; default: now")
+    p.add_argument("-n", type=int, default=20, help="how many of the newest events")
+
+
 def _words(p: OptionParser) -> None:
     p.add_argument("words", nargs="*", help="words to search for")
 
@@ -122,6 +129,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "retire": ("stop a version and free its state, or discard a draft", _retire),
     "status": ("what the workers report", _maybe_name),
     "verify": ("recompute every online value from the ledger, and compare", _name),
+    "explain": ("the events that make up one entity's value", _explain),
     "catalog": ("search the shared catalog", _words),
     "streams": ("the declared streams", _nothing),
     "peek": ("some events of a stream, with positions", _peek),

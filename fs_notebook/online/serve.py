@@ -313,7 +313,7 @@ class FeatureReader:
                 if name not in columns:
                     raise _no_entity(served, key.name, columns)
                 used.add(name)
-                parts.append([_coerced(v, key.expr.type, name) for v in columns[name]])
+                parts.append([coerced(v, key.expr.type, name) for v in columns[name]])
             keys.append([pack_key(k) if None not in k else b"" for k in zip(*parts, strict=True)])
         if unused := set(columns) - used:
             raise UsageError(
@@ -461,7 +461,7 @@ _EXPECTED: Mapping[Type, tuple[type, str]] = {
 }
 
 
-def _coerced(value: Any, kind: Type, entity: str) -> Any:
+def coerced(value: Any, kind: Type, entity: str) -> Any:
     """Bring an entity's value to its key's type: the string '7' and the number 7 differ."""
     if value is None:
         return None
