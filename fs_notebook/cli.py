@@ -166,12 +166,14 @@ def logs(ctx: click.Context, name: str, lines: int) -> None:
 @main.command()
 @click.option("--metrics", envvar="FS_NOTEBOOK_METRICS", metavar="HOST:PORT", show_envvar=True,
               help="Serve Prometheus metrics here: 127.0.0.1:9109.")  # fmt: skip
+@click.option("--verify-every", envvar="FS_NOTEBOOK_VERIFY_EVERY", metavar="1h", show_envvar=True,
+              help="Verify a sample of each live version so often; default: never.")  # fmt: skip
 @click.pass_context
-def runner(ctx: click.Context, metrics: str | None) -> None:
+def runner(ctx: click.Context, metrics: str | None, verify_every: str | None) -> None:
     """Run the workers in the foreground, for systemd and Kubernetes."""
     from fs_notebook.worker.runner import serve_forever
 
-    sys.exit(serve_forever(ctx.obj, metrics=metrics or None))
+    sys.exit(serve_forever(ctx.obj, metrics=metrics or None, verify_every=verify_every or None))
 
 
 @main.command()

@@ -22,6 +22,7 @@ from fs_notebook.catalog.model import (
 from fs_notebook.clock import from_us
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.failures import KILLED, UNREACHABLE, Trouble, report_name
 
 
@@ -105,6 +106,9 @@ class Status:
     """When it is tried next; None while it runs."""
     tries: str | None = None
     """The same in words."""
+    verified_at: datetime | None = None
+    verified: str | None = None
+    """What the last verification on schedule found."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -121,6 +125,8 @@ class Status:
         parts += [self.tries] if self.tries else []
         told = self.error or self.failure
         parts += [f"error: {told}"] if told else []
+        if self.verified_at is not None:
+            parts.append(f"verified at {self.verified_at:%Y-%m-%d %H:%M:%S} UTC: {self.verified}")
         return ", ".join(parts)
 
 
@@ -161,7 +167,12 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
         progress=health.get("progress"), error=error,
         null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
         dead=int(info.get("dead", 0)), pid=health.get("pid"), **_tries(trouble),
+        **_verified(Audit.from_report(store.health(audit_name(shard)))),
     )  # fmt: skip
+
+
+def _verified(audit: Audit | None) -> dict[str, Any]:
+    return {} if audit is None else {"verified_at": from_us(audit.at_us), "verified": str(audit)}
 
 
 # Where trying again may be all that it takes.

@@ -60,6 +60,12 @@ class StateCodec:
         """Return the packed key of each row of `frame`, which has the fold's key columns."""
         return [pack_key(row) for row in frame.select(self.fold.keys).iter_rows()]
 
+    def frame_of(self, keys: Sequence[bytes]) -> pl.DataFrame:
+        """Return a frame of the fold's key columns, one row a packed key."""
+        return pl.DataFrame(
+            [unpack_key(k) for k in keys], schema=self.fold.key_schema, orient="row"
+        )  # fmt: skip
+
     def encode(self, state: State) -> dict[bytes, bytes]:
         """Return one packed value for each entity of `state`.
 

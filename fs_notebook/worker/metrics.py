@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.timings import COMMIT_SECONDS
 
 if TYPE_CHECKING:
@@ -25,6 +26,15 @@ METRICS_VARIABLE = "FS_NOTEBOOK_METRICS"
 STATES = ("starting", "bootstrapping", "live", "retrying", "failing", "stopped")
 LABELS = ("feature", "version")
 _PORT_MAX = 65_535
+
+
+_AUDITED: tuple[tuple[str, str, Callable[[Audit], float]], ...] = (
+    ("verification_ok", "Whether the last one was done and equal.", lambda a: float(a.ok)),
+    ("verification_mismatches", "Values that differed.", lambda a: float(a.mismatches)),
+    ("verification_entities", "Entities compared.", lambda a: float(a.entities)),
+    ("verification_duration_seconds", "How long it took.", lambda a: a.seconds),
+    ("verification_timestamp_seconds", "When it was begun.", lambda a: a.at_us / 1_000_000),
+)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,7 @@ class WorkerMetrics:
         )
         yield from self._of_runner(watched, {one: health for one, (health, _) in found.items()})
         yield from self._of_workers(found)
+        yield from self._of_audits([one for one in watched if reached])
 
     def _look(self, one: Watched) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
         state = self._store.state(one.shard)
@@ -184,6 +195,19 @@ class WorkerMetrics:
                 buckets = _cumulated(health["commits"]["counts"])
                 commits.add_metric(labels, buckets, health["commits"]["sum"])
         yield from (lag, commits)
+
+    def _of_audits(self, watched: Sequence[Watched]) -> Iterator[Metric]:
+        """Yield what the last verification on schedule found, where there was one."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        families = [_family(GaugeMetricFamily, name, text) for name, text, _ in _AUDITED]
+        for one in watched:
+            with suppress(FeatureStoreError):
+                audit = Audit.from_report(self._store.health(audit_name(one.shard)))
+                for family, (_, _, figure) in zip(families, _AUDITED, strict=True):
+                    if audit is not None:
+                        family.add_metric([one.name, str(one.version)], figure(audit))
+        yield from families
 
 
 def lag_seconds(lag: int | None, published_us: int | None, now_us: int) -> float | None:

@@ -32,6 +32,7 @@ from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import Served
 from fs_notebook.processes import start_detached
+from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
 from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
@@ -117,6 +118,7 @@ class Runner:
     freed: set[str] = field(default_factory=set)
     stopping: bool = False
     metrics: str | None = None
+    verify_every_s: float | None = None
     watched: tuple[Watched, ...] = ()
     """What the last round knew of the workers; replaced as a whole, for other threads."""
 
@@ -130,9 +132,15 @@ class Runner:
                 url = last.enter_context(metrics_served(collector, self.metrics))
                 LOG.info("metrics at %s", url)
             last.callback(lambda: self._stop_children(list(self.children)))
+            audits = None
+            if self.verify_every_s is not None:
+                audits = Audits(self.verify_every_s, self._spawn_audit, clock=self.clock)
+                last.callback(audits.stop)
             while not self.stopping:
                 try:
                     self.reconcile(catalog, store)
+                    if audits is not None:
+                        audits.round(self._verifiable(store), store)
                 except FeatureStoreError as error:
                     LOG.warning("%s", error)
                     self.clock.sleep_s(1.0)
@@ -261,14 +269,21 @@ class Runner:
             for shard, child in self.children.items()
         )  # fmt: skip
 
+    def _verifiable(self, store: OnlineStore) -> dict[str, Version]:
+        """Return the versions whose own worker is live, by shard."""
+        return {s: c.version for s, c in self.children.items() if self._caught_up(s, store)}
+
     def _spawn(self, version: Version) -> subprocess.Popen[bytes]:
+        return self._started("fs_notebook.worker.process", version)
+
+    def _spawn_audit(self, version: Version) -> subprocess.Popen[bytes]:
+        return self._started("fs_notebook.worker.audits", version)
+
+    def _started(self, module: str, version: Version) -> subprocess.Popen[bytes]:
         path = log_path(self.connection, version.definition.shard)
         with path.open("ab") as sink:
             return subprocess.Popen(
-                [
-                    sys.executable, "-m", "fs_notebook.worker.process",
-                    version.definition.name, version.fingerprint,
-                ],
+                [sys.executable, "-m", module, version.definition.name, version.fingerprint],
                 env=dict(self.connection.environment()),
                 stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=self.connection.home,
             )  # fmt: skip
@@ -419,19 +434,24 @@ def _end(processes: list[psutil.Process]) -> None:
                 doomed.kill()
 
 
-def serve_forever(connection: Connection, *, metrics: str | None = None) -> int:
+def serve_forever(
+    connection: Connection, *, metrics: str | None = None, verify_every: str | None = None
+) -> int:
     """Run in the foreground, for systemd and Kubernetes; returns the exit code.
 
     Parameters
     ----------
     metrics
         The address to serve Prometheus metrics at, ``"127.0.0.1:9109"``.
+    verify_every
+        How often to verify a sample of each live version, ``"1h"``; default: never.
 
     Raises
     ------
     UsageError
-        If nothing can be served there.
+        If nothing can be served there, or it is no length of time.
     """
+    every_s = None if verify_every is None else parse_every(verify_every)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with (folder(connection) / "runner.lock").open("a+") as handle:
         if not _locked(handle):
@@ -439,7 +459,7 @@ def serve_forever(connection: Connection, *, metrics: str | None = None) -> int:
             return STOPPED
         me = psutil.Process()
         _pid_file(connection).write_text(f"{me.pid} {me.create_time()}")
-        runner = Runner(connection, metrics=metrics)
+        runner = Runner(connection, metrics=metrics, verify_every_s=every_s)
 
         def stop(number: int, frame: FrameType | None) -> None:
             runner.stopping = True
@@ -470,7 +490,10 @@ def main() -> int:
     """Run as `ensure_runner` starts it; what is wrong goes to the log."""
     try:
         connection = Connection.from_environment()
-        return serve_forever(connection, metrics=os.environ.get(METRICS_VARIABLE) or None)
+        return serve_forever(
+            connection, metrics=os.environ.get(METRICS_VARIABLE) or None,
+            verify_every=os.environ.get(AUDITS_VARIABLE) or None,
+        )  # fmt: skip
     except FeatureStoreError as error:
         LOG.error("%s", error)
         return STUCK

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+import xxhash
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.fold import NEWEST, Fold, State
@@ -46,15 +47,19 @@ class Verification:
     events: int
     mismatches: int
     examples: tuple[Mismatch, ...]
+    sampled_from: int | None = None
+    """How many entities there are, where only some of them were compared."""
 
     @property
     def ok(self) -> bool:
         return self.mismatches == 0
 
     def __repr__(self) -> str:
+        sample = "" if self.sampled_from is None else f"of {self.sampled_from:,} "
         head = (
             f"{self.name} v{self.version}: {self.mismatches} mismatches in {self.values:,} values "
-            f"of {self.entities:,} entities, {self.events:,} events replayed to {self.position}"
+            f"of {self.entities:,} {sample}entities, {self.events:,} events "
+            f"replayed to {self.position}"
         )
         lines = [
             f"  {m.entity} {m.feature}: online {m.online!r}, ledger {m.ledger!r}"
@@ -70,6 +75,7 @@ def verify(
     store: OnlineStore,
     *,
     now_us: int,
+    entities_max: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Replay the ledger to the worker's position and compare every online value.
@@ -82,6 +88,9 @@ def verify(
     ----------
     now_us
         The t at which windows are finished, in microseconds since the epoch.
+    entities_max
+        Compare and hold no more entities than that: a sample, another one at each `now_us`. Which
+        entities the store lacks is then not told. All of the stream is read all the same.
     progress
         Called with the share done, from 0 to 1.
     """
@@ -93,9 +102,14 @@ def verify(
             f"{definition.name!r} has no online values yet.", remedy="%feature status"
         )
     keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
+    known = len(keys)
+    sampled = entities_max is not None and known > entities_max
+    if sampled:
+        keys = sorted(sorted(keys, key=lambda k: xxhash.xxh3_64_digest(k, now_us))[:entities_max])
     chunks = states_of(store, definition.shard, keys, codec, now_us)
     seen = joined_log(definition.plan, definition.joined, log, filtered=True)
-    oracle = _Oracle(definition, fold, seen, START, fold.empty)
+    only = codec.frame_of(keys) if sampled else None
+    oracle = _Oracle(definition, fold, seen, START, fold.empty, only=only)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
     checker.missing(oracle.state, set(keys))
@@ -108,7 +122,7 @@ def verify(
     return Verification(
         name=definition.name, version=version, position=str(oracle.cut), entities=len(keys),
         values=checker.values, events=oracle.events, mismatches=checker.mismatches,
-        examples=tuple(checker.examples),
+        examples=tuple(checker.examples), sampled_from=known if sampled else None,
     )  # fmt: skip
 
 
@@ -166,6 +180,8 @@ class _Oracle:
     cut: Cut
     state: State
     events: int = 0
+    only: pl.DataFrame | None = None
+    """The entities that are folded; None: all."""
 
     def advance(self, cut: Cut) -> None:
         if cut == self.cut:
@@ -179,7 +195,10 @@ class _Oracle:
         columns = self.fold.plan.columns
         source = self.definition.source
         for batch in self.log.read(source, start=self.cut, end=cut, columns=columns):
-            self.state = self.fold.add(self.state, batch.rows, batch.positions).state
+            frame, _ = self.fold.project(batch.rows, batch.positions)
+            if self.only is not None:
+                frame = frame.join(self.only, on=self.fold.keys, how="semi", maintain_order="left")
+            self.state = self.fold.add_projected(self.state, frame).state
             self.events += batch.rows.height
         self.cut = cut
 
