@@ -49,7 +49,14 @@ class Access:
 
     def context(self) -> ssl.SSLContext:
         """Return the TLS settings for the admin interface."""
-        context = ssl.create_default_context(cafile=self.tls_ca)
-        if self.tls_cert:
-            context.load_cert_chain(self.tls_cert, self.tls_key)
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_cert:
+                context.load_cert_chain(self.tls_cert, self.tls_key)
+        except OSError as error:
+            raise UsageError(
+                "The TLS files for Pulsar cannot be read.",
+                found=f"{self.tls_ca or self.tls_cert}: {error.strerror or error}",
+                remedy="check FS_NOTEBOOK_PULSAR_TLS_CA, …_TLS_CERT and …_TLS_KEY",
+            ) from None
         return context

@@ -99,7 +99,7 @@ def test_the_command_line_says_the_same(home: Path) -> None:
         return done.output
 
     assert "reading_time (user): draft; total_readtime BIGINT" in run("catalog", "reading")
-    assert "read_events: user VARCHAR" in run("streams")
+    assert "user VARCHAR" in run("streams")
     assert "reading_time v1 live (serving)" in run("promote", "reading_time")
     assert "lag 0" in run("status")
     assert "0 mismatches in 7 values" in run("verify", "reading_time")
