@@ -26,7 +26,8 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.failures import report_name
-from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid, served_record
+from fs_notebook.worker.records import served_record, withdraw
+from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid
 
 PROMOTE_SECONDS_MAX = 3_600.0
 RETRYING_SECONDS_MAX = 30.0
@@ -70,6 +71,7 @@ class Promotions:
         if stuck:
             # Its worker cannot go on with the state as it is (a damaged value, another stream):
             # without one it builds it anew from the ledger.
+            withdraw(self.store, definition.shard)
             self.store.drop(definition.shard)
             # A runner that waits before the next try takes this as a reason to try at once.
             self.store.heartbeat(report_name(definition.shard), {}, ttl_seconds=0.001)

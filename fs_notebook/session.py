@@ -148,6 +148,7 @@ class Session(StreamCalls, ExplainCalls):
         window: str | None = None,
         closed: str = "left",
         resolution: str | None = None,
+        ttl: str | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
         owner: str | None = None,
@@ -172,6 +173,9 @@ class Session(StreamCalls, ExplainCalls):
             SQL; or a Polars expression, a list or dict of some, or `fs.stream(…)…agg(…)`.
         stream
             What Polars expressions read; default: the only stream that there is.
+        ttl
+            All of an entity's features are null, in training and online, at times when its newest
+            event is older than this, e.g. ``"30d"``.
         written
             How the user wrote the Polars expressions; default: Python that says the same.
 
@@ -184,8 +188,9 @@ class Session(StreamCalls, ExplainCalls):
         """
         definition = self._definitions.compile(
             name, text, entity=entity, stream=stream, window=window, closed=closed,
-            resolution=resolution, request=request, written=written, description=description,
-            tags=tags, owner=owner, cell=cell, refresh_statistics=refresh_statistics,
+            resolution=resolution, ttl=ttl, request=request, written=written,
+            description=description, tags=tags, owner=owner, cell=cell,
+            refresh_statistics=refresh_statistics,
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
@@ -208,7 +213,7 @@ class Session(StreamCalls, ExplainCalls):
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
             cell.name, ran[0] if polars else cell.text, entity=cell.entity, stream=cell.stream,
-            window=cell.window, closed=cell.closed, resolution=cell.resolution,
+            window=cell.window, closed=cell.closed, resolution=cell.resolution, ttl=cell.ttl,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
             request=cell.request, refresh_statistics=cell.refresh_statistics,

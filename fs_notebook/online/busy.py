@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fs_notebook.compute.fold import State
 from fs_notebook.errors import UsageError
-from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.asks import Steps, Values
 
 if TYPE_CHECKING:
     from fs_notebook.online.states import StateCodec
@@ -30,16 +30,9 @@ class _Kept:
 
 
 class BusyStates:
-    """States of entities, as a reader needs them at a moment.
+    """States of entities, as a reader needs them at a moment."""
 
-    Parameters
-    ----------
-    store
-        Where the values are.
-    """
-
-    def __init__(self, store: OnlineStore) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._kept: dict[tuple[str, tuple[bytes, ...]], _Kept] = {}
 
     def at(
@@ -51,7 +44,7 @@ class BusyStates:
         now_us: int,
         *,
         generation: int,
-    ) -> State:
+    ) -> Steps[State]:
         """Return entities' states, with the buckets that values at `now_us` need.
 
         A bucket is only of use beside the very state that it belongs to, so both are read
@@ -82,7 +75,7 @@ class BusyStates:
                     self._keep(place, _Kept(blobs, state, needed))
                 return state
             needed, order = wanted, sorted(wanted)
-            _, (found,) = self._store.read(generation, [(shard, [*keys, *order])])
+            _, (found,) = yield Values(generation, [(shard, [*keys, *order])])
             blobs, more = found[: len(keys)], found[len(keys) :]
         raise UsageError("These entities change faster than they can be read.", remedy="read again")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.online import checks
-from fs_notebook.online.codec import corrupt, seal, unseal
+from fs_notebook.online.codec import seal, unseal
 from fs_notebook.online.protocol import Lease, ShardState
 from fs_notebook.position import Cut
 
@@ -75,11 +75,7 @@ class MemoryStore:
             index = self._data.index.get(lease.shard, set())
             for key in keys:
                 if key not in values and key in index:
-                    raise corrupt(
-                        lease.shard,
-                        key,
-                        found="nothing, though it was committed: evicted or deleted",
-                    )
+                    raise checks.lost(lease.shard, key)
             return self._opened(lease.shard, keys)
 
     def commit(
@@ -178,6 +174,23 @@ class MemoryStore:
         with self._lock:
             values = [self._opened(shard, keys) for shard, keys in shards]
             return self._data.generation == generation, values
+
+    def read_missing(
+        self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> tuple[bool, list[list[bytes | None]]]:
+        """Return values as `read` does; see `OnlineStore.read_missing`."""
+        with self._lock:
+            current = self._data.generation == generation
+            values = [self._opened(shard, keys) for shard, keys in shards]
+            for (shard, keys), mine in zip(shards, values, strict=True):
+                held = self._data.shards.get(shard)
+                if current and keys and (held is None or held.cut is None):
+                    raise checks.unbuilt(shard)
+                index = self._data.index.get(shard, set())
+                for key, blob in zip(keys, mine, strict=True):
+                    if current and blob is None and key in index:
+                        raise checks.lost(shard, key)
+            return current, values
 
     def ping(self) -> None:
         """Do nothing: memory always answers."""

@@ -130,6 +130,19 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def read_missing(
+        self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
+    ) -> tuple[bool, list[list[bytes | None]]]:
+        """`read` again what was not found, and tell what was never there from what was lost.
+
+        Raises
+        ------
+        IntegrityError
+            If, at the current generation, a value was committed and is gone, or a shard's
+            position is.
+        """
+        ...
+
     def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if the store does not answer."""
         ...

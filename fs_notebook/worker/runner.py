@@ -23,14 +23,12 @@ from typing import IO, Any
 import psutil
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
-from fs_notebook.catalog.lineage import workers
-from fs_notebook.catalog.model import LIVE, AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.catalog.lineage import running_of, workers
+from fs_notebook.catalog.model import LIVE
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
-from fs_notebook.language.expr import Column
-from fs_notebook.online.derived import ServedDerived
+from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.online.serve import Served
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
@@ -38,6 +36,7 @@ from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
 from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
+from fs_notebook.worker.records import served_record, shards_of, withdraw
 
 LOG = logging.getLogger("fs_notebook.runner")
 POLL_SECONDS = 0.1
@@ -48,33 +47,6 @@ RESTART_SECONDS = 0.25
 RAN_WELL_SECONDS = 60.0
 """A worker that was at work for so long ends a row of failures."""
 TROUBLE_TTL_SECONDS = 3_600.0
-
-
-def served_record(group: Group, version: Version) -> Served | ServedDerived:
-    """Return what the store must know to serve `version` of `group`."""
-    definition = version.definition
-    if isinstance(definition, DerivedDefinition):
-        inputs = tuple(
-            _stored(definition.input(i.group, i.fingerprint), None).to_record()
-            for i in definition.plan.inputs
-        )
-        return ServedDerived(
-            group.name, version.number, version.fingerprint, definition.plan, inputs
-        )
-    return _stored(definition, version.number)
-
-
-def _stored(definition: Definition, number: int | None) -> Served:
-    plan = definition.plan
-    columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(definition.name, number, definition.fingerprint, definition.shard, plan, columns)
-
-
-def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
-    """Return the shards that a definition's values are read from."""
-    if isinstance(definition, DerivedDefinition):
-        return tuple(d.shard for d in definition.inputs)
-    return (definition.shard,)
 
 
 @dataclass
@@ -182,6 +154,7 @@ class Runner:
             if version.retired
         }
         for shard in retired - self.freed:
+            withdraw(store, shard)
             store.drop(shard)
         self.freed = retired
 
@@ -311,17 +284,25 @@ class Runner:
         return bool(health.get("pid") == child.process.pid and health.get("state") == "live")
 
     def _publish(self, state: CatalogState, store: OnlineStore) -> None:
+        """See that the store serves each group's version, and by its number each that is current.
+
+        A store that was flushed serves nothing until the state is built again.
+        """
         _, published = store.published()
+        wanted: dict[str, dict[str, Any] | None] = dict.fromkeys(published)
         for group in state.groups.values():
-            version = group.serving
-            record: dict[str, Any] | None = None
-            if version is not None:
+            wanted[group.name] = None
+            for version in running_of(state, group):
                 states = [store.state(shard) for shard in shards_of(version.definition)]
-                # A store that was flushed serves nothing until the state is built again.
-                if all(s is not None and s.info.get("built") for s in states):
-                    record = served_record(group, version).to_record()
-            if published.get(group.name) != record:
-                store.publish(group.name, record)
+                if not all(s is not None and s.info.get("built") for s in states):
+                    continue
+                record = served_record(group, version).to_record()
+                wanted[pinned_name(group.name, version.number)] = record
+                if version == group.serving:
+                    wanted[group.name] = record
+        for name, now in wanted.items():
+            if published.get(name) != now:
+                store.publish(name, now)
 
     def _stop_children(self, shards: list[str]) -> None:
         children = [self.children.pop(shard) for shard in shards]

@@ -1,0 +1,350 @@
+"""Reading features: one round trip, finished at t, each with its status. No I/O here.
+
+Everything a reader needs lies in the store: which version serves, its plan, its values. So an
+application reads features without the ledger and without a notebook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import polars as pl
+
+from fs_notebook.clock import Clock
+from fs_notebook.compute.requests import check_known
+from fs_notebook.errors import UnknownName, UsageError
+from fs_notebook.online.asks import Blobs, Published, Shards, Steps, Values
+from fs_notebook.online.board import Board, Part, Read, Ready, Wanted
+from fs_notebook.online.busy import BusyStates
+from fs_notebook.online.codec import pack_key, unpack_head
+from fs_notebook.online.kept import KeptValues
+from fs_notebook.online.states import storage
+from fs_notebook.online.vector import FeatureVector
+from fs_notebook.types import Type
+
+_REFRESHES_MAX = 3
+ENTITIES_MAX = 100_000
+
+
+class Reading:
+    """What reading is, whoever asks the store. See `serve` for who does.
+
+    Parameters
+    ----------
+    clock
+        What time it is; windows end now.
+    kept
+        The local cache; None for none.
+    """
+
+    def __init__(self, *, clock: Clock, kept: KeptValues | None = None) -> None:
+        self.clock = clock
+        self.kept = kept
+        # Replaced as a whole: another thread sees the former one or the next, and no mixture.
+        self._board: Board | None = None
+        self._busy = BusyStates()
+
+    def refreshed(self) -> Steps[Board]:
+        """Fetch what is served; a read does so by itself whenever it has changed."""
+        generation, records = yield Published()
+        board = self._board
+        if board is None or board.generation != generation:
+            board = self._board = Board(generation, records, board)
+        return board
+
+    def read(
+        self,
+        features: Sequence[str] | str,
+        request: Mapping[str, Any] | Any,
+        entities: Mapping[str, Any],
+    ) -> Steps[FeatureVector]:
+        """Return features of entities; see `serve.FeatureReader.read`."""
+        asked = [features] if isinstance(features, str) else list(features)
+        if request is not None and not isinstance(request, Mapping):
+            # An entity that is called so.
+            entities, request = {**entities, "request": request}, None
+        for _ in range(_REFRESHES_MAX):
+            board = self._board
+            if board is None:
+                board = yield from self.refreshed()
+            try:
+                wanted = board.resolve(asked)
+            except UnknownName:
+                # Perhaps it was promoted a moment ago: look again, once, before saying no.
+                board = yield from self.refreshed()
+                wanted = board.resolve(asked)
+            columns, given = _told_apart(wanted, entities, request or {})
+            count = _count(columns)
+            parts = wanted.parts(tuple(columns))
+            keys = [_keys(mine, columns) for mine in parts]
+            requests = [
+                ready.requested([f for _, f in shown], given, count)
+                for ready, shown in wanted.derived.items()
+            ]
+            shards = [
+                (read.ready.served.shard, mine)
+                for read, mine in zip(wanted.reads, keys, strict=True)
+            ]
+            fetched = yield from self._fetched(board.generation, shards)
+            if fetched is not None:
+                blobs, at_us = fetched
+                return (
+                    yield from self._finished(
+                        board, wanted, columns, count, keys, blobs, requests, at_us
+                    )
+                )
+            yield from self.refreshed()
+        raise UsageError(
+            "What is served changes faster than it can be read.",
+            remedy="read again once the promotions have settled",
+        )
+
+    def _fetched(self, generation: int, shards: Shards) -> Steps[tuple[Blobs, int] | None]:
+        """Return values, and when the oldest of them was read; None if others serve by now."""
+        if self.kept is None:
+            at_us = self.clock.now_us()
+            blobs = yield from self._read(generation, shards)
+            return None if blobs is None else (blobs, at_us)
+        kept, lacking, oldest_us = self.kept.find(generation, shards)
+        asked = [
+            (shard, [keys[i] for i in lacks])
+            for (shard, keys), lacks in zip(shards, lacking, strict=True)
+            if lacks
+        ]
+        if not asked:
+            return kept, oldest_us
+        asked_s, asked_us = self.clock.monotonic_s(), self.clock.now_us()
+        found = yield from self._read(generation, asked)
+        if found is None:
+            return None
+        self.kept.keep(generation, asked, found, asked_s=asked_s, asked_us=asked_us)
+        rest = iter(found)
+        for mine, lacks in zip(kept, lacking, strict=True):
+            if lacks:
+                for place, blob in zip(lacks, next(rest), strict=True):
+                    mine[place] = blob
+        return kept, min(oldest_us, asked_us)
+
+    def _read(self, generation: int, shards: Shards) -> Steps[Blobs | None]:
+        current, blobs = yield Values(generation, shards)
+        if not current:
+            return None
+        lacking = [
+            [i for i, (k, b) in enumerate(zip(keys, mine, strict=True)) if b is None and k]
+            for (_, keys), mine in zip(shards, blobs, strict=True)
+        ]
+        if any(lacking):
+            # An entity that nobody has seen, or one whose value was lost: the store can tell.
+            asked = [
+                (shard, [keys[i] for i in lacks])
+                for (shard, keys), lacks in zip(shards, lacking, strict=True)
+            ]
+            current, found = yield Values(generation, asked, missing=True)
+            if not current:
+                return None
+            for mine, lacks, later in zip(blobs, lacking, found, strict=True):
+                for place, blob in zip(lacks, later, strict=True):
+                    mine[place] = blob
+        result: Blobs = blobs
+        return result
+
+    def _finished(
+        self,
+        board: Board,
+        wanted: Wanted,
+        columns: dict[str, list[Any]],
+        count: int,
+        keys: Sequence[Sequence[bytes]],
+        blobs: Sequence[Sequence[bytes | None]],
+        requests: Sequence[Mapping[str, list[Any]]],
+        fetched_us: int,
+    ) -> Steps[FeatureVector]:
+        now_us = self.clock.now_us()
+        made: dict[str, list[Any]] = {}
+        newest: dict[str, list[int | None]] = {}
+        expired: dict[str, frozenset[int]] = {}
+        done: dict[Read, tuple[list[Sequence[Any]], frozenset[int]]] = {}
+        for (read, shown), mine, found in zip(wanted.reads.items(), keys, blobs, strict=True):
+            rows, old = yield from self._values(read.ready, mine, found, now_us, board.generation)
+            if wanted.derived:
+                done[read] = rows, old
+            if not shown:
+                continue
+            places = read.ready.places
+            for column, feature in shown:
+                place = places[feature]
+                made[column] = [row[place] for row in rows]
+            for owner in {wanted.owners[column] for column, _ in shown}:
+                newest[owner], expired[owner] = [row[0] for row in rows], old
+        for (ready, shown), given in zip(wanted.derived.items(), requests, strict=True):
+            inputs = [done[read] for read in wanted.inputs[ready]]
+            entity = {n: columns[n] for n in ready.served.plan.entity}
+            brought = [
+                {f: [row[read.ready.places[f]] for row in rows] for f, _ in needed.features}
+                for needed, read, (rows, _) in zip(
+                    ready.served.plan.inputs, wanted.inputs[ready], inputs, strict=True
+                )
+            ]
+            values = ready.values(
+                [f for _, f in shown],
+                entities=entity, requests=given, inputs=brought, count=count,
+            )  # fmt: skip
+            for column, feature in shown:
+                made[column] = values[feature]
+            times = [
+                max((row[0] for row in row_s if row[0] is not None), default=None)
+                for row_s in zip(*(rows for rows, _ in inputs), strict=True)
+            ]
+            for owner in {wanted.owners[column] for column, _ in shown}:
+                newest[owner] = times
+                expired[owner] = frozenset().union(*(old for _, old in inputs))
+        return FeatureVector(
+            entities=tuple(columns), features=wanted.features,
+            columns={**columns, **{n: made[n] for n in wanted.features}},
+            schema=wanted.schema, owners=wanted.owners, versions=wanted.versions,
+            newest_us=newest, expired=expired, at_us=now_us, fetched_us=min(fetched_us, now_us),
+            count=count,
+        )  # fmt: skip
+
+    def _values(
+        self,
+        ready: Ready,
+        keys: Sequence[bytes],
+        blobs: Sequence[bytes | None],
+        now_us: int,
+        generation: int,
+    ) -> Steps[tuple[list[Sequence[Any]], frozenset[int]]]:
+        """Return each entity's values at t = max(now, newest + 1), and which rows are expired."""
+        packed, ttl_us = ready.packed, ready.served.plan.ttl_us
+        rows: list[Sequence[Any]] = []
+        stale: list[int] = []
+        expired: list[int] = []
+        for i, blob in enumerate(blobs):
+            if blob is None:
+                rows.append(ready.empty)
+                continue
+            row = unpack_head(blob)
+            until = row[1]
+            if until is not None and now_us > until:
+                if ttl_us is not None and now_us - row[0] > ttl_us:
+                    expired.append(i)
+                    rows.append([row[0], None, *[None] * (len(row) - 2)])
+                    continue
+                stale.append(i)
+            for place, kind in packed:
+                row[place] = _logical(row[place], kind)
+            rows.append(row)
+        if stale:
+            # Something left a window since the worker wrote: finish those again from their states.
+            old, behind = [keys[i] for i in stale], [blobs[i] for i in stale]
+            state = yield from self._busy.at(
+                ready.codec, ready.served.shard, old, behind, now_us, generation=generation
+            )
+            frame = ready.fold.values(state, now_us=now_us)
+            keyed = len(ready.fold.keys)
+            by_key = {pack_key(row[:keyed]): row[keyed:-2] for row in frame.iter_rows()}
+            for i in stale:
+                rows[i] = [rows[i][0], None, *by_key[keys[i]]]
+        return rows, frozenset(expired)
+
+
+def _count(columns: Mapping[str, list[Any]]) -> int:
+    lengths = {len(v) for v in columns.values()}
+    if len(lengths) > 1:
+        shown = ", ".join(f"{n}: {len(v)}" for n, v in columns.items())
+        raise UsageError(
+            "The entity lists differ in length.",
+            found=shown,
+            remedy="one value of each entity for every row",
+        )
+    count = lengths.pop() if lengths else 0
+    if count > ENTITIES_MAX:
+        raise UsageError(
+            f"At most {ENTITIES_MAX:,} entities a read.",
+            found=f"{count:,}",
+            remedy="read in slices",
+        )
+    return count
+
+
+def _keys(parts: Sequence[Part], columns: Mapping[str, list[Any]]) -> list[bytes]:
+    """Return the packed key of each row; empty where a part is null."""
+    values = [[coerced(v, p.type, p.column) for v in columns[p.column]] for p in parts]
+    return [pack_key(k) if None not in k else b"" for k in zip(*values, strict=True)]
+
+
+def _told_apart(
+    wanted: Wanted, given: Mapping[str, Any], request: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+    """Return entities' values, and the request's own: those that no entity is called as.
+
+    A list of the request's stays one, a single value is for all entities.
+    """
+    if not wanted.derived and not request:
+        return {n: _as_list(v) for n, v in given.items()}, {}
+    # What other features of the group read may be given as well.
+    known = {n for ready in wanted.derived for n, _ in ready.served.plan.requests}
+    entities = {n for ready in wanted.derived for n in ready.served.plan.entity}
+    for read in wanted.reads:
+        entities |= {*(read.entity or read.ready.served.plan.entity), *read.ready.served.columns}
+    check_known(request, known)
+    beside = {n: v for n, v in given.items() if n in known and n not in entities}
+    others = [n for n in given if n not in known and n not in entities]
+    for ready, shown in wanted.derived.items():
+        ready.check_requested([f for _, f in shown], {**beside, **request}, others)
+    values = {n: v if _is_one(v) else _as_list(v) for n, v in {**beside, **request}.items()}
+    return {n: _as_list(v) for n, v in given.items() if n not in beside}, values
+
+
+def _logical(value: Any, kind: Type) -> Any:
+    if value is None:
+        return None
+    if kind.is_decimal:
+        return Decimal(value)
+    restored = pl.Series([value], dtype=storage(kind.polars)).cast(kind.polars)
+    return restored.to_list()[0]
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
+
+
+def _as_list(value: Any) -> list[Any]:
+    if _is_one(value):
+        return [value]
+    return list(value.to_list()) if hasattr(value, "to_list") else list(value)
+
+
+_EXPECTED: Mapping[Type, tuple[type, str]] = {
+    Type.VARCHAR: (str, "str(…)"),
+    Type.BOOLEAN: (bool, "bool(…)"),
+    Type.BIGINT: (int, "int(…)"),
+    Type.TIMESTAMP: (datetime, "datetime(…, tzinfo=UTC)"),
+    Type.DATE: (date, "date(…)"),
+    Type.INTERVAL: (timedelta, "timedelta(…)"),
+}
+
+
+def coerced(value: Any, kind: Type, entity: str) -> Any:
+    """Bring an entity's value to its key's type: the string '7' and the number 7 differ."""
+    if value is None:
+        return None
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    expected, remedy = _EXPECTED[kind]
+    is_bool, is_moment = isinstance(value, bool), isinstance(value, datetime)
+    fits = isinstance(value, expected)
+    if kind is Type.BIGINT:
+        fits = fits and not is_bool
+    if kind is Type.DATE:
+        fits = fits and not is_moment
+    if not fits:
+        raise UsageError(
+            f"{entity!r} is a {kind}.",
+            found=f"{value!r}, of type {type(value).__name__}",
+            remedy=f"convert it with {remedy}",
+        )
+    return value
