@@ -29,8 +29,9 @@ from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
-from fs_notebook.online.serve import FeatureReader
+from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
@@ -439,6 +440,14 @@ class Session(StreamCalls, ExplainCalls):
         request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`.
         """
         return self._reader.read(features, request=request, **entities)
+
+    def reader(self, *, cache_s: float = 0.0) -> FeatureReader:
+        """Return a reader of the online store, with a local cache if told so."""
+        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s)
+
+    def async_reader(self, *, cache_s: float = 0.0) -> AsyncFeatureReader:
+        """Return a reader for asyncio, with connections of its own: ``await reader.read(…)``."""
+        return AsyncFeatureReader(reads_of(self.store), clock=self.clock, cache_s=cache_s)
 
     def verify(
         self, name: str, *, on_progress: OnProgress = silent, version: int | None = None

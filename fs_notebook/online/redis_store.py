@@ -76,6 +76,11 @@ class RedisStore:
         self._wire = Wire(address, timeout_seconds=timeout_seconds)
         self.url = self._wire.shown
 
+    @property
+    def address(self) -> str:
+        """The address itself, its password included: for connecting, never for showing."""
+        return self._wire.url
+
     def claim(self, shard: str, *, fingerprint: str) -> Lease:
         """Take over a shard; see `OnlineStore.claim`.
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from fs_notebook.clock import SYSTEM, Clock
-from fs_notebook.online.asks import run
+from fs_notebook.online.asks import Published, Steps, Values, run
+from fs_notebook.online.async_store import AsyncReads
 from fs_notebook.online.board import AnyServed, Served
 from fs_notebook.online.kept import ENTRIES_MAX, KeptValues
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.reading import Reading, coerced
 from fs_notebook.online.vector import FeatureVector
 
-__all__ = ["FeatureReader", "Served", "coerced"]
+__all__ = ["AsyncFeatureReader", "FeatureReader", "Served", "coerced"]
+
+T = TypeVar("T")
 
 
 def _reading(clock: Clock, cache_s: float, cache_entries: int) -> Reading:
@@ -91,3 +95,91 @@ class FeatureReader:
             If the store does not answer.
         """
         return run(self._reading.read(features, request, entities), self.store)
+
+
+class AsyncFeatureReader:
+    """Reads features from a store with asyncio; otherwise as `FeatureReader`, to the letter.
+
+    Tasks of one event loop may share one. However many of them find at once that something else
+    serves by now, it is fetched once. With a local cache the same is true of values: who asks for
+    what is being read already gets that.
+
+    Parameters
+    ----------
+    store
+        Where the values are: `async_store.reads_of` an online store.
+    clock, cache_s, cache_entries
+        As for `FeatureReader`.
+    """
+
+    def __init__(
+        self,
+        store: AsyncReads,
+        *,
+        clock: Clock = SYSTEM,
+        cache_s: float = 0.0,
+        cache_entries: int = ENTRIES_MAX,
+    ) -> None:
+        self.store = store
+        self._reading = _reading(clock, cache_s, cache_entries)
+        self._flights: dict[object, asyncio.Future[Any]] = {}
+
+    async def __aenter__(self) -> AsyncFeatureReader:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.store.close()
+
+    async def kept(self) -> list[tuple[str, int, AnyServed]]:
+        """Return group, number and record of each version that can be read now."""
+        board = await self._run(self._reading.refreshed())
+        return list(board.kept())
+
+    async def read(
+        self,
+        features: Sequence[str] | str,
+        *,
+        request: Mapping[str, Any] | Any = None,
+        **entities: Any,
+    ) -> FeatureVector:
+        """Return features of entities, in one round trip; see `FeatureReader.read`."""
+        return await self._run(self._reading.read(features, request, entities))
+
+    async def _run(self, steps: Steps[T]) -> T:
+        try:
+            ask = next(steps)
+            while True:
+                ask = steps.send(await self._answer(ask))
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _answer(self, ask: Published | Values) -> Any:
+        if isinstance(ask, Published):
+            return await self._once("published", lambda: self.store.answer(ask))
+        if self._reading.kept is None:
+            return await self.store.answer(ask)
+        shards = tuple((shard, tuple(keys)) for shard, keys in ask.shards)
+        place = (ask.generation, ask.missing, shards)
+        current, blobs = await self._once(place, lambda: self.store.answer(ask))
+        # Each reader fills in what it lacks in lists of its own.
+        return current, [list(mine) for mine in blobs]
+
+    async def _once(self, place: object, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Return the answer to what is being asked already, or ask."""
+        flight = self._flights.get(place)
+        if flight is None:
+            flight = self._flights[place] = asyncio.ensure_future(ask())
+
+            def landed(done: asyncio.Future[Any]) -> None:
+                self._flights.pop(place, None)
+                # Looked at, so that asyncio has nothing to say where nobody waits any more.
+                done.cancelled() or done.exception()
+
+            flight.add_done_callback(landed)
+        # One who is cancelled leaves the others their answer.
+        return await asyncio.shield(flight)

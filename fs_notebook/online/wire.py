@@ -7,8 +7,8 @@ turn an unknown outcome into a wrong answer. Here its connections and pool are u
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import redis
@@ -28,6 +28,7 @@ from fs_notebook.errors import FeatureStoreError, IntegrityError, UnreachableErr
 from fs_notebook.online.scripts import Script
 
 Command = tuple[Any, ...]
+Pool = TypeVar("Pool")
 
 _PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS")
 
@@ -38,127 +39,43 @@ def hide_password(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
-class Wire:
-    """A pool of connections to one Redis.
+class Explained:
+    """What went wrong with a Redis, told in this package's errors.
 
     Parameters
     ----------
     url
         ``redis://``, ``rediss://`` or ``unix://``, with user, password and database as
         redis-py reads them.
-    timeout_seconds
-        How long a reply may take, the script's own run included.
-    connect_timeout_seconds
-        How long connecting may take.
-    connections_max
-        How many threads may be talking to Redis at once.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        timeout_seconds: float = 20.0,
-        connect_timeout_seconds: float = 3.0,
-        connections_max: int = 256,
-    ) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
         self.shown = hide_password(url)
+        self._password: str | None = None
+
+    def _pooled(self, make: Callable[..., Pool], **options: Any) -> Pool:
+        """Return a pool of connections that say everything once, and never in text."""
         try:
-            self._pool = redis.ConnectionPool.from_url(
-                url,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=connect_timeout_seconds,
-                health_check_interval=30,
-                protocol=2,
-                max_connections=connections_max,
-            )
+            pool = make(self.url, health_check_interval=30, protocol=2, **options)
         except (ValueError, RedisError) as error:
             raise UsageError(
                 f"{self.shown!r} is no address of a Redis.",
                 found=str(error),
                 remedy="write redis://host:6379/0, rediss://…, or unix:///path/to.sock",
             ) from None
+        settings: dict[str, Any] = pool.connection_kwargs  # type: ignore[attr-defined]
+        self._password = settings.get("password")
         # The URL may set options of its own; these are what the rest relies on.
-        self._pool.connection_kwargs |= {
-            "decode_responses": False,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-        }
+        settings |= {"decode_responses": False, "protocol": 2}
+        return pool
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Send `commands` together and return their replies.
-
-        Raises
-        ------
-        UnreachableError
-            If the connection fails or times out (what was sent may have run or not), or
-            Redis refuses for a reason that may pass: memory, loading, a replica.
-        FeatureStoreError
-            If Redis refuses for any other reason.
-        """
-        replies = self._exchange(commands)
+    def _checked(self, replies: list[Any]) -> list[Any]:
+        """Return replies, none of which is an error."""
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise self._refused(reply)
         return replies
-
-    def read_again(self, commands: Sequence[Command]) -> list[Any]:
-        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
-        try:
-            return self.ask(commands)
-        except UnreachableError as error:
-            if not isinstance(error.__cause__, ConnectionError):
-                raise
-        return self.ask(commands)
-
-    def run(
-        self, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
-    ) -> list[Any]:
-        """Run a script once for each (keys, arguments) and return its replies.
-
-        The script is loaded where Redis does not know it; the calls that were refused for
-        that reason, and only those, are sent again: they did not run.
-        """
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
-        replies = self._exchange(commands)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if unknown:
-            again = [commands[i] for i in unknown]
-            _, *second = self._exchange([("SCRIPT", "LOAD", script.text), *again])
-            for i, reply in zip(unknown, second, strict=True):
-                replies[i] = reply
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise self._refused(reply)
-        return replies
-
-    def close(self) -> None:
-        self._pool.disconnect()
-
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        try:
-            connection: Any = self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
-        try:
-            connection.send_packed_command(connection.pack_commands(commands))
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-            return replies
-        except (RedisError, OSError) as error:
-            connection.disconnect()
-            raise self._unreachable(error) from error
-        except BaseException:
-            # Replies may still be under way: this connection must not serve anybody else.
-            connection.disconnect()
-            raise
-        finally:
-            self._pool.release(connection)
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         if isinstance(error, AuthenticationError):
@@ -203,8 +120,113 @@ class Wire:
         return FeatureStoreError(f"The Redis at {self.shown} refused a command.", found=text)
 
     def _clean(self, text: str) -> str:
-        password = self._pool.connection_kwargs.get("password")
-        return text.replace(password, "***") if password else text
+        return text.replace(self._password, "***") if self._password else text
+
+
+def broke(error: UnreachableError) -> bool:
+    """Tell whether a connection broke, so that what only reads may be asked again."""
+    return isinstance(error.__cause__, ConnectionError)
+
+
+class Wire(Explained):
+    """A pool of connections to one Redis.
+
+    Parameters
+    ----------
+    url
+        ``redis://``, ``rediss://`` or ``unix://``, with user, password and database as
+        redis-py reads them.
+    timeout_seconds
+        How long a reply may take, the script's own run included.
+    connect_timeout_seconds
+        How long connecting may take.
+    connections_max
+        How many threads may be talking to Redis at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = 20.0,
+        connect_timeout_seconds: float = 3.0,
+        connections_max: int = 256,
+    ) -> None:
+        super().__init__(url)
+        self._pool = self._pooled(
+            redis.ConnectionPool.from_url,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=connect_timeout_seconds,
+            max_connections=connections_max,
+        )
+        self._pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` together and return their replies.
+
+        Raises
+        ------
+        UnreachableError
+            If the connection fails or times out (what was sent may have run or not), or
+            Redis refuses for a reason that may pass: memory, loading, a replica.
+        FeatureStoreError
+            If Redis refuses for any other reason.
+        """
+        return self._checked(self._exchange(commands))
+
+    def read_again(self, commands: Sequence[Command]) -> list[Any]:
+        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
+        try:
+            return self.ask(commands)
+        except UnreachableError as error:
+            if not broke(error):
+                raise
+        return self.ask(commands)
+
+    def run(
+        self, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+    ) -> list[Any]:
+        """Run a script once for each (keys, arguments) and return its replies.
+
+        The script is loaded where Redis does not know it; the calls that were refused for
+        that reason, and only those, are sent again: they did not run.
+        """
+        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+        replies = self._exchange(commands)
+        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            again = [commands[i] for i in unknown]
+            _, *second = self._exchange([("SCRIPT", "LOAD", script.text), *again])
+            for i, reply in zip(unknown, second, strict=True):
+                replies[i] = reply
+        return self._checked(replies)
+
+    def close(self) -> None:
+        self._pool.disconnect()
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            connection: Any = self._pool.get_connection()
+        except (RedisError, OSError) as error:
+            raise self._unreachable(error) from error
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+            return replies
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise self._unreachable(error) from error
+        except BaseException:
+            # Replies may still be under way: this connection must not serve anybody else.
+            connection.disconnect()
+            raise
+        finally:
+            self._pool.release(connection)
 
 
 def url_of(client: redis.Redis) -> str:
