@@ -177,6 +177,24 @@ def runner(ctx: click.Context, metrics: str | None, verify_every: str | None) ->
 
 
 @main.command()
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Other machines only with a token in FS_NOTEBOOK_SERVE_TOKEN.")  # fmt: skip
+@click.option("--port", default=8265, show_default=True, help="0 takes a free one.")
+@click.option("--cache", "cache_s", default=0.0, show_default=True, metavar="SECONDS",
+              help="Use values again for so long.")  # fmt: skip
+@click.option("--rows-max", default=10_000, show_default=True, help="Entities in a request.")
+@click.pass_context
+def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: int) -> None:
+    """Serve features over HTTP, for applications that are not in Python."""
+    from fs_notebook.http.server import serve_http
+
+    serve_http(
+        ctx.obj, host=host, port=port, cache_s=cache_s, rows_max=rows_max,
+        on_listening=lambda url: click.echo(f"serving features at {url}"),
+    )  # fmt: skip
+
+
+@main.command()
 @click.option("--redis/--no-redis", "with_redis", default=True, help="The embedded Redis, too.")
 @click.pass_context
 def stop(ctx: click.Context, with_redis: bool) -> None:

@@ -55,6 +55,18 @@ class Reading:
             board = self._board = Board(generation, records, board)
         return board
 
+    def resolved(self, asked: Sequence[str]) -> Steps[tuple[Board, Wanted]]:
+        """Return what is served, and what names mean in it."""
+        board = self._board
+        if board is None:
+            board = yield from self.refreshed()
+        try:
+            return board, board.resolve(asked)
+        except UnknownName:
+            # Perhaps it was promoted a moment ago: look again, once, before saying no.
+            board = yield from self.refreshed()
+            return board, board.resolve(asked)
+
     def read(
         self,
         features: Sequence[str] | str,
@@ -67,15 +79,7 @@ class Reading:
             # An entity that is called so.
             entities, request = {**entities, "request": request}, None
         for _ in range(_REFRESHES_MAX):
-            board = self._board
-            if board is None:
-                board = yield from self.refreshed()
-            try:
-                wanted = board.resolve(asked)
-            except UnknownName:
-                # Perhaps it was promoted a moment ago: look again, once, before saying no.
-                board = yield from self.refreshed()
-                wanted = board.resolve(asked)
+            board, wanted = yield from self.resolved(asked)
             columns, given = _told_apart(wanted, entities, request or {})
             count = _count(columns)
             parts = wanted.parts(tuple(columns))

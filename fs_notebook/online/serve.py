@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.online.asks import Published, Steps, Values, run
 from fs_notebook.online.async_store import AsyncReads
-from fs_notebook.online.board import AnyServed, Served
+from fs_notebook.online.board import AnyServed, Board, Served, Wanted
 from fs_notebook.online.kept import ENTRIES_MAX, KeptValues
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.reading import Reading, coerced
@@ -136,8 +136,15 @@ class AsyncFeatureReader:
 
     async def kept(self) -> list[tuple[str, int, AnyServed]]:
         """Return group, number and record of each version that can be read now."""
-        board = await self._run(self._reading.refreshed())
-        return list(board.kept())
+        return list((await self.board()).kept())
+
+    async def board(self) -> Board:
+        """Return all that is served now."""
+        return await self._run(self._reading.refreshed())
+
+    async def resolve(self, features: Sequence[str]) -> Wanted:
+        """Return what names mean, where something may be to do before they are read."""
+        return (await self._run(self._reading.resolved(features)))[1]
 
     async def read(
         self,
@@ -147,6 +154,16 @@ class AsyncFeatureReader:
         **entities: Any,
     ) -> FeatureVector:
         """Return features of entities, in one round trip; see `FeatureReader.read`."""
+        return await self.read_all(features, entities, request=request)
+
+    async def read_all(
+        self,
+        features: Sequence[str] | str,
+        entities: Mapping[str, Any],
+        *,
+        request: Mapping[str, Any] | Any = None,
+    ) -> FeatureVector:
+        """`read`, of entities in a mapping: whatever they are called."""
         return await self._run(self._reading.read(features, request, entities))
 
     async def _run(self, steps: Steps[T]) -> T:
