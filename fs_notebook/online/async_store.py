@@ -15,7 +15,7 @@ from fs_notebook.online import redis_reads
 from fs_notebook.online.asks import Published, Values, answer
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.redis_store import RedisStore
-from fs_notebook.online.wire import Command, Explained, broke
+from fs_notebook.online.wire import Command, Explained, broke, packed
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ class AsyncWire(Explained):
         except (RedisError, OSError) as error:
             raise self._unreachable(error) from error
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            await connection.send_packed_command(packed(commands))
             replies: list[Any] = []
             for _ in commands:
                 try:

@@ -149,6 +149,16 @@ class Wanted:
     versions: Mapping[str, int]
     _parts: dict[tuple[str, ...], tuple[tuple[Part, ...], ...]] = field(default_factory=dict)
 
+    @cached_property
+    def owners_of(self) -> Mapping[Read | ReadyDerived, frozenset[str]]:
+        """What is read or derived → the names that it was asked for by."""
+        found: dict[Read | ReadyDerived, frozenset[str]] = {}
+        for read, shown in self.reads.items():
+            found[read] = frozenset(self.owners[column] for column, _ in shown)
+        for ready, shown in self.derived.items():
+            found[ready] = frozenset(self.owners[column] for column, _ in shown)
+        return found
+
     def parts(self, columns: tuple[str, ...]) -> tuple[tuple[Part, ...], ...]:
         """Return the parts of each read's key, where these entities are given.
 

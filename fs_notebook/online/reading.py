@@ -178,11 +178,11 @@ class Reading:
             if not shown:
                 continue
             places = read.ready.places
+            turned = [*map(list, zip(*rows, strict=True))] if rows else [[]] * (len(places) + 2)
             for column, feature in shown:
-                place = places[feature]
-                made[column] = [row[place] for row in rows]
-            for owner in {wanted.owners[column] for column, _ in shown}:
-                newest[owner], expired[owner] = [row[0] for row in rows], old
+                made[column] = turned[places[feature]]
+            for owner in wanted.owners_of[read]:
+                newest[owner], expired[owner] = turned[0], old
         for (ready, shown), given in zip(wanted.derived.items(), requests, strict=True):
             inputs = [done[read] for read in wanted.inputs[ready]]
             entity = {n: columns[n] for n in ready.served.plan.entity}
@@ -196,15 +196,15 @@ class Reading:
                 [f for _, f in shown],
                 entities=entity, requests=given, inputs=brought, count=count,
             )  # fmt: skip
-            for column, feature in shown:
-                made[column] = values[feature]
             times = [
                 max((row[0] for row in row_s if row[0] is not None), default=None)
                 for row_s in zip(*(rows for rows, _ in inputs), strict=True)
             ]
-            for owner in {wanted.owners[column] for column, _ in shown}:
-                newest[owner] = times
-                expired[owner] = frozenset().union(*(old for _, old in inputs))
+            gone: frozenset[int] = frozenset().union(*(old for _, old in inputs))
+            for column, feature in shown:
+                made[column] = values[feature]
+            for owner in wanted.owners_of[ready]:
+                newest[owner], expired[owner] = times, gone
         return FeatureVector(
             entities=tuple(columns), features=wanted.features,
             columns={**columns, **{n: made[n] for n in wanted.features}},

@@ -113,7 +113,7 @@ class FeatureVector:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Return column → values, one value an entity."""
-        return dict(self.columns)
+        return {n: [*values] for n, values in self.columns.items()}
 
     def to_polars(self) -> pl.DataFrame:
         """Return a frame: the entity's columns, then one column a feature."""
@@ -134,7 +134,7 @@ class FeatureVector:
     def __getitem__(self, feature: str) -> list[Any]:
         if feature not in self.columns:
             raise unknown_name("feature", feature, self.features)
-        return self.columns[feature]
+        return [*self.columns[feature]]
 
     def _told(self) -> str:
         """Return how many entities have values that are missing, and why."""

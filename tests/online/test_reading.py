@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -131,7 +132,12 @@ def test_several_groups_and_entities_are_one_round_trip(system_redis: RedisServe
     sent: list[int] = []
     wire = store._wire
     exchange = wire._exchange
-    wire._exchange = lambda commands: sent.append(len(commands)) or exchange(commands)  # type: ignore[func-returns-value, method-assign]
+
+    def counted(commands: Sequence[Any], **options: Any) -> list[Any]:
+        sent.append(len(commands))
+        return exchange(commands, **options)
+
+    wire._exchange = counted  # type: ignore[method-assign]
     before = commands_of(door)
     served = reader.read(asked, **entities)
     after = commands_of(door)
