@@ -21,6 +21,7 @@ from fs_notebook.catalog.model import (
 )
 from fs_notebook.clock import from_us
 from fs_notebook.language.derived import DerivedPlan
+from fs_notebook.language.plan import span_text
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.failures import KILLED, UNREACHABLE, Trouble, report_name
@@ -277,14 +278,19 @@ def _requests(definition: AnyDefinition) -> list[dict[str, str]]:
 def notes_of(group: Group) -> tuple[str, ...]:
     """Return what a preview of a group's latest definition says beside its values."""
     latest = group.latest
-    pins = tuple(map(str, latest.pins)) if isinstance(latest, Definition) else ()
+    said: tuple[str, ...] = ()
+    if isinstance(latest, Definition):
+        said = tuple(map(str, latest.pins))
+        if latest.plan.ttl_us is not None:
+            span = span_text(latest.plan.ttl_us)
+            said = (f"null once an entity's newest event is older than {span}", *said)
     if group.draft is None or not group.versions:
-        return pins
+        return said
     live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
     known = group.by_fingerprint(group.draft.fingerprint)
     if known is not None:
-        return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
-    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
+        return (f"this is v{known.number} again: promoting serves it{live} until then", *said)
+    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *said)
 
 
 def matches(group: Group, words: str) -> bool:

@@ -45,6 +45,7 @@ def test_a_time_to_live_holds_offline_and_online(embedded_session: Session) -> N
     session = embedded_session
     session.upload(read_events(0, 14), "read_events", time="ts", key="user")
     preview = session.feature("reading_time", SUM_SQL, entity="user", ttl="5m")
+    assert preview.notes == ("null once an entity's newest event is older than 5m",)
     # u0 read in minute 7, u6 in minute 13, and the preview is of the moment after that.
     seen = dict(preview.frame.select("user", "total_readtime").iter_rows())
     assert (seen["u0"], seen["u1"], seen["u2"], seen["u6"]) == (None, None, 11, 19)
