@@ -73,8 +73,11 @@ def token(secret: bytes, subject: str) -> str:
     return f"{signed}.{text(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
 
 
-def certify(folder: Path, host: str) -> dict[str, Path]:
-    """Write an authority, and a certificate of its for `host`; return where each file is."""
+def certify(folder: Path, host: str, *, days: int = 7) -> dict[str, Path]:
+    """Write an authority, and a certificate of its for `host`; return where each file is.
+
+    The certificates hold for `days` from now on.
+    """
     now = datetime.datetime.now(datetime.UTC)
     files = {}
 
@@ -100,8 +103,8 @@ def certify(folder: Path, host: str) -> dict[str, Path]:
             .issuer_name(named("test authority"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=7))
+            .not_valid_before(now - datetime.timedelta(days=9))
+            .not_valid_after(now + datetime.timedelta(days=days))
         )
 
     authority = ec.generate_private_key(ec.SECP256R1())
@@ -149,6 +152,9 @@ def secured() -> Iterator[Secured]:
     """Start the broker and the store; both end with the module's tests."""
     folder = Path(tempfile.mkdtemp(prefix="fs-notebook-secured-"))
     service, web, store_port = free_ports(3)
+    # Else the store's recorder writes into the working directory.
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MOTO_RECORDER_FILEPATH", str(folder / "recording"))
     store = ThreadedMotoServer("127.0.0.1", store_port, verbose=False)
     store.start()
     process = None
@@ -181,6 +187,7 @@ def secured() -> Iterator[Secured]:
         if process is not None:
             stop(process)
         store.stop()
+        patch.undo()
         shutil.rmtree(folder, ignore_errors=True)
 
 
