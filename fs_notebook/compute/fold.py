@@ -289,8 +289,10 @@ class Fold:
         recent, split, late = state.recent, state.buckets, 0
         if self.windows and frame.height:
             newest = lifetime.select(*self.keys, NEWEST)
-            late = self._late(state.lifetime, frame)
-            fresh = self._trim(frame.select(list(self.recent_schema)), newest)
+            fresh = frame.select(list(self.recent_schema))
+            if not self._all_within(frame, newest):
+                late = self._late(state.lifetime, frame)
+                fresh = self._trim(fresh, newest)
             if split is None:
                 recent = pl.concat([self._trim(recent, newest), fresh])
             else:
@@ -314,6 +316,16 @@ class Fold:
             # A late event may join a session to those before it.
             return None
         return pl.min_horizontal(windows.start(w, newest + 1) for w in self.windows)
+
+    def _all_within(self, frame: pl.DataFrame, newest: pl.DataFrame) -> bool:
+        """Tell whether no row is older than what the entity with the newest event can hold.
+
+        Then none is late and none is to be trimmed, since windows of others begin no later.
+        """
+        oldest = self._oldest(pl.lit(newest.get_column(NEWEST).max(), dtype=pl.Int64))
+        if oldest is None:
+            return True
+        return bool((frame.get_column(TIME) >= pl.select(oldest).item()).all())
 
     def _late(self, before: pl.DataFrame, frame: pl.DataFrame) -> int:
         known = before.select(*self.keys, NEWEST)

@@ -13,6 +13,7 @@ import xxhash
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.running import Running
 from fs_notebook.errors import FeatureStoreError
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.codec import show_key
@@ -109,7 +110,7 @@ def verify(
     chunks = states_of(store, definition.shard, keys, codec, now_us)
     seen = joined_log(definition.plan, definition.joined, log, filtered=True)
     only = codec.frame_of(keys) if sampled else None
-    oracle = _Oracle(definition, fold, seen, START, fold.empty, only=only)
+    oracle = _Oracle(definition, fold, seen, START, only=only)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
     checker.missing(oracle.state, set(keys))
@@ -178,10 +179,16 @@ class _Oracle:
     fold: Fold
     log: EventLog
     cut: Cut
-    state: State
     events: int = 0
     only: pl.DataFrame | None = None
     """The entities that are folded; None: all."""
+
+    def __post_init__(self) -> None:
+        self._running = Running(self.fold)
+
+    @property
+    def state(self) -> State:
+        return self._running.state
 
     def advance(self, cut: Cut) -> None:
         if cut == self.cut:
@@ -198,7 +205,7 @@ class _Oracle:
             frame, _ = self.fold.project(batch.rows, batch.positions)
             if self.only is not None:
                 frame = frame.join(self.only, on=self.fold.keys, how="semi", maintain_order="left")
-            self.state = self.fold.add_projected(self.state, frame).state
+            self._running.add_projected(frame)
             self.events += batch.rows.height
         self.cut = cut
 
