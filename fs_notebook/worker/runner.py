@@ -56,19 +56,22 @@ def served_record(group: Group, version: Version) -> Served | ServedDerived:
     definition = version.definition
     if isinstance(definition, DerivedDefinition):
         inputs = tuple(
-            _stored(definition.input(i.group, i.fingerprint), None).to_record()
+            stored_record(definition.input(i.group, i.fingerprint), None, None).to_record()
             for i in definition.plan.inputs
         )
         return ServedDerived(
             group.name, version.number, version.fingerprint, definition.plan, inputs
         )
-    return _stored(definition, version.number)
+    return stored_record(definition, version.number, None)
 
 
-def _stored(definition: Definition, number: int | None) -> Served:
+def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
+    """Return what the store must know to serve a definition that folds a stream."""
     plan = definition.plan
     columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(definition.name, number, definition.fingerprint, definition.shard, plan, columns)
+    return Served(
+        definition.name, number, definition.fingerprint, definition.shard, plan, columns, partitions
+    )
 
 
 def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
