@@ -253,9 +253,18 @@ class Fold:
         return merged.select(list(self.lifetime_schema))
 
     def merged(
-        self, together: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr]
+        self,
+        together: pl.DataFrame,
+        indices: Sequence[int],
+        more: Sequence[pl.Expr],
+        *,
+        by: Sequence[str] = (),
     ) -> pl.DataFrame:
-        """Merge many states of aggregations, one row an entity, after `more` columns."""
+        """Merge many states of aggregations, one row an entity, after `more` columns.
+
+        `by` replaces the keys as what makes a group.
+        """
+        groups = list(by) or self.keys
         exprs, framewise = list(more), []
         for i in indices:
             bound, fields = self.bound[i], self.fields_of(i)
@@ -264,8 +273,8 @@ class Fold:
                 exprs += [e.alias(n) for e, (n, _) in zip(merged, fields, strict=True)]
             elif isinstance(bound, Framewise):
                 plain = [pl.col(name).alias(f.name) for name, f in fields]
-                framewise.append((i, bound.merge(together.select(*self.keys, *plain), self.keys)))
-        return self._beside(together.group_by(self.keys).agg(exprs), framewise, self.keys)
+                framewise.append((i, bound.merge(together.select(*groups, *plain), groups)))
+        return self._beside(together.group_by(groups).agg(exprs), framewise, groups)
 
     def add(
         self,

@@ -299,6 +299,7 @@ class PulsarLog:
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever; see `EventLog.tail`.
 
@@ -311,11 +312,15 @@ class PulsarLog:
             start,
             asked,
             cursors=self._client,
-            parts=lambda: self._parts(stream.name),
+            parts=lambda: [p for p in self._parts(stream.name) if only in (None, p.partition)],
             rows_max=rows_max,
             idle_seconds=idle_seconds,
             clock=self._clock,
         )
+
+    def partitions(self, name: str) -> int:
+        """Return how many partitions the stream has now."""
+        return len(self._topics(name))
 
     def facts(self, name: str) -> Facts:
         """Return what the admin interface tells of the stream."""

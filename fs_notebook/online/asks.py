@@ -26,14 +26,10 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """Asks for values, in one round trip: `OnlineStore.read`.
-
-    `missing` says that they were looked for a moment ago and not found: `OnlineStore.read_missing`.
-    """
+    """Asks for values, in one round trip: `OnlineStore.read`."""
 
     generation: int
     shards: Shards
-    missing: bool = False
 
 
 Steps = Generator[Published | Values, Any, T]
@@ -43,8 +39,7 @@ def answer(ask: Published | Values, store: OnlineStore) -> Any:
     """Return what a store answers."""
     if isinstance(ask, Published):
         return store.published()
-    call = store.read_missing if ask.missing else store.read
-    return call(ask.generation, ask.shards)
+    return store.read(ask.generation, ask.shards)
 
 
 def run(steps: Steps[T], store: OnlineStore) -> T:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import BlockingConnectionPool
@@ -13,9 +16,10 @@ from redis.exceptions import RedisError, ResponseError
 from fs_notebook.errors import UnreachableError
 from fs_notebook.online import redis_reads
 from fs_notebook.online.asks import Published, Values, answer
+from fs_notebook.online.cluster import SCHEMES
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.redis_store import RedisStore
-from fs_notebook.online.wire import Command, Explained, broke, packed
+from fs_notebook.online.wire import Command, Explained, UnknownScript, broke, packed
 
 T = TypeVar("T")
 
@@ -57,34 +61,29 @@ class AsyncWire(Explained):
         connect_timeout_seconds: float = 3.0,
         connections_max: int = 64,
     ) -> None:
-        super().__init__(url)
-        self._pool = self._pooled(
-            BlockingConnectionPool.from_url,
-            timeout=timeout_seconds,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=connect_timeout_seconds,
-            max_connections=connections_max,
-        )
-        self._pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
+        super().__init__(
+            BlockingConnectionPool.from_url, url, None, Retry(NoBackoff(), 0),
+            timeout=timeout_seconds, socket_timeout=timeout_seconds,
+            socket_connect_timeout=connect_timeout_seconds, max_connections=connections_max,
+        )  # fmt: skip
 
     async def read_again(self, commands: Sequence[Command]) -> list[Any]:
         """Return the replies to `commands`; repeated once if the connection broke meanwhile."""
         try:
-            return self._checked(await self._exchange(commands))
+            return self.checked(await self._exchange(commands))
         except UnreachableError as error:
             if not broke(error):
                 raise
-        return self._checked(await self._exchange(commands))
+        return self.checked(await self._exchange(commands))
 
     async def close(self) -> None:
         await self._pool.disconnect()
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
         try:
-            pool: Any = self._pool
-            connection = await pool.get_connection()
+            connection = await self._pool.get_connection()
         except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
         try:
             await connection.send_packed_command(packed(commands))
             replies: list[Any] = []
@@ -96,7 +95,7 @@ class AsyncWire(Explained):
             return replies
         except (RedisError, OSError) as error:
             await connection.disconnect(nowait=True)
-            raise self._unreachable(error) from error
+            raise self.unreachable(error) from error
         except BaseException:
             # Cancelled: replies may still be under way, and must not reach anybody else.
             await connection.disconnect(nowait=True)
@@ -122,8 +121,7 @@ class AsyncRedisStore:
         """Return what Redis answers to one ask, in one round trip."""
         if isinstance(ask, Published):
             return await self._asked(redis_reads.published())
-        make = redis_reads.missing if ask.missing else redis_reads.values
-        return await self._asked(make(ask.generation, ask.shards))
+        return await self._asked(redis_reads.values(ask.generation, ask.shards))
 
     async def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if Redis does not answer."""
@@ -134,7 +132,10 @@ class AsyncRedisStore:
         await self._wire.close()
 
     async def _asked(self, asked: redis_reads.Asked[T]) -> T:
-        return asked.answer(await self._wire.read_again(asked.commands))
+        try:
+            return asked.answer(await self._wire.read_again(asked.commands))
+        except UnknownScript:
+            return asked.answer(await self._wire.read_again(asked.spelt()))
 
 
 class Immediate:
@@ -154,6 +155,40 @@ class Immediate:
         """Do nothing: the store is somebody else's."""
 
 
+class Threaded:
+    """A store that waits, asked from threads: a Redis Cluster has no wire for asyncio here.
+
+    Parameters
+    ----------
+    store
+        Closed with this.
+    threads_max
+        How many reads may be under way at once; others wait.
+    """
+
+    def __init__(self, store: OnlineStore, *, threads_max: int = 32) -> None:
+        self.store = store
+        self.url = store.url
+        self._threads = ThreadPoolExecutor(threads_max, thread_name_prefix="fs-reads")
+
+    async def answer(self, ask: Published | Values) -> Any:
+        return await self._apart(partial(answer, ask, self.store))
+
+    async def ping(self) -> None:
+        await self._apart(self.store.ping)
+
+    async def close(self) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self.store.close()
+
+    async def _apart(self, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+
 def reads_of(store: OnlineStore) -> AsyncReads:
     """Return the reading side of a store, for asyncio; connections of its own where it has any."""
-    return AsyncRedisStore(store.address) if isinstance(store, RedisStore) else Immediate(store)
+    if not isinstance(store, RedisStore):
+        return Immediate(store)
+    if store.address.partition("://")[0] in SCHEMES:
+        return Threaded(RedisStore(store.address))
+    return AsyncRedisStore(store.address)

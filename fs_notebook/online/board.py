@@ -14,6 +14,7 @@ from fs_notebook.errors import UnknownName, UsageError, unknown_name
 from fs_notebook.language.derived import is_derived
 from fs_notebook.language.plan import Plan
 from fs_notebook.online.derived import ReadyDerived, ServedDerived
+from fs_notebook.online.protocol import part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.types import Type
 
@@ -36,6 +37,15 @@ class Served:
     plan: Plan
     columns: tuple[str, ...]
     """What the key's parts are called in the source; also understood as entity names."""
+    partitions: int | None = None
+    """How many shards hold the state, one a partition; None: it is in one."""
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The shards that an entity's state may lie in."""
+        if self.partitions is None:
+            return (self.shard,)
+        return tuple(part_shard(self.shard, n) for n in range(self.partitions))
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Served:
@@ -46,19 +56,25 @@ class Served:
             shard=record["shard"],
             plan=Plan.from_dict(record["plan"]),
             columns=tuple(record["columns"]),
+            partitions=record.get("partitions"),
         )
 
     def to_record(self) -> dict[str, Any]:
-        return {
+        record = {
             "version": self.version,
             "fingerprint": self.fingerprint,
             "shard": self.shard,
             "plan": self.plan.to_dict(),
             "columns": list(self.columns),
         }
+        return record if self.partitions is None else record | {"partitions": self.partitions}
 
 
 AnyServed = Served | ServedDerived
+
+
+def _meaning(served: Served) -> tuple[object, ...]:
+    return served.plan, served.columns, served.partitions
 
 
 def pinned_name(group: str, version: int) -> str:
@@ -98,6 +114,11 @@ class Ready:
         return tuple(
             (i, t) for i, t in enumerate(types, _AHEAD) if t.holds_temporal or t.holds_decimal
         )
+
+    @cached_property
+    def shards(self) -> tuple[str, ...]:
+        """The shards that it is read from."""
+        return self.served.shards
 
     @cached_property
     def places(self) -> Mapping[str, int]:
@@ -268,9 +289,7 @@ class Board:
         if here is not None:
             return here
         known = self._former.get(served.shard)
-        if known is None or (known.served.plan, known.served.columns) != (
-            served.plan, served.columns,
-        ):  # fmt: skip
+        if known is None or _meaning(known.served) != _meaning(served):
             known = Ready.of(served)
         self._ready[served.shard] = known
         return known

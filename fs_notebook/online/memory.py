@@ -172,22 +172,13 @@ class MemoryStore:
     ) -> tuple[bool, list[list[bytes | None]]]:
         """Return values of several shards as of one instant, verified."""
         with self._lock:
-            values = [self._opened(shard, keys) for shard, keys in shards]
-            return self._data.generation == generation, values
-
-    def read_missing(
-        self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> tuple[bool, list[list[bytes | None]]]:
-        """Return values as `read` does; see `OnlineStore.read_missing`."""
-        with self._lock:
             current = self._data.generation == generation
             values = [self._opened(shard, keys) for shard, keys in shards]
             for (shard, keys), mine in zip(shards, values, strict=True):
-                held = self._data.shards.get(shard)
-                if current and keys and (held is None or held.cut is None):
-                    raise checks.unbuilt(shard)
                 index = self._data.index.get(shard, set())
                 for key, blob in zip(keys, mine, strict=True):
+                    if current and blob is None and shard not in self._data.shards:
+                        raise checks.unbuilt(shard)
                     if current and blob is None and key in index:
                         raise checks.lost(shard, key)
             return current, values

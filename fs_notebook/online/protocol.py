@@ -9,6 +9,11 @@ from typing import Any, Protocol
 from fs_notebook.position import Cut
 
 
+def part_shard(shard: str, partition: int) -> str:
+    """Return the name of the shard that holds one partition's share of a feature's state."""
+    return f"{shard}#{partition}"
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to write one shard until somebody else claims it.
@@ -127,19 +132,11 @@ class OnlineStore(Protocol):
 
         The flag says whether `generation` is still the current one; if not, the caller
         refreshes with `published` and asks again.
-        """
-        ...
-
-    def read_missing(
-        self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> tuple[bool, list[list[bytes | None]]]:
-        """`read` again what was not found, and tell what was never there from what was lost.
 
         Raises
         ------
         IntegrityError
-            If, at the current generation, a value was committed and is gone, or a shard's
-            position is.
+            If, at the current generation, a value was committed and is gone, or all of a shard is.
         """
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -25,7 +25,10 @@ from fs_notebook.online.states import storage
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.types import Type
 
+T = TypeVar("T")
+
 _REFRESHES_MAX = 3
+_LONG_AGO = -(2**63)
 ENTITIES_MAX = 100_000
 
 
@@ -88,13 +91,14 @@ class Reading:
                 ready.requested([f for _, f in shown], given, count)
                 for ready, shown in wanted.derived.items()
             ]
-            shards = [
-                (read.ready.served.shard, mine)
-                for read, mine in zip(wanted.reads, keys, strict=True)
-            ]
-            fetched = yield from self._fetched(board.generation, shards)
+            pairs = zip(wanted.reads, keys, strict=True)
+            shards = [(shard, mine) for read, mine in pairs for shard in read.ready.shards]
+            widths = [len(read.ready.shards) for read in wanted.reads]
+            fetched = yield from self._fetched(board.generation, shards, widths)
             if fetched is not None:
-                blobs, at_us = fetched
+                found, at_us = fetched
+                rest = iter(found)
+                blobs = [[next(rest) for _ in range(width)] for width in widths]
                 return (
                     yield from self._finished(
                         board, wanted, columns, count, keys, blobs, requests, at_us
@@ -106,54 +110,39 @@ class Reading:
             remedy="read again once the promotions have settled",
         )
 
-    def _fetched(self, generation: int, shards: Shards) -> Steps[tuple[Blobs, int] | None]:
-        """Return values, and when the oldest of them was read; None if others serve by now."""
+    def _fetched(
+        self, generation: int, shards: Shards, widths: Sequence[int]
+    ) -> Steps[tuple[Blobs, int] | None]:
+        """Return values, and when the oldest of them was read; None if others serve by now.
+
+        `widths` says how many of the shards are one version's, each with the same keys.
+        """
         if self.kept is None:
             at_us = self.clock.now_us()
-            blobs = yield from self._read(generation, shards)
-            return None if blobs is None else (blobs, at_us)
+            current, blobs = yield Values(generation, shards)
+            return (blobs, at_us) if current else None
         kept, lacking, oldest_us = self.kept.find(generation, shards)
+        # Of a version in several shards all are asked, so that what is found is of one moment.
+        lacking = [
+            together
+            for mine in _split(lacking, widths)
+            for together in [sorted(set().union(*mine))] * len(mine)
+        ]
         asked = [
             (shard, [keys[i] for i in lacks])
             for (shard, keys), lacks in zip(shards, lacking, strict=True)
-            if lacks
         ]
-        if not asked:
+        if not any(lacking):
             return kept, oldest_us
         asked_s, asked_us = self.clock.monotonic_s(), self.clock.now_us()
-        found = yield from self._read(generation, asked)
-        if found is None:
-            return None
-        self.kept.keep(generation, asked, found, asked_s=asked_s, asked_us=asked_us)
-        rest = iter(found)
-        for mine, lacks in zip(kept, lacking, strict=True):
-            if lacks:
-                for place, blob in zip(lacks, next(rest), strict=True):
-                    mine[place] = blob
-        return kept, min(oldest_us, asked_us)
-
-    def _read(self, generation: int, shards: Shards) -> Steps[Blobs | None]:
-        current, blobs = yield Values(generation, shards)
+        current, found = yield Values(generation, asked)
         if not current:
             return None
-        lacking = [
-            [i for i, (k, b) in enumerate(zip(keys, mine, strict=True)) if b is None and k]
-            for (_, keys), mine in zip(shards, blobs, strict=True)
-        ]
-        if any(lacking):
-            # An entity that nobody has seen, or one whose value was lost: the store can tell.
-            asked = [
-                (shard, [keys[i] for i in lacks])
-                for (shard, keys), lacks in zip(shards, lacking, strict=True)
-            ]
-            current, found = yield Values(generation, asked, missing=True)
-            if not current:
-                return None
-            for mine, lacks, later in zip(blobs, lacking, found, strict=True):
-                for place, blob in zip(lacks, later, strict=True):
-                    mine[place] = blob
-        result: Blobs = blobs
-        return result
+        self.kept.keep(generation, asked, found, asked_s=asked_s, asked_us=asked_us)
+        for mine, lacks, fresh in zip(kept, lacking, found, strict=True):
+            for place, blob in zip(lacks, fresh, strict=True):
+                mine[place] = blob
+        return kept, min(oldest_us, asked_us)
 
     def _finished(
         self,
@@ -162,7 +151,7 @@ class Reading:
         columns: dict[str, list[Any]],
         count: int,
         keys: Sequence[Sequence[bytes]],
-        blobs: Sequence[Sequence[bytes | None]],
+        blobs: Sequence[Blobs],
         requests: Sequence[Mapping[str, list[Any]]],
         fetched_us: int,
     ) -> Steps[FeatureVector]:
@@ -214,45 +203,58 @@ class Reading:
         )  # fmt: skip
 
     def _values(
-        self,
-        ready: Ready,
-        keys: Sequence[bytes],
-        blobs: Sequence[bytes | None],
-        now_us: int,
-        generation: int,
+        self, ready: Ready, keys: Sequence[bytes], blobs: Blobs, now_us: int, generation: int
     ) -> Steps[tuple[list[Sequence[Any]], frozenset[int]]]:
-        """Return each entity's values at t = max(now, newest + 1), and which rows are expired."""
+        """Return each entity's values at t = max(now, newest + 1), and which rows are expired.
+
+        `blobs` are those of each of the version's shards.
+        """
         packed, ttl_us = ready.packed, ready.served.plan.ttl_us
         rows: list[Sequence[Any]] = []
-        stale: list[int] = []
+        unfinished: dict[tuple[int, ...], list[int]] = {}
         expired: list[int] = []
-        for i, blob in enumerate(blobs):
-            if blob is None:
+        for i, found in enumerate(zip(*blobs, strict=True)):
+            heads = [unpack_head(blob) for blob in found if blob is not None]
+            if not heads:
                 rows.append(ready.empty)
                 continue
-            row = unpack_head(blob)
+            row = heads[0]
+            if len(heads) > 1:
+                row[0], row[1] = max(head[0] for head in heads), _LONG_AGO
             until = row[1]
             if until is not None and now_us > until:
                 if ttl_us is not None and now_us - row[0] > ttl_us:
                     expired.append(i)
                     rows.append([row[0], None, *[None] * (len(row) - 2)])
                     continue
-                stale.append(i)
+                places = tuple(n for n, blob in enumerate(found) if blob is not None)
+                unfinished.setdefault(places, []).append(i)
             for place, kind in packed:
                 row[place] = _logical(row[place], kind)
             rows.append(row)
-        if stale:
-            # Something left a window since the worker wrote: finish those again from their states.
-            old, behind = [keys[i] for i in stale], [blobs[i] for i in stale]
+        for places, which in unfinished.items():
+            # Something left a window since the worker wrote, or the value is of several states:
+            # finish those anew.
             state = yield from self._busy.at(
-                ready.codec, ready.served.shard, old, behind, now_us, generation=generation
-            )
+                ready.codec, [ready.shards[n] for n in places], [keys[i] for i in which],
+                [[blobs[n][i] for i in which] for n in places],
+                now_us=now_us, generation=generation,
+            )  # fmt: skip
             frame = ready.fold.values(state, now_us=now_us)
             keyed = len(ready.fold.keys)
             by_key = {pack_key(row[:keyed]): row[keyed:-2] for row in frame.iter_rows()}
-            for i in stale:
+            for i in which:
                 rows[i] = [rows[i][0], None, *by_key[keys[i]]]
         return rows, frozenset(expired)
+
+
+def _split(items: Sequence[T], widths: Sequence[int]) -> list[Sequence[T]]:
+    """Return items in stretches of these lengths."""
+    stretches, start = [], 0
+    for width in widths:
+        stretches.append(items[start : start + width])
+        start += width
+    return stretches
 
 
 def _count(columns: Mapping[str, list[Any]]) -> int:

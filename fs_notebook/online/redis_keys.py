@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +16,8 @@ GROUP = b"g:"
 _SHARDS_MAX = 4_096
 
 
-def _tag(shard: str) -> bytes:
+@lru_cache(maxsize=_SHARDS_MAX)
+def base_key(shard: str) -> bytes:
     # The first pair of braces in a key is its hash tag, so a name may not bring its own.
     escaped = shard.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
     return b"fs:{" + escaped.encode() + b"}:"
@@ -25,28 +25,19 @@ def _tag(shard: str) -> bytes:
 
 @lru_cache(maxsize=_SHARDS_MAX)
 def value_prefix(shard: str) -> bytes:
-    return _tag(shard) + b"e:"
+    return base_key(shard) + b"e:"
 
 
 def index_key(shard: str) -> bytes:
-    return _tag(shard) + b"i:"
+    return base_key(shard) + b"i:"
 
 
 def meta_key(shard: str) -> bytes:
-    return _tag(shard) + b"m"
+    return base_key(shard) + b"m"
 
 
 def health_key(shard: str) -> bytes:
-    return _tag(shard) + b"h"
-
-
-def index_place(shard: str, key: bytes) -> tuple[bytes, int]:
-    """Return the set, and the member of it, that say whether an entity was ever put.
-
-    The same as `place` of the scripts.
-    """
-    digest = hashlib.sha1(value_prefix(shard) + key).hexdigest()
-    return index_key(shard) + digest[:3].encode(), int(digest[3:15], 16)
+    return base_key(shard) + b"h"
 
 
 def info_of(shard: str, text: bytes | None) -> dict[str, Any]:

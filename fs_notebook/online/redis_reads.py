@@ -11,17 +11,20 @@ from fs_notebook.online.redis_keys import (
     GENERATION,
     GROUP,
     SERVING,
-    index_place,
+    base_key,
     info_of,
-    meta_key,
     opened,
     value_prefix,
 )
+from fs_notebook.online.scripts import READ
 
 T = TypeVar("T")
 
 Shards = Sequence[tuple[str, Sequence[bytes]]]
+Commands = Sequence[tuple[Any, ...]]
 Found = tuple[bool, list[list[bytes | None]]]
+
+_KEYS_MAX = 5_000
 
 # Last in the pipeline: whatever took values away withdrew their record first, and is seen here.
 _GENERATION = ("HGET", SERVING, GENERATION)
@@ -29,10 +32,14 @@ _GENERATION = ("HGET", SERVING, GENERATION)
 
 @dataclass(frozen=True, slots=True)
 class Asked(Generic[T]):
-    """Commands that go out together, and what their replies mean."""
+    """Commands that go out together, and what their replies mean.
 
-    commands: Sequence[tuple[Any, ...]]
+    `spelt` are the same where Redis does not know a script by its digest: that makes it know.
+    """
+
+    commands: Commands
     answer: Callable[[list[Any]], T]
+    spelt: Callable[[], Commands] = tuple
 
 
 def published() -> Asked[tuple[int, dict[str, dict[str, Any]]]]:
@@ -52,43 +59,28 @@ def _published(replies: list[Any]) -> tuple[int, dict[str, dict[str, Any]]]:
 
 
 def values(generation: int, shards: Shards) -> Asked[Found]:
-    """Ask for values of several shards, a command each."""
+    """Ask for values of several shards, a script each, which tells absent from lost."""
     commands: list[tuple[Any, ...]] = []
-    for shard, keys in shards:
-        if keys:
-            prefix = value_prefix(shard)
-            commands.append(("MGET", *[prefix + k for k in keys]))
+    parts: list[tuple[int, str, Sequence[bytes]]] = []
+    for place, (shard, keys) in enumerate(shards):
+        prefix, base = value_prefix(shard), base_key(shard)
+        for start in range(0, len(keys), _KEYS_MAX):
+            chunk = keys if len(keys) <= _KEYS_MAX else keys[start : start + _KEYS_MAX]
+            commands.append(("EVALSHA", READ.sha, len(chunk), *[prefix + k for k in chunk], base))
+            parts.append((place, shard, chunk))
 
     def answer(replies: list[Any]) -> Found:
-        found = iter(replies)
-        blobs = [opened(shard, keys, next(found)) if keys else [] for shard, keys in shards]
-        return int(next(found) or 0) == generation, blobs
-
-    return Asked([*commands, _GENERATION], answer)
-
-
-def missing(generation: int, shards: Shards) -> Asked[Found]:
-    """Ask again for values that were not found, and whether each was ever put.
-
-    The index is asked first: an entity that is in it then, and whose value is not there
-    afterwards, lost it. One that is put in between has its value.
-    """
-    commands: list[tuple[Any, ...]] = []
-    for shard, keys in shards:
-        commands.append(("HEXISTS", meta_key(shard), "cut"))
-        commands += [("SISMEMBER", *index_place(shard, key)) for key in keys]
-    again = values(generation, shards)
-
-    def answer(replies: list[Any]) -> Found:
-        current, blobs = again.answer(replies[len(commands) :])
-        told = iter(replies)
-        for (shard, keys), mine in zip(shards, blobs, strict=True):
-            built = next(told)
-            if current and keys and not built:
-                raise checks.unbuilt(shard)
-            for key, blob in zip(keys, mine, strict=True):
-                if next(told) and current and blob is None:
-                    raise checks.lost(shard, key)
+        current = int(replies[-1] or 0) == generation
+        blobs: list[list[bytes | None]] = [[] for _ in shards]
+        for (place, shard, chunk), (found, *wrong) in zip(parts, replies[:-1], strict=True):
+            if wrong and current:
+                if wrong[0] == b"unbuilt":
+                    raise checks.unbuilt(shard)
+                raise checks.lost(shard, chunk[wrong[1]])
+            blobs[place] += opened(shard, chunk, found)
         return current, blobs
 
-    return Asked([*commands, *again.commands], answer)
+    def spelt() -> Commands:
+        return [*(("EVAL", READ.text, *rest) for _, _, *rest in commands), _GENERATION]
+
+    return Asked([*commands, _GENERATION], answer, spelt)

@@ -70,8 +70,6 @@ class FeatureReader:
     ) -> FeatureVector:
         """Return features of entities, in one round trip.
 
-        Where an entity is not found, a second one asks the store whether its value was lost.
-
         Parameters
         ----------
         features
@@ -181,7 +179,7 @@ class AsyncFeatureReader:
         if self._reading.kept is None:
             return await self.store.answer(ask)
         shards = tuple((shard, tuple(keys)) for shard, keys in ask.shards)
-        place = (ask.generation, ask.missing, shards)
+        place = (ask.generation, shards)
         current, blobs = await self._once(place, lambda: self.store.answer(ask))
         # Each reader fills in what it lacks in lists of its own.
         return current, [list(mine) for mine in blobs]

@@ -21,7 +21,7 @@ STATUS = pl.Enum([PRESENT, NULL, NOT_FOUND, EXPIRED])
 MOMENT = pl.Datetime("us", "UTC")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FeatureVector:
     """The features of some entities, as they stood when they were read.
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import redis
 from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     ConnectionError,
     NoPermissionError,
@@ -27,65 +29,133 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from fs_notebook.errors import FeatureStoreError, IntegrityError, UnreachableError, UsageError
+from fs_notebook.online.access import RedisAccess
 from fs_notebook.online.scripts import Script
 
 Command = tuple[Any, ...]
-Pool = TypeVar("Pool")
+Call = tuple[Sequence[Any], Sequence[Any]]
+"""The keys and the arguments of a script."""
 
-_PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS")
+_PASSING = (
+    "LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS",
+)  # fmt: skip
+_PASSING_KINDS = (
+    "BusyLoadingError", "ReadOnlyError", "ClusterDownError", "MasterDownError", "TryAgainError",
+)  # fmt: skip
+_FORBIDDEN = ("NOAUTH", "NOPERM", "can't run this command", "can't access at least one of the keys")
+
+
+class UnknownScript(FeatureStoreError):
+    """A script that is to be sent as text, since Redis does not know it by its digest."""
+
+
+class Talk(Protocol):
+    """How a store talks to its Redis, be it one server or a cluster of them."""
+
+    url: str
+    shown: str
+
+    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """Send `commands` together and return their replies; see `Wire.ask`.
+
+        Of a cluster each goes to the node of its key; one that has none to the node of `near`.
+        """
+        ...
+
+    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
+        ...
+
+    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run a script once for each (keys, arguments) and return its replies."""
+        ...
+
+    def ping(self) -> None:
+        """Raise `UnreachableError` unless every server answers that keys may lie on."""
+        ...
+
+    def close(self) -> None: ...
 
 
 def hide_password(url: str) -> str:
     """Return `url` fit to be shown: without its password."""
-    shown = re.sub(r"^(\w+://[^:/@]*:).*@", r"\1***@", url)
+    shown = re.sub(r"^([\w+]+://[^:/@]*:).*@", r"\1***@", url)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
 class Explained:
-    """What went wrong with a Redis, told in this package's errors.
+    """A pool of connections, and what goes wrong with them told in this package's errors.
 
     Parameters
     ----------
+    make
+        Makes redis-py's pool of an address.
     url
         ``redis://``, ``rediss://`` or ``unix://``, with user, password and database as
         redis-py reads them.
+    access
+        User, password and TLS files that the address does not hold; default: the environment's.
+    retry
+        Never tries again: what is repeated is decided here.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, make: Callable[..., Any], url: str, access: RedisAccess | None, retry: object,
+        **options: Any,
+    ) -> None:  # fmt: skip
         self.url = url
         self.shown = hide_password(url)
-        self._password: str | None = None
-
-    def _pooled(self, make: Callable[..., Pool], **options: Any) -> Pool:
-        """Return a pool of connections that say everything once, and never in text."""
+        access = RedisAccess.from_environment() if access is None else access
         try:
-            pool = make(self.url, health_check_interval=30, protocol=2, **options)
+            self._pool = make(
+                url, **access.options(url), health_check_interval=30, protocol=2, **options
+            )
         except (ValueError, RedisError) as error:
             raise UsageError(
                 f"{self.shown!r} is no address of a Redis.",
                 found=str(error),
                 remedy="write redis://host:6379/0, rediss://…, or unix:///path/to.sock",
             ) from None
-        settings: dict[str, Any] = pool.connection_kwargs  # type: ignore[attr-defined]
-        self._password = settings.get("password")
+        self._password: str | None = self._pool.connection_kwargs.get("password")
         # The URL may set options of its own; these are what the rest relies on.
-        settings |= {"decode_responses": False, "protocol": 2}
-        return pool
+        self._pool.connection_kwargs |= {
+            "decode_responses": False, "protocol": 2, "retry": retry,
+        }  # fmt: skip
 
-    def _checked(self, replies: list[Any]) -> list[Any]:
-        """Return replies, none of which is an error."""
+    def checked(self, replies: list[Any]) -> list[Any]:
+        """Return `replies`; raise what the first refusal among them means."""
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise self._refused(reply)
         return replies
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def unreachable(self, error: Exception) -> UnreachableError:
+        """Say why a connection could not be made, or broke."""
+        text = str(error)
         if isinstance(error, AuthenticationError):
-            remedy = "check the user and the password in the address"
+            return UnreachableError(
+                f"The Redis at {self.shown} does not let us in.",
+                found=self._clean(text),
+                remedy="check the user and the password in the address, or in "
+                "FS_NOTEBOOK_REDIS_USERNAME and FS_NOTEBOOK_REDIS_PASSWORD",
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return UnreachableError(
+                f"The certificate of the Redis at {self.shown} is not trusted.",
+                found=self._clean(text),
+                remedy="set FS_NOTEBOOK_REDIS_TLS_CA to the file of the authority that signed it",
+            )
+        if "SSL" in text or "TLS" in text.upper():
+            remedy = "use redis:// for a port without TLS; a server that asks for certificates "
+            remedy += "wants FS_NOTEBOOK_REDIS_TLS_CERT and FS_NOTEBOOK_REDIS_TLS_KEY"
         elif isinstance(error, TimeoutError):
             remedy = "check that the machine is up and that nothing slow blocks its Redis"
+            if self.url.startswith("rediss"):
+                remedy += "; a port without TLS never answers: it wants redis://"
         else:
             remedy = "check that Redis runs there and that the address is right"
+            if self.url.startswith("redis://"):
+                remedy += "; a port with TLS wants rediss://"
         return UnreachableError(
             f"The Redis at {self.shown} does not answer.",
             found=self._clean(str(error)),
@@ -95,17 +165,27 @@ class Explained:
     def _refused(self, error: ResponseError) -> FeatureStoreError:
         text = self._clean(str(error))
         kind = type(error).__name__
+        if isinstance(error, NoScriptError):
+            return UnknownScript(f"The Redis at {self.shown} does not know a script.", found=text)
         if "OOM command" in text or kind == "OutOfMemoryError":
             return UnreachableError(
                 f"The Redis at {self.shown} is out of memory; nothing was written.",
                 found=text,
                 remedy="raise its maxmemory, or drop features that nobody serves",
             )
-        if isinstance(error, NoPermissionError) or "NOAUTH" in text or kind.startswith("Auth"):
+        forbidden = isinstance(error, NoPermissionError) or any(w in text for w in _FORBIDDEN)
+        if forbidden or kind.startswith("Auth"):
             return UnreachableError(
                 f"The Redis at {self.shown} does not allow this.",
                 found=text,
-                remedy="give a user in the address that may read and write fs:* and run scripts",
+                remedy="give a user in the address that may read and write fs:* and run scripts: "
+                "ACL SETUSER name on >password ~fs:* +@all -@admin -@dangerous +info +keys",
+            )
+        if isinstance(error, AskError):
+            return UsageError(
+                f"The Redis at {self.shown} is a node of a cluster.",
+                found=text,
+                remedy="write redis+cluster://host:port, with more nodes behind commas",
             )
         if "WRONGTYPE" in text or "wrong kind of value" in text:
             return IntegrityError(
@@ -113,7 +193,7 @@ class Explained:
                 found=text,
                 remedy="find out who writes keys that begin with 'fs:', or use another database",
             )
-        if kind in ("BusyLoadingError", "ReadOnlyError") or any(w in text for w in _PASSING):
+        if kind in _PASSING_KINDS or any(w in text for w in _PASSING):
             return UnreachableError(
                 f"The Redis at {self.shown} refuses for now.",
                 found=text,
@@ -123,16 +203,6 @@ class Explained:
 
     def _clean(self, text: str) -> str:
         return text.replace(self._password, "***") if self._password else text
-
-
-def packed(commands: Sequence[Command]) -> bytes:
-    """Return commands as they go out; their first words are one word each."""
-    return b"".join([pack_command(c) for c in commands])
-
-
-def broke(error: UnreachableError) -> bool:
-    """Tell whether a connection broke, so that what only reads may be asked again."""
-    return isinstance(error.__cause__, ConnectionError)
 
 
 class Wire(Explained):
@@ -158,21 +228,19 @@ class Wire(Explained):
         timeout_seconds: float = 20.0,
         connect_timeout_seconds: float = 3.0,
         connections_max: int = 256,
+        access: RedisAccess | None = None,
     ) -> None:
-        super().__init__(url)
-        self._pool = self._pooled(
-            redis.ConnectionPool.from_url,
-            socket_timeout=timeout_seconds,
-            socket_connect_timeout=connect_timeout_seconds,
+        super().__init__(
+            redis.ConnectionPool.from_url, url, access, Retry(NoBackoff(), 0),
+            socket_timeout=timeout_seconds, socket_connect_timeout=connect_timeout_seconds,
             max_connections=connections_max,
-        )
-        self._pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
+        )  # fmt: skip
         # Connections are taken from the pool once and kept here: its own taking and returning
         # costs a read of one entity a fifth of its time.
         self._idle: list[Any] = []
         self._pid = os.getpid()
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
+    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
         """Send `commands` together and return their replies.
 
         Raises
@@ -183,42 +251,48 @@ class Wire(Explained):
         FeatureStoreError
             If Redis refuses for any other reason.
         """
-        return self._checked(self._exchange(commands))
+        return self.checked(self.exchange(commands))
 
-    def read_again(self, commands: Sequence[Command]) -> list[Any]:
+    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
         """`ask` for what only reads: repeated once if the connection broke meanwhile."""
         try:
-            return self._checked(self._exchange(commands, look=False))
+            return self.checked(self.begin(commands, look=False).replies())
         except UnreachableError as error:
             if not broke(error):
                 raise
         return self.ask(commands)
 
-    def run(
-        self, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
-    ) -> list[Any]:
+    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run a script once for each (keys, arguments) and return its replies.
 
         The script is loaded where Redis does not know it; the calls that were refused for
         that reason, and only those, are sent again: they did not run.
         """
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
-        replies = self._exchange(commands)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        commands = commands_of(script, calls)
+        replies = self.exchange(commands)
+        unknown = unknown_among(replies)
         if unknown:
             again = [commands[i] for i in unknown]
-            _, *second = self._exchange([("SCRIPT", "LOAD", script.text), *again])
+            _, *second = self.exchange([("SCRIPT", "LOAD", script.text), *again])
             for i, reply in zip(unknown, second, strict=True):
                 replies[i] = reply
-        return self._checked(replies)
+        return self.checked(replies)
+
+    def ping(self) -> None:
+        """Raise `UnreachableError`, naming where, if Redis does not answer."""
+        self.read_again([("PING",)])
 
     def close(self) -> None:
         while self._idle:
             self._pool.release(self._idle.pop())
         self._pool.disconnect()
 
-    def _exchange(self, commands: Sequence[Command], *, look: bool = True) -> list[Any]:
-        """Send commands, and return replies and refusals.
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` together; return the replies, refusals among them as errors."""
+        return self.begin(commands).replies()
+
+    def begin(self, commands: Sequence[Command], *, look: bool = True) -> Exchange:
+        """Send `commands`; their replies are still to be read.
 
         `look` first looks whether the connection broke while it was idle, so that what must not be
         repeated does not fail of that.
@@ -226,25 +300,11 @@ class Wire(Explained):
         try:
             connection = self._taken(look)
         except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
-        try:
+            raise self.unreachable(error) from error
+        begun = Exchange(self, connection, len(commands))
+        with begun.guarded():
             connection.send_packed_command([packed(commands)])
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-            return replies
-        except (RedisError, OSError) as error:
-            connection.disconnect()
-            raise self._unreachable(error) from error
-        except BaseException:
-            # Replies may still be under way: this connection must not serve anybody else.
-            connection.disconnect()
-            raise
-        finally:
-            self._idle.append(connection)
+        return begun
 
     def _taken(self, look: bool) -> Any:
         if self._pid != os.getpid():
@@ -262,6 +322,73 @@ class Wire(Explained):
             if not is_clean:
                 connection.disconnect()
         return connection
+
+    def done(self, connection: Any) -> None:
+        """Take a connection back."""
+        self._idle.append(connection)
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    """Return commands as they go out; their first words are one word each."""
+    return b"".join([pack_command(c) for c in commands])
+
+
+def broke(error: UnreachableError) -> bool:
+    """Tell whether a connection broke, so that what only reads may be asked again."""
+    return isinstance(error.__cause__, ConnectionError)
+
+
+class Exchange:
+    """Commands that were sent over a connection, and whose replies are to be read."""
+
+    def __init__(self, wire: Wire, connection: Any, count: int) -> None:
+        self._wire = wire
+        self._connection = connection
+        self._count = count
+        self._open = True
+
+    def replies(self) -> list[Any]:
+        """Read the replies, refusals among them as errors, and give the connection back."""
+        found: list[Any] = []
+        with self.guarded():
+            for _ in range(self._count):
+                try:
+                    found.append(self._connection.read_response())
+                except ResponseError as error:
+                    found.append(error)
+        self._end()
+        return found
+
+    def abandon(self) -> None:
+        """Give the replies up: they may still be under way, so the connection is closed."""
+        if self._open:
+            self._connection.disconnect()
+            self._end()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            self.abandon()
+            raise self._wire.unreachable(error) from error
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _end(self) -> None:
+        self._open = False
+        self._wire.done(self._connection)
+
+
+def commands_of(script: Script, calls: Sequence[Call]) -> list[Command]:
+    """Return the commands that run a script that is loaded already."""
+    return [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+
+
+def unknown_among(replies: Sequence[Any]) -> list[int]:
+    """Return the places of calls that were refused since their script is not loaded."""
+    return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
 
 
 def url_of(client: redis.Redis) -> str:

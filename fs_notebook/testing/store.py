@@ -158,13 +158,6 @@ class SimulatedStore:
         self._called("read values")
         return self.memory.read(generation, shards)
 
-    def read_missing(
-        self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
-    ) -> tuple[bool, list[list[bytes | None]]]:
-        """Return values as of one instant; see `OnlineStore.read_missing`."""
-        self._called("read values")
-        return self.memory.read_missing(generation, shards)
-
     def ping(self) -> None:
         """Raise `UnreachableError` if `Fault.STORE_SILENT` strikes."""
         self._called("answer")

@@ -15,19 +15,22 @@ def served_record(group: Group, version: Version) -> Served | ServedDerived:
     definition = version.definition
     if isinstance(definition, DerivedDefinition):
         inputs = tuple(
-            _stored(definition.input(i.group, i.fingerprint), None).to_record()
+            stored_record(definition.input(i.group, i.fingerprint), None, None).to_record()
             for i in definition.plan.inputs
         )
         return ServedDerived(
             group.name, version.number, version.fingerprint, definition.plan, inputs
         )
-    return _stored(definition, version.number)
+    return stored_record(definition, version.number, None)
 
 
-def _stored(definition: Definition, number: int | None) -> Served:
+def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
+    """Return what the store must know to serve a definition that folds a stream."""
     plan = definition.plan
     columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(definition.name, number, definition.fingerprint, definition.shard, plan, columns)
+    return Served(
+        definition.name, number, definition.fingerprint, definition.shard, plan, columns, partitions
+    )
 
 
 def withdraw(store: OnlineStore, shard: str) -> None:
@@ -35,9 +38,10 @@ def withdraw(store: OnlineStore, shard: str) -> None:
 
     So that no reader takes an entity for one that was never there.
     """
+    whole = shard.partition("#")[0]
     for name, record in store.published()[1].items():
         inputs = record.get("inputs", [record])
-        if any(shard == one["shard"] for one in inputs):
+        if any(whole == one["shard"] for one in inputs):
             store.publish(name, None)
 
 

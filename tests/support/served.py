@@ -13,7 +13,7 @@ from fs_notebook.language.plan import Plan
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.online.board import Served, pinned_name
-from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME, Type
@@ -61,15 +61,21 @@ def frame_of(events: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
 
 
 def commit(
-    store: OnlineStore, name: str, plan: Plan, events: Sequence[Mapping[str, Any]]
+    store: OnlineStore,
+    name: str,
+    plan: Plan,
+    events: Sequence[Mapping[str, Any]],
+    *,
+    part: int | None = None,
 ) -> Served:
-    """Fold events and store the values, as a worker does."""
+    """Fold events and store the values, as a worker does, of all partitions or of one."""
     fold = Fold(plan)
     served = Served(
         name, 1, plan.fingerprint, f"{name}@{plan.fingerprint[:16]}", plan,
         tuple(k.name for k in plan.keys),
     )  # fmt: skip
-    lease = store.claim(served.shard, fingerprint=plan.fingerprint)
+    shard = served.shard if part is None else part_shard(served.shard, part)
+    lease = store.claim(shard, fingerprint=plan.fingerprint)
     values = StateCodec(fold).encode(fold.add(fold.empty, frame_of(events)).state)
     store.commit(lease, cut=Cut((Position(0, 0, len(events), 0),)), puts=values, info={})
     return served
