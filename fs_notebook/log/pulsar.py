@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ from fs_notebook.log.lanes import Stopped, in_lanes
 from fs_notebook.log.ledgers import entry_before, facts_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
@@ -330,6 +332,15 @@ class PulsarLog:
         """Return a position with `events` events or more in (it, position]; None: all there are."""
         topic = self._topics(name)[position.partition]
         return entry_before(self._admin, topic, position, events)
+
+    def share(self, name: str, among: str, member: str) -> Ownership:
+        """Take part in sharing the stream's partitions, through a Failover subscription."""
+        topics = partial(self._topics, name)
+        return Ownership(self._client, self._admin, topics, among, member, clock=self._clock)
+
+    def unshare(self, name: str, among: str) -> None:
+        """Remove the subscription through which the stream was shared."""
+        forget(self._admin, self._topics(name), among)
 
     def close(self) -> None:
         """Close all connections; calls after it raise."""

@@ -38,7 +38,7 @@ from fs_notebook.testing.turns import Turns
 from fs_notebook.transforms import Transforms
 from fs_notebook.types import conform
 from fs_notebook.worker.loop import Worker
-from fs_notebook.worker.runner import served_record, stored_record
+from fs_notebook.worker.records import served_record, stored_record
 from fs_notebook.worker.verify import Verification, verify, verify_part
 
 STEPS_MAX = 200_000

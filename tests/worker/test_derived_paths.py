@@ -32,7 +32,7 @@ from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.types import Type
 from fs_notebook.worker.loop import Worker
-from fs_notebook.worker.runner import served_record
+from fs_notebook.worker.records import served_record
 from fs_notebook.worker.verify_derived import verify_derived
 from tests.compute import naive
 
