@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.broker import broker
 from tests.support.logs import client, ledger, pulsar_log
-from tests.support.redis import own_redis, system_redis, wheel_redis
+from tests.support.redis import own_redis, redis_cluster, system_redis, wheel_redis
 from tests.support.sessions import connection, embedded_session, session
 
 # Deadlines would make a slow machine fail a right result.
@@ -23,6 +23,7 @@ __all__ = [
     "ledger",
     "own_redis",
     "pulsar_log",
+    "redis_cluster",
     "session",
     "system_redis",
     "wheel_redis",

@@ -253,9 +253,18 @@ class Fold:
         return merged.select(list(self.lifetime_schema))
 
     def merged(
-        self, together: pl.DataFrame, indices: Sequence[int], more: Sequence[pl.Expr]
+        self,
+        together: pl.DataFrame,
+        indices: Sequence[int],
+        more: Sequence[pl.Expr],
+        *,
+        by: Sequence[str] = (),
     ) -> pl.DataFrame:
-        """Merge many states of aggregations, one row an entity, after `more` columns."""
+        """Merge many states of aggregations, one row an entity, after `more` columns.
+
+        `by` replaces the keys as what makes a group.
+        """
+        groups = list(by) or self.keys
         exprs, framewise = list(more), []
         for i in indices:
             bound, fields = self.bound[i], self.fields_of(i)
@@ -264,8 +273,8 @@ class Fold:
                 exprs += [e.alias(n) for e, (n, _) in zip(merged, fields, strict=True)]
             elif isinstance(bound, Framewise):
                 plain = [pl.col(name).alias(f.name) for name, f in fields]
-                framewise.append((i, bound.merge(together.select(*self.keys, *plain), self.keys)))
-        return self._beside(together.group_by(self.keys).agg(exprs), framewise, self.keys)
+                framewise.append((i, bound.merge(together.select(*groups, *plain), groups)))
+        return self._beside(together.group_by(groups).agg(exprs), framewise, groups)
 
     def add(
         self,
@@ -289,8 +298,10 @@ class Fold:
         recent, split, late = state.recent, state.buckets, 0
         if self.windows and frame.height:
             newest = lifetime.select(*self.keys, NEWEST)
-            late = self._late(state.lifetime, frame)
-            fresh = self._trim(frame.select(list(self.recent_schema)), newest)
+            fresh = frame.select(list(self.recent_schema))
+            if not self._all_within(frame, newest):
+                late = self._late(state.lifetime, frame)
+                fresh = self._trim(fresh, newest)
             if split is None:
                 recent = pl.concat([self._trim(recent, newest), fresh])
             else:
@@ -314,6 +325,16 @@ class Fold:
             # A late event may join a session to those before it.
             return None
         return pl.min_horizontal(windows.start(w, newest + 1) for w in self.windows)
+
+    def _all_within(self, frame: pl.DataFrame, newest: pl.DataFrame) -> bool:
+        """Tell whether no row is older than what the entity with the newest event can hold.
+
+        Then none is late and none is to be trimmed, since windows of others begin no later.
+        """
+        oldest = self._oldest(pl.lit(newest.get_column(NEWEST).max(), dtype=pl.Int64))
+        if oldest is None:
+            return True
+        return bool((frame.get_column(TIME) >= pl.select(oldest).item()).all())
 
     def _late(self, before: pl.DataFrame, frame: pl.DataFrame) -> int:
         known = before.select(*self.keys, NEWEST)

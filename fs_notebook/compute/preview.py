@@ -13,6 +13,7 @@ import polars as pl
 
 from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
+from fs_notebook.compute.running import Running
 from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import parse_sample
 from fs_notebook.language.derived import AnyPlan
@@ -128,7 +129,7 @@ class Progress:
 
 
 FOLD_ROWS = 1_000_000
-"""Projected rows that a preview folds at once: each fold merges the states of all entities."""
+"""Projected rows that a preview folds at once, for speed."""
 
 OnProgress = Callable[[Progress], None]
 
@@ -246,8 +247,8 @@ def replay(
     if where.last_us is not None:
         newest = _newest_us(log, source, end, to_us)
         from_us = None if newest is None else newest + 1 - where.last_us
-    state, events, folded, null_keys, dead = fold.empty, 0, 0, 0, 0
-    held: list[pl.DataFrame] = []
+    running = Running(fold, held_rows=FOLD_ROWS)
+    events, folded, null_keys, dead = 0, 0, 0, 0
     first_us: int | None = None
     way, at = Way(end), START
     way.share(at)
@@ -261,16 +262,13 @@ def replay(
         if projected.height:
             oldest = int(projected[TIME].min())  # type: ignore[arg-type]
             first_us = oldest if first_us is None else min(first_us, oldest)
-        held.append(projected)
-        if sum(h.height for h in held) >= FOLD_ROWS:
-            state, held = fold.add_projected(state, pl.concat(held)).state, []
+        running.add_projected(projected)
         events += batch.rows.height
         folded += projected.height
         null_keys, dead = null_keys + dropped, dead + len(batch.dead)
         at = at.advanced([batch.end])
         on_progress(Progress(way.share(at), events, clock.monotonic_s() - begun_s))
-    if held:
-        state = fold.add_projected(state, pl.concat(held)).state
+    state = running.state
     sampled = where.sample is not None and where.sample >= 1
     if sampled:
         state = _some(fold, state, int(where.sample or 0))

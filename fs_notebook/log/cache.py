@@ -78,6 +78,10 @@ class CachedLog:
         """Return the cut behind the newest event of each partition, frozen now."""
         return self._log.end(name)
 
+    def partitions(self, name: str) -> int:
+        """Return how many partitions the stream has now."""
+        return self._log.partitions(name)
+
     def facts(self, name: str) -> Facts:
         """Return what the admin interface tells of the stream."""
         return self._log.facts(name)
@@ -94,11 +98,13 @@ class CachedLog:
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever, as they arrive; they are not cached."""
         return self._log.tail(
-            stream, start=start, columns=columns, rows_max=rows_max, idle_seconds=idle_seconds
-        )
+            stream, start=start, columns=columns, rows_max=rows_max, idle_seconds=idle_seconds,
+            only=only,
+        )  # fmt: skip
 
     def close(self) -> None:
         """Close all connections; calls after it raise."""

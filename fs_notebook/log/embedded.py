@@ -196,12 +196,18 @@ class EmbeddedLog:
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever; see `EventLog.tail`."""
         asked = frames.asked_columns(stream, columns)
         known = self._known(stream.name)
         first = _next(start, known, stream.name)
         return self._tail(stream, known.id, first, asked, rows_max, idle_seconds)
+
+    def partitions(self, name: str) -> int:
+        """Return 1: a stream of the embedded ledger is in one piece."""
+        self._known(name)
+        return 1
 
     def facts(self, name: str) -> Facts:
         """Return what the stored batches' own figures tell of the stream."""

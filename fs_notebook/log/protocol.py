@@ -199,6 +199,10 @@ class EventLog(Protocol):
         """Return the cut behind the newest event of each partition, frozen now."""
         ...
 
+    def partitions(self, name: str) -> int:
+        """Return how many partitions the stream has now."""
+        ...
+
     def read(
         self,
         stream: Stream,
@@ -239,8 +243,11 @@ class EventLog(Protocol):
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever, as they arrive, soon after they do.
+
+        `only` names the one partition to follow; default: all, and those that are added.
 
         Yields None when nothing arrived for `idle_seconds`, so that the caller can look
         around. Close the generator to stop.

@@ -300,13 +300,15 @@ class PulsarLog:
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever; see `EventLog.tail`.
 
         Partitions that are added later are taken up from their first event, within 5 s.
         """
         asked = frames.asked_columns(stream, columns)
-        share = len(self.check_cuts(stream.name, start, start))
+        parts = self.check_cuts(stream.name, start, start)
+        share = len(parts) if only is None else 1
 
         def ahead(part: Part, after: Position | None) -> int:
             told = queue_of(self._admin, part.topic, after, None, share=share)
@@ -318,12 +320,16 @@ class PulsarLog:
             start,
             asked,
             cursors=self._client,
-            parts=lambda: self._parts(stream.name),
+            parts=lambda: [p for p in self._parts(stream.name) if only in (None, p.partition)],
             ahead=ahead,
             rows_max=rows_max,
             idle_seconds=idle_seconds,
             clock=self._clock,
         )
+
+    def partitions(self, name: str) -> int:
+        """Return how many partitions the stream has now."""
+        return len(self._topics(name))
 
     def facts(self, name: str) -> Facts:
         """Return what the admin interface tells of the stream."""

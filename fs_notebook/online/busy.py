@@ -7,10 +7,12 @@ is the same to the byte: it is kept, and read again only once the worker has wri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fs_notebook.compute.fold import State
+from fs_notebook.compute.merging import merge_states
 from fs_notebook.errors import UsageError
 from fs_notebook.online.protocol import OnlineStore
 
@@ -21,10 +23,12 @@ _TRIES_MAX = 3
 KEPT_MAX = 64
 """Busy entities (or lists of them that are read together) whose states a reader keeps."""
 
+_Place = tuple[tuple[str, ...], tuple[bytes, ...]]
+
 
 @dataclass(frozen=True)
 class _Kept:
-    blobs: list[bytes | None]
+    blobs: list[list[bytes | None]]
     state: State
     buckets: frozenset[bytes]
 
@@ -40,22 +44,23 @@ class BusyStates:
 
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
-        self._kept: dict[tuple[str, tuple[bytes, ...]], _Kept] = {}
+        self._kept: dict[_Place, _Kept] = {}
 
     def at(
         self,
         codec: StateCodec,
-        shard: str,
+        shards: Sequence[str],
         keys: list[bytes],
-        blobs: list[bytes | None],
-        now_us: int,
+        blobs: list[list[bytes | None]],
         *,
+        now_us: int,
         generation: int,
     ) -> State:
         """Return entities' states, with the buckets that values at `now_us` need.
 
-        A bucket is only of use beside the very state that it belongs to, so both are read
-        again together.
+        `blobs` are the entities' values in each of the shards that have them: states of several
+        are merged. A bucket is only of use beside the very state that it belongs to, so both are
+        read again together.
 
         Raises
         ------
@@ -63,30 +68,37 @@ class BusyStates:
             If the entities change faster than they can be read.
         """
         if codec.fold.bucket_us is None:
-            return codec.decode(keys, blobs)
-        place = (shard, tuple(keys))
+            return merge_states(codec.fold, [codec.decode(keys, mine) for mine in blobs])
+        place = (tuple(shards), tuple(keys))
         kept = self._kept.pop(place, None)
         same = kept is not None and kept.blobs == blobs
         if kept is not None and same and codec.needed_by(kept.state, now_us) <= kept.buckets:
             self._kept[place] = kept
             return kept.state
         needed: frozenset[bytes] = frozenset()
-        more: list[bytes | None] = []
         order: list[bytes] = []
+        more: list[list[bytes | None]] = [[] for _ in shards]
         for _ in range(_TRIES_MAX):
-            state = codec.decode(keys, blobs)
-            wanted = codec.needed_by(state, now_us)
+            states = [codec.decode(keys, mine) for mine in blobs]
+            wanted = codec.needed_by(merge_states(codec.fold, states), now_us)
             if wanted <= needed:
-                if needed:
-                    state = codec.with_buckets(state, order, more)
-                    self._keep(place, _Kept(blobs, state, needed))
+                if not needed:
+                    return merge_states(codec.fold, states)
+                whole = [
+                    codec.with_buckets(s, order, found) if s.buckets is not None else s
+                    for s, found in zip(states, more, strict=True)
+                ]
+                state = merge_states(codec.fold, whole)
+                self._keep(place, _Kept(blobs, state, needed))
                 return state
             needed, order = wanted, sorted(wanted)
-            _, (found,) = self._store.read(generation, [(shard, [*keys, *order])])
-            blobs, more = found[: len(keys)], found[len(keys) :]
+            asked = [(shard, [*keys, *order]) for shard in shards]
+            _, found = self._store.read(generation, asked)
+            blobs = [mine[: len(keys)] for mine in found]
+            more = [mine[len(keys) :] for mine in found]
         raise UsageError("These entities change faster than they can be read.", remedy="read again")
 
-    def _keep(self, place: tuple[str, tuple[bytes, ...]], kept: _Kept) -> None:
+    def _keep(self, place: _Place, kept: _Kept) -> None:
         while len(self._kept) >= KEPT_MAX:
             self._kept.pop(next(iter(self._kept), place), None)
         self._kept[place] = kept

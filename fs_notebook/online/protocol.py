@@ -9,6 +9,11 @@ from typing import Any, Protocol
 from fs_notebook.position import Cut
 
 
+def part_shard(shard: str, partition: int) -> str:
+    """Return the name of the shard that holds one partition's share of a feature's state."""
+    return f"{shard}#{partition}"
+
+
 @dataclass(frozen=True)
 class Lease:
     """The right to write one shard until somebody else claims it.

@@ -22,10 +22,10 @@ from typing import Any
 import redis
 
 from fs_notebook.errors import FeatureStoreError, IntegrityError, UnreachableError, UsageError
-from fs_notebook.online import checks, scripts
+from fs_notebook.online import checks, cluster, scripts
 from fs_notebook.online.codec import corrupt, seal, unseal
 from fs_notebook.online.protocol import Lease, ShardState
-from fs_notebook.online.wire import Wire, url_of
+from fs_notebook.online.wire import Talk, Wire, url_of
 from fs_notebook.position import Cut
 
 SERVING = b"fs:serving"
@@ -52,8 +52,10 @@ class RedisStore:
     Parameters
     ----------
     source
-        The address (``redis://``, ``rediss://``, ``unix://``), or a redis-py client to take
-        the address from; its connections are not used, since they may repeat commands.
+        The address (``redis://``, ``rediss://``, ``unix://``; of a Redis Cluster
+        ``redis+cluster://`` or ``rediss+cluster://`` with some of its nodes), or a redis-py
+        client to take the address from; its connections are not used, since they may repeat
+        commands.
     timeout_seconds
         How long a reply may take before the outcome counts as unknown.
 
@@ -65,7 +67,9 @@ class RedisStore:
 
     def __init__(self, source: str | redis.Redis, *, timeout_seconds: float = 20.0) -> None:
         address = source if isinstance(source, str) else url_of(source)
-        self._wire = Wire(address, timeout_seconds=timeout_seconds)
+        is_cluster = address.partition("://")[0] in cluster.SCHEMES
+        opened: type[Wire] | type[cluster.ClusterWire] = cluster.ClusterWire if is_cluster else Wire
+        self._wire: Talk = opened(address, timeout_seconds=timeout_seconds)
         self.url = self._wire.shown
 
     def claim(self, shard: str, *, fingerprint: str) -> Lease:
@@ -80,8 +84,8 @@ class RedisStore:
             If Redis is set to evict keys without a time to live when it is full.
         """
         checks.check_shard(shard)
-        self._refuse_eviction()
         meta = _meta(shard)
+        self._refuse_eviction(meta)
         (reply,) = self._wire.run(scripts.CLAIM, [([meta], [_index(shard), fingerprint])])
         word, *rest = reply
         if word == b"type":
@@ -183,7 +187,8 @@ class RedisStore:
     def entities(self, shard: str) -> Iterator[bytes]:
         """Yield every entity key that is stored, once each, in no order.
 
-        Walks all keys of the database; what is put or deleted meanwhile may be missed.
+        Walks all keys of the database (of a cluster: of the shard's node); what is put or deleted
+        meanwhile may be missed.
         """
         prefix = _prefix(shard)
         seen: set[bytes] = set()
@@ -255,7 +260,17 @@ class RedisStore:
 
     def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if Redis does not answer."""
-        self._wire.read_again([("PING",)])
+        self._wire.ping()
+
+    def is_cluster_node(self) -> bool:
+        """Tell whether this is the address of one node of a cluster; not of the cluster."""
+        try:
+            (text,) = self._wire.read_again([("INFO", "cluster")])
+        except FeatureStoreError as error:
+            if isinstance(error, UnreachableError) and error.__cause__ is not None:
+                raise
+            return False
+        return b"cluster_enabled:1" in text
 
     def close(self) -> None:
         """Close the connections."""
@@ -266,7 +281,7 @@ class RedisStore:
         cursor: bytes = b"0"
         while True:
             command = ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)
-            ((cursor, keys),) = self._wire.read_again([command])
+            ((cursor, keys),) = self._wire.read_again([command], near=prefix)
             if keys:
                 yield keys
             if cursor == b"0":
@@ -293,9 +308,9 @@ class RedisStore:
             remedy="find out who wrote it and remove it, or use another database",
         )
 
-    def _refuse_eviction(self) -> None:
+    def _refuse_eviction(self, key: bytes) -> None:
         try:
-            (text,) = self._wire.read_again([("INFO", "memory")])
+            (text,) = self._wire.read_again([("INFO", "memory")], near=key)
         except FeatureStoreError as error:
             if isinstance(error, UnreachableError) and error.__cause__ is not None:
                 raise

@@ -24,7 +24,7 @@ from fs_notebook.language.plan import Plan
 from fs_notebook.online.busy import BusyStates
 from fs_notebook.online.codec import pack_key, unpack_value
 from fs_notebook.online.derived import ReadyDerived, ServedDerived
-from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec, storage
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.types import Type
@@ -48,6 +48,15 @@ class Served:
     plan: Plan
     columns: tuple[str, ...]
     """What the key's parts are called in the source; also understood as entity names."""
+    partitions: int | None = None
+    """How many shards hold the state, one a partition; None: it is in one."""
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """The shards that an entity's state may lie in."""
+        if self.partitions is None:
+            return (self.shard,)
+        return tuple(part_shard(self.shard, n) for n in range(self.partitions))
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> Served:
@@ -58,16 +67,18 @@ class Served:
             shard=record["shard"],
             plan=Plan.from_dict(record["plan"]),
             columns=tuple(record["columns"]),
+            partitions=record.get("partitions"),
         )
 
     def to_record(self) -> dict[str, Any]:
-        return {
+        record = {
             "version": self.version,
             "fingerprint": self.fingerprint,
             "shard": self.shard,
             "plan": self.plan.to_dict(),
             "columns": list(self.columns),
         }
+        return record if self.partitions is None else record | {"partitions": self.partitions}
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +229,12 @@ class FeatureReader:
             columns, given = _told_apart(wanted, entities, request or {})
             keys, count = self._keys(wanted, columns)
             requests = [r.requested(n, given, count) for r, n in wanted.derived.items()]
-            shards = [(r.ready.served.shard, k) for r, k in zip(wanted.groups, keys, strict=True)]
-            current, blobs = self.store.read(self._generation, shards)
+            pairs = zip(wanted.groups, keys, strict=True)
+            shards = [(shard, k) for r, k in pairs for shard in r.ready.served.shards]
+            current, found = self.store.read(self._generation, shards)
             if current:
+                rest = iter(found)
+                blobs = [[next(rest) for _ in r.ready.served.shards] for r in wanted.groups]
                 return self._finish(wanted, columns, count, keys, blobs, requests)
             self.refresh()
         raise UsageError(
@@ -329,13 +343,13 @@ class FeatureReader:
         columns: Mapping[str, list[Any]],
         count: int,
         keys: Sequence[Sequence[bytes]],
-        blobs: Sequence[Sequence[bytes | None]],
+        blobs: Sequence[Sequence[Sequence[bytes | None]]],
         requests: Sequence[Mapping[str, list[Any]]],
     ) -> FeatureVector:
         now_us = self.clock.now_us()
         rows: list[dict[str, Any]] = [{n: v[i] for n, v in columns.items()} for i in range(count)]
         newest: list[dict[str, Any]] = [{} for _ in range(count)]
-        state_of = partial(self._busy.at, generation=self._generation)
+        state_of = partial(self._busy.at, now_us=now_us, generation=self._generation)
         done: dict[_Read, list[tuple[Mapping[str, Any], int | None]]] = {}
         for (read, names), mine, found in zip(wanted.groups.items(), keys, blobs, strict=True):
             done[read] = finished = _values(read.ready, mine, found, now_us, state_of)
@@ -395,39 +409,47 @@ def _no_entity(served: Served | ServedDerived, name: str, columns: Mapping[str, 
 def _values(
     ready: _Ready,
     keys: Sequence[bytes],
-    blobs: Sequence[bytes | None],
+    blobs: Sequence[Sequence[bytes | None]],
     now_us: int,
-    state_of: Callable[[StateCodec, str, list[bytes], list[bytes | None], int], State],
+    state_of: Callable[[StateCodec, Sequence[str], list[bytes], list[list[bytes | None]]], State],
 ) -> list[tuple[Mapping[str, Any], int | None]]:
     """Return each entity's values at t = max(now, newest + 1), and its newest event's time.
 
-    `state_of` gives the states behind values that no longer hold.
+    `blobs` are those of each shard. `state_of` gives the states behind values that no longer hold,
+    or that lie in several shards.
     """
     names = ready.served.plan.features
     result: list[tuple[Mapping[str, Any], int | None]] = []
-    expired: list[int] = []
-    for i, blob in enumerate(blobs):
-        if blob is None:
+    unfinished: dict[tuple[int, ...], list[int]] = {}
+    for i, found in enumerate(zip(*blobs, strict=True)):
+        places = tuple(n for n, blob in enumerate(found) if blob is not None)
+        if not places:
             result.append((ready.empty, None))
             continue
-        newest, until, values, _ = unpack_value(blob)
+        if len(places) > 1:
+            result.append(({}, max(unpack_value(found[n] or b"").newest_us for n in places)))
+            unfinished.setdefault(places, []).append(i)
+            continue
+        newest, until, values, _ = unpack_value(found[places[0]] or b"")
         if until is not None and now_us > until:
-            expired.append(i)
+            unfinished.setdefault(places, []).append(i)
         row = dict(zip(names, values, strict=True))
         for name in ready.packed:
             row[name] = _logical(row[name], ready.types[name])
         result.append((row, newest))
-    if expired:
-        # Something left a window since the worker wrote: finish those again from their states.
-        old, behind = [keys[i] for i in expired], [blobs[i] for i in expired]
-        state = state_of(ready.codec, ready.served.shard, old, behind, now_us)
-        frame = ready.fold.values(state, now_us=now_us)
+    for places, which in unfinished.items():
+        # Something left a window since the worker wrote, or the value is of several states: finish
+        # those anew.
+        asked = [keys[i] for i in which]
+        behind = [[blobs[n][i] for i in which] for n in places]
+        shards = [ready.served.shards[n] for n in places]
+        frame = ready.fold.values(state_of(ready.codec, shards, asked, behind), now_us=now_us)
         keyed = len(ready.fold.keys)
         by_key = {
             pack_key(row[:keyed]): dict(zip(names, row[keyed:-2], strict=True))
             for row in frame.iter_rows()
         }
-        for i in expired:
+        for i in which:
             result[i] = (by_key[keys[i]], result[i][1])
     return result
 

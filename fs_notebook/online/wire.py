@@ -7,13 +7,15 @@ turn an unknown outcome into a wrong answer. Here its connections and pool are u
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     ConnectionError,
     NoPermissionError,
@@ -25,16 +27,53 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from fs_notebook.errors import FeatureStoreError, IntegrityError, UnreachableError, UsageError
+from fs_notebook.online.access import RedisAccess
 from fs_notebook.online.scripts import Script
 
 Command = tuple[Any, ...]
+Call = tuple[Sequence[Any], Sequence[Any]]
+"""The keys and the arguments of a script."""
 
-_PASSING = ("LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "NOREPLICAS")
+_PASSING = (
+    "LOADING", "BUSY", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "MISCONF", "NOREPLICAS",
+)  # fmt: skip
+_PASSING_KINDS = (
+    "BusyLoadingError", "ReadOnlyError", "ClusterDownError", "MasterDownError", "TryAgainError",
+)  # fmt: skip
+_FORBIDDEN = ("NOAUTH", "NOPERM", "can't run this command", "can't access at least one of the keys")
+
+
+class Talk(Protocol):
+    """How a store talks to its Redis, be it one server or a cluster of them."""
+
+    url: str
+    shown: str
+
+    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """Send `commands` together and return their replies; see `Wire.ask`.
+
+        Of a cluster each goes to the node of its key; one that has none to the node of `near`.
+        """
+        ...
+
+    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
+        ...
+
+    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run a script once for each (keys, arguments) and return its replies."""
+        ...
+
+    def ping(self) -> None:
+        """Raise `UnreachableError` unless every server answers that keys may lie on."""
+        ...
+
+    def close(self) -> None: ...
 
 
 def hide_password(url: str) -> str:
     """Return `url` fit to be shown: without its password."""
-    shown = re.sub(r"^(\w+://[^:/@]*:).*@", r"\1***@", url)
+    shown = re.sub(r"^([\w+]+://[^:/@]*:).*@", r"\1***@", url)
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
@@ -61,12 +100,15 @@ class Wire:
         timeout_seconds: float = 20.0,
         connect_timeout_seconds: float = 3.0,
         connections_max: int = 256,
+        access: RedisAccess | None = None,
     ) -> None:
         self.url = url
         self.shown = hide_password(url)
+        access = RedisAccess.from_environment() if access is None else access
         try:
             self._pool = redis.ConnectionPool.from_url(
                 url,
+                **access.options(url),
                 socket_timeout=timeout_seconds,
                 socket_connect_timeout=connect_timeout_seconds,
                 health_check_interval=30,
@@ -86,7 +128,7 @@ class Wire:
             "retry": Retry(NoBackoff(), 0),
         }
 
-    def ask(self, commands: Sequence[Command]) -> list[Any]:
+    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
         """Send `commands` together and return their replies.
 
         Raises
@@ -97,13 +139,16 @@ class Wire:
         FeatureStoreError
             If Redis refuses for any other reason.
         """
-        replies = self._exchange(commands)
+        return self.checked(self.exchange(commands))
+
+    def checked(self, replies: list[Any]) -> list[Any]:
+        """Return `replies`; raise what the first refusal among them means."""
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise self._refused(reply)
         return replies
 
-    def read_again(self, commands: Sequence[Command]) -> list[Any]:
+    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
         """`ask` for what only reads: repeated once if the connection broke meanwhile."""
         try:
             return self.ask(commands)
@@ -112,61 +157,75 @@ class Wire:
                 raise
         return self.ask(commands)
 
-    def run(
-        self, script: Script, calls: Sequence[tuple[Sequence[Any], Sequence[Any]]]
-    ) -> list[Any]:
+    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run a script once for each (keys, arguments) and return its replies.
 
         The script is loaded where Redis does not know it; the calls that were refused for
         that reason, and only those, are sent again: they did not run.
         """
-        commands = [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
-        replies = self._exchange(commands)
-        unknown = [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        commands = commands_of(script, calls)
+        replies = self.exchange(commands)
+        unknown = unknown_among(replies)
         if unknown:
             again = [commands[i] for i in unknown]
-            _, *second = self._exchange([("SCRIPT", "LOAD", script.text), *again])
+            _, *second = self.exchange([("SCRIPT", "LOAD", script.text), *again])
             for i, reply in zip(unknown, second, strict=True):
                 replies[i] = reply
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise self._refused(reply)
-        return replies
+        return self.checked(replies)
+
+    def ping(self) -> None:
+        """Raise `UnreachableError`, naming where, if Redis does not answer."""
+        self.read_again([("PING",)])
 
     def close(self) -> None:
         self._pool.disconnect()
 
-    def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` together; return the replies, refusals among them as errors."""
+        return self.begin(commands).replies()
+
+    def begin(self, commands: Sequence[Command]) -> Exchange:
+        """Send `commands`; their replies are still to be read."""
         try:
             connection: Any = self._pool.get_connection()
         except (RedisError, OSError) as error:
-            raise self._unreachable(error) from error
-        try:
+            raise self.unreachable(error) from error
+        begun = Exchange(self, connection, len(commands))
+        with begun.guarded():
             connection.send_packed_command(connection.pack_commands(commands))
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(connection.read_response())
-                except ResponseError as error:
-                    replies.append(error)
-            return replies
-        except (RedisError, OSError) as error:
-            connection.disconnect()
-            raise self._unreachable(error) from error
-        except BaseException:
-            # Replies may still be under way: this connection must not serve anybody else.
-            connection.disconnect()
-            raise
-        finally:
-            self._pool.release(connection)
+        return begun
 
-    def _unreachable(self, error: Exception) -> UnreachableError:
+    def done(self, connection: Any) -> None:
+        """Take a connection back."""
+        self._pool.release(connection)
+
+    def unreachable(self, error: Exception) -> UnreachableError:
+        """Say why a connection could not be made, or broke."""
+        text = str(error)
         if isinstance(error, AuthenticationError):
-            remedy = "check the user and the password in the address"
+            return UnreachableError(
+                f"The Redis at {self.shown} does not let us in.",
+                found=self._clean(text),
+                remedy="check the user and the password in the address, or in "
+                "FS_NOTEBOOK_REDIS_USERNAME and FS_NOTEBOOK_REDIS_PASSWORD",
+            )
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return UnreachableError(
+                f"The certificate of the Redis at {self.shown} is not trusted.",
+                found=self._clean(text),
+                remedy="set FS_NOTEBOOK_REDIS_TLS_CA to the file of the authority that signed it",
+            )
+        if "SSL" in text or "TLS" in text.upper():
+            remedy = "use redis:// for a port without TLS; a server that asks for certificates "
+            remedy += "wants FS_NOTEBOOK_REDIS_TLS_CERT and FS_NOTEBOOK_REDIS_TLS_KEY"
         elif isinstance(error, TimeoutError):
             remedy = "check that the machine is up and that nothing slow blocks its Redis"
+            if self.url.startswith("rediss"):
+                remedy += "; a port without TLS never answers: it wants redis://"
         else:
             remedy = "check that Redis runs there and that the address is right"
+            if self.url.startswith("redis://"):
+                remedy += "; a port with TLS wants rediss://"
         return UnreachableError(
             f"The Redis at {self.shown} does not answer.",
             found=self._clean(str(error)),
@@ -182,11 +241,19 @@ class Wire:
                 found=text,
                 remedy="raise its maxmemory, or drop features that nobody serves",
             )
-        if isinstance(error, NoPermissionError) or "NOAUTH" in text or kind.startswith("Auth"):
+        forbidden = isinstance(error, NoPermissionError) or any(w in text for w in _FORBIDDEN)
+        if forbidden or kind.startswith("Auth"):
             return UnreachableError(
                 f"The Redis at {self.shown} does not allow this.",
                 found=text,
-                remedy="give a user in the address that may read and write fs:* and run scripts",
+                remedy="give a user in the address that may read and write fs:* and run scripts: "
+                "ACL SETUSER name on >password ~fs:* +@all -@admin -@dangerous +info +keys",
+            )
+        if isinstance(error, AskError):
+            return UsageError(
+                f"The Redis at {self.shown} is a node of a cluster.",
+                found=text,
+                remedy="write redis+cluster://host:port, with more nodes behind commas",
             )
         if "WRONGTYPE" in text or "wrong kind of value" in text:
             return IntegrityError(
@@ -194,7 +261,7 @@ class Wire:
                 found=text,
                 remedy="find out who writes keys that begin with 'fs:', or use another database",
             )
-        if kind in ("BusyLoadingError", "ReadOnlyError") or any(w in text for w in _PASSING):
+        if kind in _PASSING_KINDS or any(w in text for w in _PASSING):
             return UnreachableError(
                 f"The Redis at {self.shown} refuses for now.",
                 found=text,
@@ -205,6 +272,59 @@ class Wire:
     def _clean(self, text: str) -> str:
         password = self._pool.connection_kwargs.get("password")
         return text.replace(password, "***") if password else text
+
+
+class Exchange:
+    """Commands that were sent over a connection, and whose replies are to be read."""
+
+    def __init__(self, wire: Wire, connection: Any, count: int) -> None:
+        self._wire = wire
+        self._connection = connection
+        self._count = count
+        self._open = True
+
+    def replies(self) -> list[Any]:
+        """Read the replies, refusals among them as errors, and give the connection back."""
+        found: list[Any] = []
+        with self.guarded():
+            for _ in range(self._count):
+                try:
+                    found.append(self._connection.read_response())
+                except ResponseError as error:
+                    found.append(error)
+        self._end()
+        return found
+
+    def abandon(self) -> None:
+        """Give the replies up: they may still be under way, so the connection is closed."""
+        if self._open:
+            self._connection.disconnect()
+            self._end()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except (RedisError, OSError) as error:
+            self.abandon()
+            raise self._wire.unreachable(error) from error
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _end(self) -> None:
+        self._open = False
+        self._wire.done(self._connection)
+
+
+def commands_of(script: Script, calls: Sequence[Call]) -> list[Command]:
+    """Return the commands that run a script that is loaded already."""
+    return [("EVALSHA", script.sha, len(keys), *keys, *args) for keys, args in calls]
+
+
+def unknown_among(replies: Sequence[Any]) -> list[int]:
+    """Return the places of calls that were refused since their script is not loaded."""
+    return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
 
 
 def url_of(client: redis.Redis) -> str:

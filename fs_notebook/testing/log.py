@@ -237,6 +237,11 @@ class SimulatedLog:
         with self._asked("ask the end of"):
             return self._end(self._parts(name))
 
+    def partitions(self, name: str) -> int:
+        """Return how many partitions the stream has now."""
+        with self._asked("look up a stream in"):
+            return len(self._known(name).topics)
+
     def read(
         self,
         stream: Stream,
@@ -264,6 +269,7 @@ class SimulatedLog:
         columns: Sequence[str] | None = None,
         rows_max: int = 10_000,
         idle_seconds: float = 0.2,
+        only: int | None = None,
     ) -> Iterator[Batch | None]:
         """Yield the events after `start` for ever; see `EventLog.tail`.
 
@@ -272,7 +278,7 @@ class SimulatedLog:
         """
         asked = frames.asked_columns(stream, columns)
         self._checked(stream.name, start, start)
-        return self._tail(stream, start, asked, rows_max, idle_seconds)
+        return self._tail(stream, start, asked, rows_max, idle_seconds, only)
 
     def close(self) -> None:
         """Forget nothing, but refuse every further call."""
@@ -384,13 +390,16 @@ class SimulatedLog:
         asked: tuple[str, ...],
         rows_max: int,
         idle_seconds: float,
+        only: int | None,
     ) -> Iterator[Batch | None]:
         readers: list[PartReader] = []
         payloads = PayloadReader(stream)
         looked_at = quiet_since = self.clock.monotonic_s()
         while True:
             if not readers or self.clock.monotonic_s() - looked_at >= PARTS_EVERY_S:
-                for part in self._parts_now(stream.name)[len(readers) :]:
+                parts = self._parts_now(stream.name)
+                mine = parts if only is None else parts[only : only + 1]
+                for part in mine[len(readers) :]:
                     readers.append(PartReader(self._broker, part, start.get(part.partition)))
                 looked_at = self.clock.monotonic_s()
             found = False

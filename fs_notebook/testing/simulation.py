@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, cast
 
@@ -22,10 +23,12 @@ from fs_notebook.compute.unions import UnionLog
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import FencedError, IntegrityError
 from fs_notebook.ingest import declare, fit, to_frame, with_time
+from fs_notebook.log.parted import PartLog
 from fs_notebook.log.protocol import EventLog
+from fs_notebook.online.protocol import part_shard
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.online.vector import FeatureVector
-from fs_notebook.position import Cut
+from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.testing.clock import SimulatedClock
 from fs_notebook.testing.faults import Fault, Faults, Killed
@@ -35,8 +38,8 @@ from fs_notebook.testing.turns import Turns
 from fs_notebook.transforms import Transforms
 from fs_notebook.types import conform
 from fs_notebook.worker.loop import Worker
-from fs_notebook.worker.runner import served_record
-from fs_notebook.worker.verify import Verification, verify
+from fs_notebook.worker.runner import served_record, stored_record
+from fs_notebook.worker.verify import Verification, verify, verify_part
 
 STEPS_MAX = 200_000
 ACTION_RATE = 0.05
@@ -94,7 +97,8 @@ class Simulation:
         self.restarts = self.rebuilds = 0
         self._read_log = cast(EventLog, UnionLog(self.log))
         self._chance = random.Random(f"simulation {seed}")
-        self._running: dict[str, Definition] = {}
+        self._running: dict[str, _Share] = {}
+        self._partitions: dict[str, int] = {}
         self._actions: deque[Callable[[], object]] = deque()
         self._steps_left = 0
         self._turns = Turns(seed)
@@ -176,7 +180,7 @@ class Simulation:
         """
         self._actions.extend(actions)
 
-    def run(self, definition: AnyDefinition, *, workers: int = 1) -> None:
+    def run(self, definition: AnyDefinition, *, workers: int = 1, shared: bool = False) -> None:
         """Build and follow a feature's values, until everything in the ledger is folded.
 
         What was run before is brought up to date again, as its own worker would have done.
@@ -187,6 +191,9 @@ class Simulation:
             What to fold; of a derived group, its inputs.
         workers
             How many workers there are for each shard, all alive at once.
+        shared
+            Whether each partition has a shard of its own, as with ``promote --workers``: its
+            owner changes whenever another of its workers claims it.
 
         Raises
         ------
@@ -196,7 +203,13 @@ class Simulation:
             If they do not come to an end in 200,000 steps.
         """
         for stored in _stored(definition):
-            self._run(stored, workers)
+            parts: list[int | None] = [None]
+            if shared:
+                with self.faults.calm():
+                    count = self._read_log.partitions(stored.source.name)
+                parts = [*range(count)]
+                self._partitions[stored.shard] = count
+            self._run([_Share(stored, part) for part in parts], workers)
 
     def check(self, definition: AnyDefinition) -> None:
         """Raise `AssertionError` unless every online value is what a replay of the ledger gives.
@@ -204,9 +217,11 @@ class Simulation:
         Each event must have been counted once as well.
         """
         for stored in _stored(definition):
-            outcome = self._verified(stored)
-            state = self.store.memory.state(stored.shard)
-            counted = None if state is None else state.info["events"]
+            partitions = self._partitions.get(stored.shard)
+            outcome = self._verified(stored, partitions)
+            parts = [None] if partitions is None else range(partitions)
+            states = [self.store.memory.state(_Share(stored, part).shard) for part in parts]
+            counted = sum(state.info.get("events", 0) for state in states if state is not None)
             assert outcome.ok, f"{outcome!r}\n  {self!r}"
             assert counted == outcome.events, (
                 f"{counted} events were counted, and the ledger has {outcome.events}\n  {self!r}"
@@ -215,7 +230,12 @@ class Simulation:
     def serve(self, definition: AnyDefinition, **entities: Any) -> FeatureVector:
         """Read a feature group's online values at the clock's time; see `Session.serve`."""
         version = Version(1, definition, "simulation", from_us(self.clock.now_us()))
-        record = served_record(Group(definition.name), version).to_record()
+        counts = [self._partitions.get(stored.shard) for stored in _stored(definition)]
+        if isinstance(definition, Definition):
+            record = stored_record(definition, 1, counts[0]).to_record()
+        else:
+            assert counts == [None] * len(counts), "derived groups of shared ones are not simulated"
+            record = served_record(Group(definition.name), version).to_record()
         memory = self.store.memory
         memory.publish(definition.name, record)
         reader = FeatureReader(memory, clock=self.clock)
@@ -234,37 +254,37 @@ class Simulation:
         transforms = Transforms(self._catalog, self._read_log, sources)
         return Definitions(self._catalog, self._read_log, sources, transforms, clock=self.clock)
 
-    def _run(self, definition: Definition, workers: int) -> None:
+    def _run(self, shares: Sequence[_Share], workers: int) -> None:
         self._steps_left = STEPS_MAX
         self.faults.on_step = self._step
         try:
-            work = partial(self._work, definition)
+            work = [partial(self._work, share) for share in shares for _ in range(workers)]
             # One worker needs no thread beside this one.
-            errors = self._turns.run([work] * workers) if workers > 1 else [_outcome(work)]
+            errors = self._turns.run(work) if len(work) > 1 else [_outcome(work[0])]
         finally:
             self.faults.on_step = lambda where: None
         for error in errors:
             if error is not None:
                 error.add_note(repr(self))
                 raise error
-        self._running[definition.shard] = definition
+        self._running |= {share.shard: share for share in shares}
         with self.faults.calm():
             self.store.settle()
             # What happened to the store happened to every shard in it.
             for running in self._running.values():
                 self._work(running)
                 evicted = any(kind is Fault.EVICTED for kind, _ in self.faults.struck)
-                if evicted and not self._verified(running).ok:
+                if evicted and not self._verified(running.definition, None, running.part).ok:
                     self._rebuild(running)
                     self._work(running)
 
-    def _work(self, definition: Definition) -> None:
+    def _work(self, share: _Share) -> None:
         """Keep a worker going until it has caught up, or others have the shard for good."""
         fenced = 0
         while True:
             worker = Worker(
-                definition, self._read_log, self.store, clock=self.clock,
-                should_stop=partial(self._is_done, definition),
+                share.definition, self._read_log, self.store, partition=share.part,
+                clock=self.clock, should_stop=partial(self._is_done, share),
             )  # fmt: skip
             try:
                 worker.run()
@@ -278,19 +298,19 @@ class Simulation:
             except IntegrityError:
                 if not self.faults.may(Fault.EVICTED):
                     raise
-                self._rebuild(definition)
+                self._rebuild(share)
 
-    def _rebuild(self, definition: Definition) -> None:
+    def _rebuild(self, share: _Share) -> None:
         """Do what the error about a lost value says: drop the shard and fold it from the start."""
         self.rebuilds += 1
-        self.store.memory.drop(definition.shard)
+        self.store.memory.drop(share.shard)
 
-    def _is_done(self, definition: Definition) -> bool:
+    def _is_done(self, share: _Share) -> bool:
         with self.faults.calm():
-            state = self.store.memory.state(definition.shard)
-            end = self._read_log.end(definition.source.name)
+            state = self.store.memory.state(share.shard)
+            end = share.seen(self._read_log).end(share.definition.source.name)
             live = state is not None and state.info.get("phase") == "live"
-            caught_up = live and state is not None and state.cut == end
+            caught_up = live and state is not None and (state.cut or START) == end
             if caught_up and self._actions:
                 self._actions.popleft()()
                 return False
@@ -304,11 +324,35 @@ class Simulation:
                 self._actions.popleft()()
         self._turns.step()
 
-    def _verified(self, definition: Definition) -> Verification:
+    def _verified(
+        self, definition: Definition, partitions: int | None, part: int | None = None
+    ) -> Verification:
+        now_us = self.clock.now_us()
         with self.faults.calm():
+            if part is not None:
+                return verify_part(
+                    definition, self._read_log, self.store.memory, part, now_us=now_us
+                )
             return verify(
-                definition, 1, self._read_log, self.store.memory, now_us=self.clock.now_us()
-            )
+                definition, 1, self._read_log, self.store.memory, now_us=now_us,
+                partitions=partitions,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What one worker folds: a definition, of one partition or of all."""
+
+    definition: Definition
+    part: int | None
+
+    @property
+    def shard(self) -> str:
+        shard = self.definition.shard
+        return shard if self.part is None else part_shard(shard, self.part)
+
+    def seen(self, log: EventLog) -> EventLog:
+        return log if self.part is None else cast(EventLog, PartLog(log, self.part))
 
 
 def _stored(definition: AnyDefinition) -> tuple[Definition, ...]:

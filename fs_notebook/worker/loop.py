@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 
@@ -30,8 +30,9 @@ from fs_notebook.errors import (
     UnknownPosition,
     UnreachableError,
 )
+from fs_notebook.log.parted import PartLog
 from fs_notebook.log.protocol import EARLIEST, PUBLISHED, Batch, EventLog
-from fs_notebook.online.protocol import Lease, OnlineStore
+from fs_notebook.online.protocol import Lease, OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
 from fs_notebook.worker.timings import Timings
@@ -40,7 +41,7 @@ BOOTSTRAP_ROWS_MAX = 200_000
 GATHER_ROWS_MAX = 400_000
 """Below what a commit takes (`PUTS_MAX`), even if each row is of another entity."""
 LIVE_ROWS_MAX = 10_000
-GATHER_SECONDS = 0.5
+GATHER_SECONDS = 2.0
 HEARTBEAT_SECONDS = 0.5
 HEARTBEAT_TTL_SECONDS = 10.0
 ERROR_TTL_SECONDS = 3_600.0
@@ -73,6 +74,8 @@ class Worker:
         Where events come from and values go to.
     should_stop
         Asked between batches; True ends `run` after the batch is committed.
+    partition
+        The one partition to fold, into a shard of its own; None: all, in one shard.
     is_wanted
         Asked when the state is not where the worker left it: False ends `run`, for what was
         retired must not be built again.
@@ -84,6 +87,7 @@ class Worker:
         log: EventLog,
         store: OnlineStore,
         *,
+        partition: int | None = None,
         clock: Clock = SYSTEM,
         should_stop: Callable[[], bool] = lambda: False,
         is_wanted: Callable[[], bool] = lambda: True,
@@ -91,6 +95,9 @@ class Worker:
         self.definition = definition
         self.shard = definition.shard
         self.log = joined_log(definition.plan, definition.joined, log, filtered=True)
+        if partition is not None:
+            self.shard = part_shard(definition.shard, partition)
+            self.log = cast(EventLog, PartLog(self.log, partition))
         self.store = store
         self.fold = Fold(definition.plan)
         self.codec = StateCodec(self.fold)

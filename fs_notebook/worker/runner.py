@@ -31,6 +31,7 @@ from fs_notebook.language.expr import Column
 from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import Served
+from fs_notebook.position import Cut
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
@@ -55,19 +56,22 @@ def served_record(group: Group, version: Version) -> Served | ServedDerived:
     definition = version.definition
     if isinstance(definition, DerivedDefinition):
         inputs = tuple(
-            _stored(definition.input(i.group, i.fingerprint), None).to_record()
+            stored_record(definition.input(i.group, i.fingerprint), None, None).to_record()
             for i in definition.plan.inputs
         )
         return ServedDerived(
             group.name, version.number, version.fingerprint, definition.plan, inputs
         )
-    return _stored(definition, version.number)
+    return stored_record(definition, version.number, None)
 
 
-def _stored(definition: Definition, number: int | None) -> Served:
+def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
+    """Return what the store must know to serve a definition that folds a stream."""
     plan = definition.plan
     columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(definition.name, number, definition.fingerprint, definition.shard, plan, columns)
+    return Served(
+        definition.name, number, definition.fingerprint, definition.shard, plan, columns, partitions
+    )
 
 
 def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
@@ -85,8 +89,8 @@ class Child:
     ----------
     wait_s, due_s
         The next pause, and when the next start is due.
-    begun_s
-        When the process was started.
+    begun_s, begun_at
+        When the process was started, and the position that the store had then.
     trouble
         What it failed of, as long as it has not run well since.
     told
@@ -98,6 +102,7 @@ class Child:
     wait_s: float = RESTART_SECONDS
     due_s: float = 0.0
     begun_s: float = 0.0
+    begun_at: Cut | None = None
     fenced: bool = False
     starts: int = 0
     trouble: Trouble | None = None
@@ -205,6 +210,7 @@ class Runner:
             child.due_s = now_s + BACKOFF_SECONDS_MAX
             return
         child.fenced = False
+        child.begun_at = _position(store, shard)
         child.process = self._spawn(child.version)
         child.starts, child.begun_s = child.starts + 1, now_s
         if child.trouble is not None:
@@ -229,14 +235,17 @@ class Runner:
         LOG.warning("worker %s ended with code %s", shard, code)
         now_s = self.clock.monotonic_s()
         health = store.health(shard) or {}
+        got_on = _position(store, shard) != child.begun_at
         child.process = None
         # One that was taken over must not take the shard straight back.
         child.fenced = code == FENCED
         failed = code not in (STOPPED, FENCED)
         if now_s - child.begun_s >= RAN_WELL_SECONDS and _at_work(health, process.pid):
             child.trouble, child.wait_s = None, RESTART_SECONDS
-        if code < 0 and health.get("pid") == process.pid and health["state"] == "live":
-            # Somebody killed a worker that was well: that is no crash loop.
+        killed = code < 0 and health.get("pid") == process.pid and health["state"] == "live"
+        if killed or got_on:
+            # Somebody killed a worker that was well, or the next one has less to do than this one
+            # had: that is no crash loop.
             child.wait_s = RESTART_SECONDS
         pause_s = BACKOFF_SECONDS_MAX if child.fenced else child.wait_s
         child.due_s = now_s + (0.0 if code == STOPPED else pause_s)
@@ -334,6 +343,11 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS_MAX)
+
+
+def _position(store: OnlineStore, shard: str) -> Cut | None:
+    state = store.state(shard)
+    return None if state is None else state.cut
 
 
 def _at_work(health: Mapping[str, Any] | None, pid: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import polars as pl
 import xxhash
@@ -13,10 +13,12 @@ import xxhash
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.running import Running
 from fs_notebook.errors import FeatureStoreError
+from fs_notebook.log.parted import PartLog
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.codec import show_key
-from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
 
@@ -75,6 +77,7 @@ def verify(
     store: OnlineStore,
     *,
     now_us: int,
+    partitions: int | None = None,
     entities_max: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
@@ -88,28 +91,78 @@ def verify(
     ----------
     now_us
         The t at which windows are finished, in microseconds since the epoch.
+    partitions
+        How many shards there are, one a partition, where workers share them; None: one for all.
+        Each is compared with the replay of its own partition.
     entities_max
         Compare and hold no more entities than that: a sample, another one at each `now_us`. Which
         entities the store lacks is then not told. All of the stream is read all the same.
     progress
         Called with the share done, from 0 to 1.
     """
+    seen = joined_log(definition.plan, definition.joined, log, filtered=True)
+    if partitions is None:
+        outcome, _ = _verified(
+            definition, version, seen, store, definition.shard, now_us, entities_max, progress
+        )
+        return outcome
+    outcomes: list[Verification] = []
+    compared: set[bytes] = set()
+    for number in range(partitions):
+
+        def part(share: float, number: int = number) -> None:
+            progress((number + share) / partitions)
+
+        mine, keys = _verified(
+            definition, version, cast(EventLog, PartLog(seen, number)), store,
+            part_shard(definition.shard, number), now_us,
+            None if entities_max is None else max(entities_max // partitions, 1), part,
+        )  # fmt: skip
+        outcomes.append(mine)
+        compared |= keys
+    known = [o.sampled_from for o in outcomes if o.sampled_from is not None]
+    return Verification(
+        name=definition.name, version=version,
+        position=", ".join(o.position for o in outcomes if o.position != str(START)) or str(START),
+        entities=len(compared), values=sum(o.values for o in outcomes),
+        events=sum(o.events for o in outcomes), mismatches=sum(o.mismatches for o in outcomes),
+        examples=tuple(e for o in outcomes for e in o.examples)[:SHOWN_MAX],
+        sampled_from=sum(known) if known else None,
+    )  # fmt: skip
+
+
+def verify_part(
+    definition: Definition, log: EventLog, store: OnlineStore, partition: int, *, now_us: int
+) -> Verification:
+    """Compare the shard of one partition with the replay of that partition."""
+    seen = joined_log(definition.plan, definition.joined, log, filtered=True)
+    outcome, _ = _verified(
+        definition, 0, cast(EventLog, PartLog(seen, partition)), store,
+        part_shard(definition.shard, partition), now_us, None, lambda share: None,
+    )  # fmt: skip
+    return outcome
+
+
+def _verified(
+    definition: Definition, version: int, log: EventLog, store: OnlineStore, shard: str,
+    now_us: int, entities_max: int | None, progress: Callable[[float], None],
+) -> tuple[Verification, set[bytes]]:  # fmt: skip
+    """Compare one shard with what a log has for it; return the entities as well."""
     fold = Fold(definition.plan)
     codec = StateCodec(fold)
-    first = store.state(definition.shard)
+    first = store.state(shard)
     if first is None or first.cut is None:
         raise FeatureStoreError(
             f"{definition.name!r} has no online values yet.", remedy="%feature status"
         )
-    keys = sorted({k for k in store.entities(definition.shard) if not is_bucket(k)})
+    keys = sorted({k for k in store.entities(shard) if not is_bucket(k)})
     known = len(keys)
     sampled = entities_max is not None and known > entities_max
     if sampled:
         keys = sorted(sorted(keys, key=lambda k: xxhash.xxh3_64_digest(k, now_us))[:entities_max])
-    chunks = states_of(store, definition.shard, keys, codec, now_us)
-    seen = joined_log(definition.plan, definition.joined, log, filtered=True)
+    chunks = states_of(store, shard, keys, codec, now_us)
     only = codec.frame_of(keys) if sampled else None
-    oracle = _Oracle(definition, fold, seen, START, fold.empty, only=only)
+    oracle = _Oracle(definition, fold, log, START, only=only)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
     checker.missing(oracle.state, set(keys))
@@ -119,11 +172,12 @@ def verify(
         checker.compare(oracle.state, chunk, online)
         done += len(chunk)
         progress(done / max(len(keys), 1))
-    return Verification(
+    outcome = Verification(
         name=definition.name, version=version, position=str(oracle.cut), entities=len(keys),
         values=checker.values, events=oracle.events, mismatches=checker.mismatches,
         examples=tuple(checker.examples), sampled_from=known if sampled else None,
     )  # fmt: skip
+    return outcome, set(keys)
 
 
 def states_of(
@@ -178,10 +232,16 @@ class _Oracle:
     fold: Fold
     log: EventLog
     cut: Cut
-    state: State
     events: int = 0
     only: pl.DataFrame | None = None
     """The entities that are folded; None: all."""
+
+    def __post_init__(self) -> None:
+        self._running = Running(self.fold)
+
+    @property
+    def state(self) -> State:
+        return self._running.state
 
     def advance(self, cut: Cut) -> None:
         if cut == self.cut:
@@ -198,7 +258,7 @@ class _Oracle:
             frame, _ = self.fold.project(batch.rows, batch.positions)
             if self.only is not None:
                 frame = frame.join(self.only, on=self.fold.keys, how="semi", maintain_order="left")
-            self.state = self.fold.add_projected(self.state, frame).state
+            self._running.add_projected(frame)
             self.events += batch.rows.height
         self.cut = cut
 

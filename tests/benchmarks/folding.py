@@ -16,6 +16,7 @@ from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.preview import WHOLE, preview
+from fs_notebook.compute.running import Running
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.online.redis_store import RedisStore
@@ -54,6 +55,17 @@ def _batches(config: Config) -> list[pl.DataFrame]:
 
 def _folded(fold: Fold, batches: list[pl.DataFrame]) -> float:
     begun_s = time.perf_counter()
+    running = Running(fold)
+    for batch in batches:
+        running.add(batch)
+    state = running.state
+    taken_s = time.perf_counter() - begun_s
+    assert state.lifetime.height > 0
+    return taken_s
+
+
+def _folded_at_once(fold: Fold, batches: list[pl.DataFrame]) -> float:
+    begun_s = time.perf_counter()
     state = fold.empty
     for batch in batches:
         state = fold.add(state, batch).state
@@ -64,7 +76,7 @@ def _folded(fold: Fold, batches: list[pl.DataFrame]) -> float:
 
 @contextmanager
 def lifetime(config: Config) -> Iterator[Run]:
-    """Three aggregates over lifetimes, batch after batch into one state of all entities."""
+    """Three aggregates over lifetimes, batch after batch, the state of all entities at the end."""
     fold = Fold(data.define("bench", data.WORKER_SQL, data.stream("read_events")).plan)
     batches = _batches(config)
     yield lambda: _folded(fold, batches)
@@ -77,17 +89,44 @@ def by_hand(config: Config) -> Iterator[Run]:
 
     def run() -> float:
         begun_s = time.perf_counter()
+        found = _grouped(pl.concat(batches))
+        taken_s = time.perf_counter() - begun_s
+        assert found.height > 0
+        return taken_s
+
+    yield run
+
+
+@contextmanager
+def lifetime_each(config: Config) -> Iterator[Run]:
+    """Three aggregates over lifetimes, the state of all entities made anew after each batch."""
+    fold = Fold(data.define("bench", data.WORKER_SQL, data.stream("read_events")).plan)
+    batches = _batches(config)
+    yield lambda: _folded_at_once(fold, batches)
+
+
+@contextmanager
+def by_hand_each(config: Config) -> Iterator[Run]:
+    """The same, as one would write it for this query alone."""
+    batches = _batches(config)
+
+    def run() -> float:
+        begun_s = time.perf_counter()
         state: pl.DataFrame | None = None
         for batch in batches:
-            part = batch.group_by("user").agg(
-                pl.len().cast(pl.Int64).alias("n"), pl.col("readtime").sum(), pl.col("amount").sum()
-            )
+            part = _grouped(batch)
             if state is not None:
                 part = pl.concat([state, part]).group_by("user").agg(pl.all().sum())
             state = part
         return time.perf_counter() - begun_s
 
     yield run
+
+
+def _grouped(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.group_by("user").agg(
+        pl.len().cast(pl.Int64).alias("n"), pl.col("readtime").sum(), pl.col("amount").sum()
+    )
 
 
 @contextmanager

@@ -176,11 +176,14 @@ def _fold(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
         say("fold, micro-batches")
         found = _duel(folding.lifetime, folding.by_hand, config, sizes.repeats)
         name = "fold, 3 aggregates, batches of 10k, one core"
-        rows = [Row(name, "Polars by hand", AT_LEAST, 0.5, found, count)]
+        rows = [Row(name, "all at once by hand", AT_LEAST, 0.5, found, count)]
+        found = _duel(folding.lifetime_each, folding.by_hand_each, config, sizes.repeats)
+        name = "the same, with the state of all after each batch"
+        rows.append(Row(name, "Polars by hand", AT_LEAST, 0.5, found, count))
         say("fold, 7-day windows")
         found = _duel(folding.week, folding.by_hand, config, sizes.repeats)
         name = "fold, exact 7-day SUM, batches of 10k, one core"
-        rows.append(Row(name, "lifetimes by hand", AT_LEAST, 0.1, found, count))
+        rows.append(Row(name, "lifetimes, all at once by hand", AT_LEAST, 0.1, found, count))
     say("preview")
     found = _duel(folding.preview_cell, folding.query_by_hand, config, sizes.repeats)
     rows.append(Row("preview, 3 aggregates", "Polars by hand", AT_MOST, 1.5, found))

@@ -27,6 +27,7 @@ ROWS = [
     "training set, lifetime SUM of DOUBLE",
     "training set, 7-day SUM of DOUBLE",
     "fold, 3 aggregates, batches of 10k, one core",
+    "the same, with the state of all after each batch",
     "fold, exact 7-day SUM, batches of 10k, one core",
     "preview, 3 aggregates",
     "read of an entity with 5,000 events in its window",

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.running import HELD_ROWS, Running
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.types import TIME
@@ -125,6 +126,14 @@ class Drawn:
         return naive.REFERENCES[column.case.name](reference)
 
 
+def cuts(count: int, chunks: list[int]) -> list[tuple[int, int]]:
+    """Return [start, stop) of batches whose lengths are `chunks`, over and over."""
+    found: list[tuple[int, int]] = []
+    while (start := found[-1][1] if found else 0) < count:
+        found.append((start, min(start + chunks[len(found) % len(chunks)], count)))
+    return found
+
+
 drawn = st.builds(
     Drawn,
     st.lists(columns, min_size=1, max_size=4),
@@ -140,17 +149,25 @@ drawn = st.builds(
     log=cases.logs(max_size=30),
     chunks=st.lists(st.integers(1, 9), min_size=1, max_size=8),
     now=cases.times,
+    held_rows=st.sampled_from([1, 4, HELD_ROWS]),
+    asked=st.booleans(),
 )
 def test_all_paths_are_the_naive_fold(
-    definition: Drawn, log: list[Event], chunks: list[int], now: int
+    definition: Drawn, log: list[Event], chunks: list[int], now: int, held_rows: int, asked: bool
 ) -> None:
     fold = definition.fold()
-    state, start, turn = fold.empty, 0, 0
-    while start < len(log):
-        stop = min(start + chunks[turn % len(chunks)], len(log))
+    state, running = fold.empty, Running(fold, held_rows=held_rows)
+    for start, stop in cuts(len(log), chunks):
         state = fold.add_projected(state, projected(fold, log, start, stop)).state
-        start, turn = stop, turn + 1
+        running.add_projected(projected(fold, log, start, stop))
+        if asked:
+            assert running.state.lifetime.height == state.lifetime.height
     values = fold.values(state, now_us=now)
+    held = fold.values(running.state, now_us=now)
+    held = values.select(fold.keys).join(held, on=fold.keys, how="left", maintain_order="left")
+    for name in fold.plan.features:
+        for one, other in zip(cases.plain(held[name]), cases.plain(values[name]), strict=True):
+            assert naive.alike(one, other, scale=1.0), (definition.sql, name)
     found = [cases.plain(values[name]) for name in fold.plan.features]
     keys = values.select(fold.keys).rows()
     whole = projected(fold, log)
@@ -170,3 +187,27 @@ def test_all_paths_are_the_naive_fold(
     for n, name in enumerate(fold.plan.features):
         for one, other in zip(cases.plain(trained[name]), found[n], strict=True):
             assert naive.alike(one, other, scale=1.0), (definition.sql, n)
+
+
+@settings(max_examples=200)
+@given(
+    log=cases.logs(max_size=30),
+    chunks=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    window_s=st.sampled_from([1, 2, 5]),
+)
+def test_late_events_are_those_that_no_window_can_hold_any_more(
+    log: list[Event], chunks: list[int], window_s: int
+) -> None:
+    column = Column(Case("count", ()), window_s, None)
+    fold = Drawn([column], None, ["user"], "left").fold()
+    state, late = fold.empty, 0
+    for start, stop in cuts(len(log), chunks):
+        done = fold.add_projected(state, projected(fold, log, start, stop))
+        state, late = done.state, late + done.late
+    newest: dict[str, int] = {}
+    want = 0
+    for event in log:
+        if event["user"] is not None:
+            here = newest[event["user"]] = max(newest.get(event["user"], event["t"]), event["t"])
+            want += event["t"] < here + 1 - window_s * SECOND
+    assert late == want

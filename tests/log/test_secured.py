@@ -22,8 +22,9 @@ from fs_notebook.log.knock import knock
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
 from tests.support.broker import Broker
+from tests.support.certificates import certify
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all
-from tests.support.secured import BUCKET, Secured, certify, secured
+from tests.support.secured import BUCKET, Secured, secured
 
 __all__ = ["secured"]
 pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(400)]

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
+import redis.cluster
 
 from fs_notebook.clock import SYSTEM
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.redis_store import RedisStore
 from fs_notebook.testing import SimulatedStore
-from tests.support.redis import RedisServer, own_redis, system_redis, wheel_redis
+from tests.support.redis import (
+    RedisCluster,
+    RedisServer,
+    own_redis,
+    redis_cluster,
+    system_redis,
+    wheel_redis,
+)
 
-__all__ = ["own_redis", "system_redis", "wheel_redis"]
+__all__ = ["own_redis", "redis_cluster", "system_redis", "wheel_redis"]
 
 
 class BackDoor(Protocol):
@@ -81,11 +89,29 @@ class RedisDoor:
         self.client.flushall()
 
 
-@pytest.fixture(params=["memory", "simulated", "system", "wheel", "socket"])
+class ClusterDoor(RedisDoor):
+    def __init__(self, cluster: RedisCluster) -> None:
+        self.store = RedisStore(cluster.url)
+        self.cluster = cluster
+        first = cluster.nodes[0]
+        self.client: Any = redis.cluster.RedisCluster(host="127.0.0.1", port=first.port, protocol=2)
+
+    def flush(self) -> None:
+        self.cluster.flush()
+
+
+@pytest.fixture(params=["memory", "simulated", "system", "wheel", "socket", "cluster"])
 def door(request: pytest.FixtureRequest) -> Iterator[BackDoor]:
     """A store of each kind, empty: Redis over TCP (two versions) and over a Unix socket."""
     if request.param in ("memory", "simulated"):
         yield MemoryDoor(simulated=request.param == "simulated")
+        return
+    if request.param == "cluster":
+        door = ClusterDoor(request.getfixturevalue("redis_cluster"))
+        door.flush()
+        yield door
+        door.store.close()
+        door.client.close()
         return
     name = "system_redis" if request.param == "system" else "wheel_redis"
     server: RedisServer = request.getfixturevalue(name)

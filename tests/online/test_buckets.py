@@ -204,8 +204,8 @@ def test_a_reader_keeps_a_busy_entitys_buckets_until_the_worker_writes(
 
     def read(now: int) -> tuple[int, int]:
         before = store.reads
-        blobs: list[bytes | None] = [shelf.held[key]]
-        state = busy.at(shelf.codec, "shard", [key], blobs, now, generation=1)
+        blobs: list[list[bytes | None]] = [[shelf.held[key]]]
+        state = busy.at(shelf.codec, ["shard"], [key], blobs, now_us=now, generation=1)
         value = fold.values(state, now_us=now)["x"].item()
         expected = sum(now - WINDOW_S * SECOND <= e["t"] < now for e in log)
         assert value == expected

@@ -116,6 +116,74 @@ def remove_server(server: RedisServer) -> None:
     shutil.rmtree(server.folder)
 
 
+class RedisCluster:
+    """Three nodes with a third of the slots each, on the loopback interface."""
+
+    def __init__(self) -> None:
+        self.nodes = [
+            make_server(
+                system_server(), cluster_enabled="yes", cluster_port=str(free_port()),
+                cluster_node_timeout="2000", cluster_config_file="nodes.conf",
+            )
+            for _ in range(3)
+        ]  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"127.0.0.1:{n.port}" for n in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start()
+        bounds = [0, 5461, 10923, 16384]
+        for node, first, end in zip(self.nodes, bounds, bounds[1:], strict=False):
+            with node.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, end - 1)
+                for other in self.nodes:
+                    bus = other.options["cluster-port"]
+                    client.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
+        deadline = time.monotonic() + 30
+        while not all(map(self._is_whole, self.nodes)):
+            assert time.monotonic() < deadline, "the cluster does not come together"
+            time.sleep(0.05)
+
+    def _is_whole(self, node: RedisServer) -> bool:
+        with node.client() as client:
+            info = client.execute_command("CLUSTER", "INFO")
+            if isinstance(info, bytes):
+                info = dict(line.split(":") for line in info.decode().split())
+            return bool(info["cluster_state"] == "ok" and info["cluster_slots_ok"] == "16384")
+
+    def node_of(self, key: bytes) -> RedisServer:
+        """Return the node that has a key's slot now."""
+        with self.nodes[0].client() as client:
+            slot = client.execute_command("CLUSTER", "KEYSLOT", key)
+            for first, last, (_, port, *_), *_ in client.execute_command("CLUSTER", "SLOTS"):
+                if first <= slot <= last:
+                    return next(n for n in self.nodes if n.port == port)
+        raise AssertionError(f"no node has slot {slot}")
+
+    def flush(self) -> None:
+        for node in self.nodes:
+            with node.client() as client:
+                client.flushall()
+
+    def remove(self) -> None:
+        for node in self.nodes:
+            remove_server(node)
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A real Redis Cluster; tests flush it."""
+    made = RedisCluster()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.remove()
+
+
 @pytest.fixture(scope="session")
 def system_redis() -> Iterator[RedisServer]:
     """The distribution's Redis; tests use shards or groups of their own, or flush it."""

@@ -21,6 +21,7 @@ from fs_notebook.errors import FeatureStoreError, OverflowInFold, UnreachableErr
 from fs_notebook.jupyter.display import StatusTable
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.online.memory import MemoryStore
+from fs_notebook.position import Cut, Position
 from fs_notebook.session import Session
 from fs_notebook.testing.clock import SimulatedClock
 from fs_notebook.views import Status, status_of
@@ -153,6 +154,17 @@ def test_a_worker_killed_again_and_again_while_it_bootstraps_is_given_pauses(
         stage.beat("bootstrapping")
         pauses.append(stage.pause_s(-signal.SIGKILL))
     assert pauses[-1] > 4 * pauses[0]
+
+
+def test_a_worker_that_gets_on_is_not_made_to_wait(stage: Stage) -> None:
+    """Each of them commits something before it is killed: they will be through."""
+    lease = stage.store.claim(SHARD, fingerprint=definition().fingerprint)
+    for entry in range(4):
+        stage.beat("bootstrapping")
+        cut = Cut((Position(0, 1, entry, 0),))
+        lease = stage.store.commit(lease, cut=cut, puts={}, info={})
+        assert stage.pause_s(-signal.SIGKILL) == pytest.approx(0.25, abs=0.06)
+    assert stage.status().failures == 4
 
 
 def test_a_kill_of_a_live_worker_is_no_crash_loop(stage: Stage) -> None:

@@ -1,0 +1,76 @@
+"""How a Redis is reached beyond its URL."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fs_notebook.errors import UsageError
+
+
+@dataclass(frozen=True)
+class RedisAccess:
+    """User, password and TLS files of a Redis, where its URL does not hold them.
+
+    `from_environment` reads FS_NOTEBOOK_REDIS_USERNAME, FS_NOTEBOOK_REDIS_PASSWORD (the password,
+    or ``file:`` and its path), FS_NOTEBOOK_REDIS_TLS_CA, FS_NOTEBOOK_REDIS_TLS_CERT and
+    FS_NOTEBOOK_REDIS_TLS_KEY. A Redis on a Unix socket is asked without them.
+    """
+
+    username: str | None = None
+    password: str | None = None
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> RedisAccess:
+        def get(name: str) -> str | None:
+            return os.environ.get(f"FS_NOTEBOOK_REDIS_{name}") or None
+
+        password = get("PASSWORD")
+        if password is not None and password.startswith("file:"):
+            path = Path(password.removeprefix("file:").removeprefix("//"))
+            try:
+                password = path.read_text().strip()
+            except OSError as error:
+                raise UsageError(
+                    "The file that FS_NOTEBOOK_REDIS_PASSWORD names cannot be read.",
+                    found=str(error),
+                ) from None
+        return cls(get("USERNAME"), password, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"))
+
+    def options(self, url: str) -> dict[str, Any]:
+        """Return the options of a connection to `url`; what the URL itself says goes first.
+
+        Raises
+        ------
+        UsageError
+            If a TLS file is not there.
+        """
+        split = urlsplit(url)
+        options: dict[str, Any] = {}
+        if split.scheme == "unix":
+            return options
+        if self.password is not None and split.password is None:
+            options["password"] = self.password
+            if self.username is not None and not split.username:
+                options["username"] = self.username
+        if split.scheme.startswith("rediss"):
+            for variable, name, path in (
+                ("CA", "ssl_ca_certs", self.tls_ca),
+                ("CERT", "ssl_certfile", self.tls_cert),
+                ("KEY", "ssl_keyfile", self.tls_key),
+            ):
+                if path is None:
+                    continue
+                if not Path(path).is_file():
+                    raise UsageError(
+                        f"The file that FS_NOTEBOOK_REDIS_TLS_{variable} names is not there.",
+                        found=path,
+                    )
+                options[name] = path
+        return options
