@@ -73,10 +73,14 @@ def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True)
 @click.option("--with-inputs", is_flag=True, help="First promote what it is derived from.")
+@click.option("--workers", type=int, help="Share the partitions among so many on each machine.")
 @click.pass_context
-def promote(ctx: click.Context, name: str, wait: bool, with_inputs: bool) -> None:
+def promote(
+    ctx: click.Context, name: str, wait: bool, with_inputs: bool, workers: int | None
+) -> None:
     """Send a defined feature to a background worker."""
-    click.echo(repr(_session(ctx).promote(name, wait=wait, with_inputs=with_inputs)))
+    status = _session(ctx).promote(name, wait=wait, with_inputs=with_inputs, workers=workers)
+    click.echo(repr(status))
 
 
 @main.command()

@@ -384,6 +384,7 @@ class Session(StreamCalls, ExplainCalls):
         *,
         wait: bool = True,
         with_inputs: bool = False,
+        workers: int | None = None,
         actor: str | None = None,
         on_progress: OnProgress = silent,
     ) -> Status:
@@ -396,6 +397,9 @@ class Session(StreamCalls, ExplainCalls):
         A derived group has no worker: it serves once all that it is derived from does.
         `with_inputs` promotes first what of that is not promoted.
 
+        With `workers`, so many processes on each machine that has a runner share the stream's
+        partitions, on Pulsar; by default one has them all.
+
         Raises
         ------
         UsageError
@@ -404,8 +408,9 @@ class Session(StreamCalls, ExplainCalls):
             If somebody else changed the group at the same time; says who and when.
         """
         return self._promotions.promote(
-            name, wait=wait, with_inputs=with_inputs, actor=actor, on_progress=on_progress
-        )
+            name, wait=wait, with_inputs=with_inputs, workers=workers, actor=actor,
+            on_progress=on_progress,
+        )  # fmt: skip
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, at once: it was kept warm.

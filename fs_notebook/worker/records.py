@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fs_notebook.catalog import Group, Version
 from fs_notebook.catalog.model import AnyDefinition, Definition, DerivedDefinition
 from fs_notebook.language.expr import Column
@@ -9,19 +11,26 @@ from fs_notebook.online.board import Served
 from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 
+PartitionsOf = Callable[[str], int | None]
+"""In how many shards, one a partition, the state of a version lies, by its shard's name."""
 
-def served_record(group: Group, version: Version) -> Served | ServedDerived:
+
+def _in_one(shard: str) -> int | None:
+    return None
+
+
+def served_record(
+    group: Group, version: Version, partitions: PartitionsOf = _in_one
+) -> Served | ServedDerived:
     """Return what the store must know to serve `version` of `group`."""
     definition = version.definition
     if isinstance(definition, DerivedDefinition):
-        inputs = tuple(
-            stored_record(definition.input(i.group, i.fingerprint), None, None).to_record()
-            for i in definition.plan.inputs
-        )
+        pinned = [definition.input(i.group, i.fingerprint) for i in definition.plan.inputs]
+        inputs = tuple(stored_record(d, None, partitions(d.shard)).to_record() for d in pinned)
         return ServedDerived(
             group.name, version.number, version.fingerprint, definition.plan, inputs
         )
-    return stored_record(definition, version.number, None)
+    return stored_record(definition, version.number, partitions(definition.shard))
 
 
 def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
@@ -34,19 +43,16 @@ def stored_record(definition: Definition, number: int | None, partitions: int | 
 
 
 def withdraw(store: OnlineStore, shard: str) -> None:
-    """Stop serving what is read from a shard that is about to be dropped.
+    """Stop serving what is read from a version's state that is about to be dropped.
 
     So that no reader takes an entity for one that was never there.
     """
-    whole = shard.partition("#")[0]
     for name, record in store.published()[1].items():
         inputs = record.get("inputs", [record])
-        if any(whole == one["shard"] for one in inputs):
+        if any(shard == one["shard"] for one in inputs):
             store.publish(name, None)
 
 
-def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
-    """Return the shards that a definition's values are read from."""
-    if isinstance(definition, DerivedDefinition):
-        return tuple(d.shard for d in definition.inputs)
-    return (definition.shard,)
+def inputs_of(definition: AnyDefinition) -> tuple[Definition, ...]:
+    """Return the definitions whose stored values a definition's values are read from."""
+    return definition.inputs if isinstance(definition, DerivedDefinition) else (definition,)
