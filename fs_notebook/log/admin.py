@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import ssl
 import urllib.error
@@ -12,6 +14,7 @@ from urllib.parse import quote
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
+from fs_notebook.log.knock import TOKEN_REMEDY, of_tls, only_tls
 
 TIMEOUT_S = 5
 CHANGE_S_MAX = 30
@@ -22,8 +25,10 @@ SILENT_S = 10
 class Refused(FeatureStoreError):
     """The admin interface answered, but not with success."""
 
-    def __init__(self, message: str, *, status: int, found: str | None = None) -> None:
-        super().__init__(message, found=found)
+    def __init__(
+        self, message: str, *, status: int, found: str | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(message, found=found, remedy=remedy)
         self.status = status
 
 
@@ -71,6 +76,7 @@ class Admin:
         self._clock = clock
         # Where nobody listens, every call would cost the whole timeout; one in a while does.
         self._silent_until_s = float("-inf")
+        self._silence: UnreachableError | None = None
 
     def call(self, method: str, path: str, body: object = None, *, kind: str = "json") -> Any:
         """Return the decoded answer, or None where there is none.
@@ -82,8 +88,8 @@ class Admin:
         UnreachableError
             If it does not answer.
         """
-        if self._clock.monotonic_s() < self._silent_until_s:
-            raise self._silent("it did not answer a moment ago")
+        if self._silence is not None and self._clock.monotonic_s() < self._silent_until_s:
+            raise self._silence.with_traceback(None)
         headers = {"Content-Type": f"application/{kind}", "Accept": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -100,21 +106,38 @@ class Admin:
             ) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
-            told = error.read(500).decode(errors="replace")
-            raise Refused(
-                f"Pulsar's admin interface at {self.url} refused {method} {path}.",
-                status=error.code,
-                found=f"HTTP {error.code} {told}",
-            ) from None
-        except (OSError, ValueError) as error:
+            raise self._refused(error, f"{method} {path}") from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self._silent_until_s = self._clock.monotonic_s() + SILENT_S
-            raise self._silent(str(error)) from None
+            self._silence = self._unreachable(error)
+            raise self._silence from None
         return json.loads(text) if text else None
 
-    def _silent(self, found: str) -> UnreachableError:
+    def _refused(self, error: urllib.error.HTTPError, what: str) -> Refused:
+        text = error.read(2_000).decode(errors="replace")
+        with contextlib.suppress(ValueError, AttributeError):
+            told = json.loads(text)
+            text = str(told.get("reason") or told.get("message") or text)
+        who = f"Pulsar's admin interface at {self.url}"
+        message, remedy = f"{who} refused {what}.", None
+        if error.code == 401:
+            says = "refused the token" if self._token else "wants a token, and was given none"
+            message, remedy = f"{who} {says}.", TOKEN_REMEDY
+        elif error.code == 403:
+            message = f"{who} does not let this client {what}."
+            remedy = f"{TOKEN_REMEDY} and may do this, or have its rights extended"
+        found = f"HTTP {error.code} {text[:500]}"
+        return Refused(message, status=error.code, found=found, remedy=remedy)
+
+    def _unreachable(self, error: Exception) -> UnreachableError:
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(reason, ssl.SSLError):
+            return of_tls(self.url, reason)
+        if isinstance(reason, http.client.BadStatusLine) and str(reason).startswith("\x15\x03"):
+            return only_tls(self.url)
         return UnreachableError(
             f"Pulsar's admin interface at {self.url} does not answer.",
-            found=found,
+            found=str(reason),
             remedy="name it with admin_url=... (it listens on port 8080 by default)",
         )
 

@@ -31,7 +31,7 @@ from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME
 
 SEGMENT_ROWS = 500_000
-SEGMENT_BYTES = 256 * 2**20
+SEGMENT_BYTES = 64 * 2**20
 WORTH_ROWS = 5_000
 
 

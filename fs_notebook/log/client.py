@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import socket
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableError, UsageError
 from fs_notebook.log.access import Access
+from fs_notebook.log.knock import TOKEN_REMEDY, knock, refused, silent
 from fs_notebook.log.messages import Message
-from fs_notebook.log.reader import QUEUE_MESSAGES, Cursor
+from fs_notebook.log.reader import Cursor
 from fs_notebook.log.sending import BATCH_MESSAGES, PENDING_MAX
 from fs_notebook.position import Position
 
@@ -40,7 +40,7 @@ class Client:
             if self._closed:
                 raise UsageError(f"The ledger at {self.url} was closed.", remedy="open it again")
             if self._client is None:
-                self._knock()
+                knock(self.url, self._access, timeout_s=CONNECT_S_MAX)
                 options: dict[str, Any] = {}
                 if self._access.token:
                     options["authentication"] = pulsar.AuthenticationToken(self._access.token)
@@ -48,8 +48,10 @@ class Client:
                     options["authentication"] = pulsar.AuthenticationTLS(
                         self._access.tls_cert, self._access.tls_key
                     )
-                if self._access.tls_ca:
-                    options["tls_trust_certs_file_path"] = self._access.tls_ca
+                # Without one the client would take a list that comes with it, not the machine's.
+                authorities = self._access.tls_ca or ssl.get_default_verify_paths().cafile
+                if authorities:
+                    options["tls_trust_certs_file_path"] = authorities
                 # The client writes to standard output unless it is given a file; a Python
                 # logger can deadlock with it.
                 log = Path(tempfile.gettempdir()) / f"fs-notebook-pulsar-{os.getuid()}.log"
@@ -63,29 +65,6 @@ class Client:
                     **options,
                 )
             return self._client
-
-    def _knock(self) -> None:
-        """Raise at once if none of the address's hosts listens: the client would try for long."""
-        split = urlsplit(self.url)
-        default = 6651 if split.scheme == "pulsar+ssl" else 6650
-        found = ""
-        for place in split.netloc.rpartition("@")[2].split(","):
-            host = urlsplit(f"//{place}")
-            try:
-                socket.create_connection(
-                    (host.hostname or place, host.port or default), timeout=CONNECT_S_MAX
-                ).close()
-                return
-            except (OSError, ValueError) as error:
-                found = f"{place}: {error}"
-        raise self._silent(found)
-
-    def _silent(self, found: str) -> UnreachableError:
-        return UnreachableError(
-            f"The Pulsar broker at {self.url} does not answer.",
-            found=found,
-            remedy="check the address and that the broker is up",
-        )
 
     @contextmanager
     def explained(self, doing: str) -> Iterator[None]:
@@ -109,27 +88,36 @@ class Client:
 
         kind = type(error).__name__
         found = f"{kind}: {error}"
-        refused = (pulsar.AuthenticationError, pulsar.AuthorizationError)
-        if isinstance(error, refused):
+        if isinstance(error, pulsar.AuthenticationError):
+            return refused(self.url, found, has_token=bool(self._access.token))
+        if isinstance(error, pulsar.AuthorizationError):
             return UnreachableError(
-                f"Pulsar at {self.url} refused to {doing}.",
+                f"Pulsar at {self.url} does not let this client {doing}.",
                 found=found,
-                remedy="set FS_NOTEBOOK_PULSAR_TOKEN to a token that may",
+                remedy=f"{TOKEN_REMEDY} and may do this, or have its rights extended",
             )
         if isinstance(error, pulsar.InvalidTopicName | pulsar.InvalidUrl):
             return UsageError(f"Pulsar cannot {doing}.", found=found)
         if isinstance(error, pulsar.AlreadyClosed):
             return UsageError(f"The ledger at {self.url} was closed.", remedy="open it again")
         if isinstance(error, pulsar.Timeout | pulsar.ConnectError):
-            return self._silent(f"no answer within {CONNECT_S_MAX} s when asked to {doing}")
+            # The client does not say why: a token or a certificate may be good no longer.
+            try:
+                knock(self.url, self._access, timeout_s=CONNECT_S_MAX)
+            except FeatureStoreError as reason:
+                return reason
+            return silent(self.url, f"no answer within {CONNECT_S_MAX} s when asked to {doing}")
         return UnreachableError(
             f"Pulsar at {self.url} did not {doing}.",
             found=found,
             remedy="check the address and that the broker is up",
         )
 
-    def cursor(self, topic: str, start: Position | None) -> Cursor:
-        """Open a reader at `start`'s entry (inclusive), or at the earliest message."""
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Cursor:
+        """Open a reader at `start`'s entry (inclusive), or at the earliest message.
+
+        It fetches up to `queue` messages before they are asked for.
+        """
         import pulsar
 
         at = pulsar.MessageId.earliest
@@ -139,7 +127,7 @@ class Client:
             reader = self.get().create_reader(
                 topic,
                 at,
-                receiver_queue_size=QUEUE_MESSAGES,
+                receiver_queue_size=queue,
                 start_message_id_inclusive=True,
                 **self._decrypting(),
             )

@@ -84,7 +84,7 @@ ways = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     log=cases.logs(max_size=24),
     chunks=st.lists(st.integers(1, 7), min_size=1, max_size=10),
@@ -123,7 +123,7 @@ def test_incremental_fold_is_the_naive_fold(
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     log=cases.logs(max_size=24),
     labels=st.lists(
@@ -165,7 +165,7 @@ GROUP = [c for c in CASES if c.name in {"count", "sum", "max", "last", "mode", "
 
 
 @pytest.mark.parametrize("kind", sorted(WHENS))
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(log=cases.logs(max_size=24), seed=st.randoms(use_true_random=False), t=cases.times)
 def test_other_labels_and_later_events_change_nothing(
     kind: str, log: list[dict[str, Any]], seed: Any, t: int

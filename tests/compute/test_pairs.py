@@ -114,7 +114,7 @@ def shown(frame: pl.DataFrame, key: str) -> dict[str, tuple[Any, ...]]:
     return {r[key]: tuple(r[n] for n in NAMES) for r in frame.rows(named=True)}
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     log=events, t=st.integers(0, 10), length=st.sampled_from([None, 3]),
     within=st.tuples(st.integers(-3, 3), st.integers(0, 4)), where=st.sampled_from(sorted(WHERES)),

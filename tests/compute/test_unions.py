@@ -22,11 +22,10 @@ from fs_notebook.errors import OverflowInFold
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.embedded import EmbeddedLog
-from fs_notebook.log.protocol import PUBLISHED, Stream
+from fs_notebook.log.protocol import Stream
 from fs_notebook.model.training import build_training_set
 from fs_notebook.position import START, Cut
-from fs_notebook.types import TIME, Type
-from tests.support.logs import Ledger
+from fs_notebook.types import Type
 
 BEGIN = datetime(2024, 1, 1, tzinfo=UTC)
 CLICKS = Stream(
@@ -217,39 +216,6 @@ def test_a_cut_of_a_union_is_a_cut_of_each_stream(
     assert START.advanced([b.end for b in batches]) == end
     assert Cut.from_json(end.to_json()) == end
     inner.close()
-
-
-def test_the_end_of_every_stream_is_followed(ledger: Ledger) -> None:
-    log = UnionLog(ledger.log)
-    partitions = min(ledger.partitions_max, 2)
-    clicks = ledger.stream(columns=CLICKS.columns, time="ts", key=("user",), partitions=partitions)
-    buys = ledger.stream(columns=BUYS.columns, time="at")
-    definition = define(streams={"clicks": clicks, "buys": buys})
-    source = definition.source
-    assert source.name == f"{clicks.name} + {buys.name}"
-    assert log.identity(source.name) != log.identity(clicks.name)
-
-    def rows(stream: Stream, user: str, amount: int) -> pl.DataFrame:
-        row = {"user": user, "who": user, "n": amount, "price": amount, "ts": BEGIN, "at": BEGIN}
-        schema = {n: t.polars for n, t in stream.columns}
-        return pl.DataFrame([{n: row[n] for n in schema}], schema=schema)
-
-    log.append(clicks, rows(clicks, "ann", 1))
-    start = log.end(source.name)
-    found: list[tuple[Any, ...]] = []
-    asked = [*definition.plan.columns, PUBLISHED]
-    with closing(log.tail(source, start=start, columns=asked, idle_seconds=0.05)) as tail:
-        assert next(b for b in tail if b is None) is None
-        for stream, user in ((buys, "bob"), (clicks, "cat"), (clicks, "dan"), (buys, "eve")):
-            log.append(stream, rows(stream, user, 2))
-            batch = next(b for b in tail if b is not None)
-            assert batch.rows.columns == [*asked, TIME]
-            assert batch.positions().height == batch.rows.height == 1
-            found += batch.rows.select("c0", "c1").rows()
-    assert found == [("bob", -2), ("cat", 2), ("dan", 2), ("eve", -2)]
-    end = log.end(source.name)
-    names = [r for b in log.read(source, start=START, end=end) for r in b.rows["c0"]]
-    assert sorted(names) == ["ann", "bob", "cat", "dan", "eve"]
 
 
 def test_a_definition_of_a_union_comes_back_from_the_catalog() -> None:

@@ -35,7 +35,7 @@ def test_it_says_how_it_is_called_and_what_it_keeps(name: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(log=cases.logs(max_size=24), data=st.data())
 def test_any_cut_and_any_order_of_merging_give_one_value(
     case: cases.Case, log: list[dict[str, Any]], data: st.DataObject
@@ -58,7 +58,7 @@ def test_any_cut_and_any_order_of_merging_give_one_value(
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(log=cases.logs(max_size=16))
 def test_a_stored_state_comes_back_as_it_was(case: cases.Case, log: list[dict[str, Any]]) -> None:
     for fold in (case.fold(), case.fold(window_s=cases.WINDOW_S)):

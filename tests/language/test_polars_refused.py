@@ -6,6 +6,7 @@ import contextlib
 import json
 import warnings
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -243,7 +244,10 @@ ROWS = pl.DataFrame(
     ],
     schema={**{n: k.polars for n, k in SOURCE.columns}, TIME: pl.Datetime("us", "UTC")},
 )  # fmt: skip
-EVALUATED = {"pl": pl, "datetime": datetime, "date": date, "timedelta": timedelta, "UTC": UTC}
+EVALUATED = {
+    "pl": pl, "datetime": datetime, "date": date, "timedelta": timedelta, "UTC": UTC,
+    "Decimal": Decimal,
+}  # fmt: skip
 METHODS = [
     name for name in dir(pl.Expr)
     if not name.startswith("_") and name not in ("meta", "deserialize", "from_json", "pipe")

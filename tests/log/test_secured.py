@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import ssl
+import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +18,11 @@ from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Topic
+from fs_notebook.log.knock import knock
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
 from tests.support.broker import Broker
+from tests.support.certificates import certify
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all
 from tests.support.secured import BUCKET, Secured, secured
 
@@ -35,6 +42,25 @@ def stream(secured: Secured, log: PulsarLog) -> Stream:
     stream = Stream(secured.broker.fresh(), COLUMNS, time="ts")
     log.create(stream)
     return stream
+
+
+@contextlib.contextmanager
+def listening(files: dict[str, Path]) -> Iterator[int]:
+    """Give a port that shakes hands in TLS, once, by the broker's files of `certify`."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["broker"], files["broker-key"])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                at, _ = server.accept()
+                with at, context.wrap_socket(at, server_side=True):
+                    pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join(timeout=10)
 
 
 def until(condition: Any, *, what: str, seconds_max: float = 60.0) -> Any:
@@ -70,6 +96,16 @@ def offload(broker: Broker, stream: Stream, log: PulsarLog) -> None:
     until(done, what="the offload")
 
 
+def gone_from_bookkeeper(broker: Broker, path: str) -> set[int]:
+    """Return the offloaded ledgers that BookKeeper knows no more.
+
+    The broker asks BookKeeper for each ledger's metadata, and leaves out what is not there.
+    """
+    ledgers = broker.admin("GET", f"{path}/internalStats?metadata=true")["ledgers"]
+    assert any(one.get("metadata") for one in ledgers), "BookKeeper was not asked"
+    return {o["ledgerId"] for o in ledgers if o["offloaded"] and not o.get("metadata")}
+
+
 def test_history_in_tiered_storage_is_read_as_ever(
     secured: Secured,
     log: PulsarLog,
@@ -89,7 +125,9 @@ def test_history_in_tiered_storage_is_read_as_ever(
     # What is offloaded goes from BookKeeper at once, and an unloaded topic has no cache.
     path = f"persistent/public/default/{stream.name}"
     ledgers = broker.admin("GET", f"{path}/internalStats")["ledgers"]
-    assert sum(one["offloaded"] for one in ledgers) >= 3
+    offloaded = {one["ledgerId"] for one in ledgers if one["offloaded"]}
+    assert len(offloaded) >= 3
+    until(lambda: gone_from_bookkeeper(broker, path) == offloaded, what="BookKeeper's deletion")
     broker.admin("PUT", f"{path}/unload")
     recorder(secured.store_url, "reset-recording")
     recorder(secured.store_url, "start-recording")
@@ -136,11 +174,22 @@ def test_the_environment_tells_token_and_authority(
     other.close()
 
 
-@pytest.mark.parametrize("who", ["stranger", "visitor", "nobody", "no authority", "other host"])
+NO_AUTHORITY = "signed by an unknown authority"
+OTHER_HOST = "certificate is for another host name"
+REASONS = {
+    "stranger": ("refused the token", "FS_NOTEBOOK_PULSAR_TOKEN"),
+    "visitor": ("does not let this client", "FS_NOTEBOOK_PULSAR_TOKEN"),
+    "nobody": ("wants a token, and was given none", "FS_NOTEBOOK_PULSAR_TOKEN"),
+    "no authority": (NO_AUTHORITY, "FS_NOTEBOOK_PULSAR_TLS_CA"),
+    "other authority": (NO_AUTHORITY, "FS_NOTEBOOK_PULSAR_TLS_CA"),
+    "other host": (OTHER_HOST, "the host name that the certificate names"),
+    "no TLS": ("nothing but TLS", "pulsar+ssl://localhost"),
+}
+
+
+@pytest.mark.parametrize("who", REASONS)
 def test_who_may_not_is_told_why_and_no_secret_is_shown(
-    secured: Secured,
-    stream: Stream,
-    who: str,
+    secured: Secured, stream: Stream, who: str, tmp_path: Path
 ) -> None:
     ca, url, admin = secured.access.tls_ca, secured.broker.url, secured.broker.admin_url
     access = {
@@ -148,18 +197,51 @@ def test_who_may_not_is_told_why_and_no_secret_is_shown(
         "visitor": Access(token=secured.visitor, tls_ca=ca),
         "nobody": Access(tls_ca=ca),
         "no authority": Access(token=secured.access.token),
-        "other host": secured.access,
-    }[who]
+        "other authority": Access(
+            token=secured.access.token, tls_ca=str(certify(tmp_path, "localhost")["ca"])
+        ),
+    }.get(who, secured.access)
     if who == "other host":
         url, admin = (u.replace("localhost", "127.0.0.1") for u in (url, admin))
+    if who == "no TLS":
+        url, admin = url.replace("pulsar+ssl", "pulsar"), admin.replace("https", "http")
+    why, remedy = REASONS[who]
     log = PulsarLog(url, admin_url=admin, access=access)
     try:
-        with pytest.raises(FeatureStoreError) as caught:
-            read_all(log, stream)
-        told = str(caught.value)
-        for token in (secured.stranger, secured.visitor, secured.access.token):
-            assert token not in told
-        with pytest.raises(UnreachableError):
-            log._client.last(f"persistent://public/default/{stream.name}")
+        asked = {
+            "the client": lambda: log._client.last(f"persistent://public/default/{stream.name}"),
+            "the admin interface": log.names,
+            "whichever knows": lambda: read_all(log, stream),
+        }
+        for whom, ask in asked.items():
+            # A second time as well: what was told once is not shortened to "it does not answer".
+            for _ in range(2):
+                with pytest.raises(FeatureStoreError) as caught:
+                    ask()
+                assert why in caught.value.message, whom
+                assert remedy.split("://")[-1] in str(caught.value.remedy), whom
+                for token in (secured.stranger, secured.visitor, secured.access.token):
+                    assert token not in str(caught.value)
     finally:
         log.close()
+
+
+def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
+    files = certify(tmp_path, "localhost", days=-1)
+    with listening(files) as port, pytest.raises(UnreachableError, match="has expired"):
+        knock(f"pulsar+ssl://localhost:{port}", Access(tls_ca=str(files["ca"])), timeout_s=5)
+
+
+def test_tls_at_a_port_without_it_is_told(secured: Secured) -> None:
+    plain = secured.store_url.rpartition(":")[2]
+    for url, why in (
+        (f"pulsar+ssl://localhost:{plain}", "There is no TLS at"),
+        (f"pulsar://localhost:{plain}", "is no Pulsar broker"),
+        (f"pulsar+ssl://localhost:{plain},localhost:1", "There is no TLS at"),
+    ):
+        with pytest.raises(UnreachableError, match=why):
+            knock(url, secured.access, timeout_s=5)
+    log = PulsarLog(secured.broker.url, admin_url=f"https://localhost:{plain}")
+    with pytest.raises(UnreachableError, match="There is no TLS at https"):
+        log.names()
+    log.close()

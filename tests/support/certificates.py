@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 
-def certify(folder: Path, host: str) -> dict[str, Path]:
-    """Write an authority, and a certificate of its for `host`; return where each file is."""
+def certify(folder: Path, host: str, *, days: int = 7) -> dict[str, Path]:
+    """Write an authority, and a certificate of its for `host`; return where each file is.
+
+    The certificates hold for `days` from now on.
+    """
     now = datetime.datetime.now(datetime.UTC)
     files = {}
 
@@ -38,8 +41,8 @@ def certify(folder: Path, host: str) -> dict[str, Path]:
             .issuer_name(named("test authority"))
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=7))
+            .not_valid_before(now - datetime.timedelta(days=9))
+            .not_valid_after(now + datetime.timedelta(days=days))
         )
 
     authority = ec.generate_private_key(ec.SECP256R1())

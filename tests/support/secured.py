@@ -74,6 +74,9 @@ def secured() -> Iterator[Secured]:
     """Start the broker and the store; both end with the module's tests."""
     folder = Path(tempfile.mkdtemp(prefix="fs-notebook-secured-"))
     service, web, store_port = free_ports(3)
+    # Else the store's recorder writes into the working directory.
+    patch = pytest.MonkeyPatch()
+    patch.setenv("MOTO_RECORDER_FILEPATH", str(folder / "recording"))
     store = ThreadedMotoServer("127.0.0.1", store_port, verbose=False)
     store.start()
     process = None
@@ -106,6 +109,7 @@ def secured() -> Iterator[Secured]:
         if process is not None:
             stop(process)
         store.stop()
+        patch.undo()
         shutil.rmtree(folder, ignore_errors=True)
 
 
