@@ -1,6 +1,6 @@
 """Worker processes that are at work within milliseconds: forks of one that has imported it all.
 
-Run as a script, it forks a worker for each line that it reads, and answers with its process ID. It
+Run as a script, it forks a worker for each line of places, and answers with its process ID. It
 runs no query and opens no connection before it forks, so that a fork has all threads it needs.
 """
 
@@ -30,11 +30,11 @@ class Forks:
         self._process = process
         self._words = words
 
-    def start(self) -> int:
-        """Start a worker and return its process ID."""
+    def start(self, ledger: str, admin: str, online: str) -> int:
+        """Start a worker on a ledger and a store, and return its process ID."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(json.dumps([ledger, admin, online]) + "\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -44,11 +44,9 @@ class Forks:
 
 
 @contextmanager
-def forks(
-    definition: Definition, ledger: str, admin: str, online: str, words: Path
-) -> Iterator[Forks]:
+def forks(definition: Definition, words: Path) -> Iterator[Forks]:
     """Start the process that forks workers of a definition; end it and them."""
-    given = json.dumps([definition.to_dict(), ledger, admin, online])
+    given = json.dumps(definition.to_dict())
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     with words.open("w") as sink:
         process = subprocess.Popen(
@@ -71,17 +69,16 @@ def _work(definition: Definition, ledger: str, admin: str, online: str) -> None:
 
 def main() -> None:
     """Fork a worker a line."""
-    made, *places = json.loads(sys.argv[1])
-    definition = definition_of(made)
+    definition = definition_of(json.loads(sys.argv[1]))
     assert isinstance(definition, Definition)
     # Nobody waits for those that are killed.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     print("ready", flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             try:
-                _work(definition, *places)
+                _work(definition, *json.loads(line))
             except BaseException:  # noqa: BLE001 - a fork must not go on as its parent.
                 traceback.print_exc()
             finally:

@@ -63,10 +63,10 @@ def test_fault_01_02_two_hundred_kills_lose_nothing_and_double_nothing(
     thread.start()
     reached: Counter[str] = Counter()
     try:
-        with forks(made, ledger, broker.admin_url, own_redis.url, tmp_path / "words") as workers:
+        with forks(made, tmp_path / "words") as workers:
             for _ in range(KILLS):
                 seen = at()
-                pid = workers.start()
+                pid = workers.start(ledger, broker.admin_url, own_redis.url)
                 for _ in range(chance.choice([0, 1, 1, 2, 4])):
                     until(lambda seen=seen: at() != seen, what="a commit")  # type: ignore[misc]
                     seen = at()
