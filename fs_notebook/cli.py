@@ -99,6 +99,20 @@ def verify(ctx: click.Context, name: str) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--versions", metavar="1,2", help="Default: what serves, and the newest other one.")
+@click.option("-n", "entities_max", default=10_000, show_default=True,
+              help="Of more entities, a sample.")  # fmt: skip
+@click.pass_context
+def compare(ctx: click.Context, name: str, versions: str | None, entities_max: int) -> None:
+    """Show how far the values of two versions differ: total_readtime --versions 1,2."""
+    from fs_notebook.comparison import parse_versions
+
+    found = _session(ctx).compare(name, parse_versions(versions), entities_max=entities_max)
+    click.echo(repr(found))
+
+
+@main.command()
+@click.argument("name")
 @click.argument("entity", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--at", help="The value as of this time: 2013-01-31T12:00; default: now.")
 @click.option("-n", "count", default=20, show_default=True, help="How many of the newest events.")
