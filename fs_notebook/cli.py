@@ -73,10 +73,14 @@ def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True)
 @click.option("--with-inputs", is_flag=True, help="First promote what it is derived from.")
+@click.option("--workers", type=int, help="Share the partitions among so many on each machine.")
 @click.pass_context
-def promote(ctx: click.Context, name: str, wait: bool, with_inputs: bool) -> None:
+def promote(
+    ctx: click.Context, name: str, wait: bool, with_inputs: bool, workers: int | None
+) -> None:
     """Send a defined feature to a background worker."""
-    click.echo(repr(_session(ctx).promote(name, wait=wait, with_inputs=with_inputs)))
+    status = _session(ctx).promote(name, wait=wait, with_inputs=with_inputs, workers=workers)
+    click.echo(repr(status))
 
 
 @main.command()
@@ -188,6 +192,24 @@ def runner(ctx: click.Context, metrics: str | None, verify_every: str | None) ->
     from fs_notebook.worker.runner import serve_forever
 
     sys.exit(serve_forever(ctx.obj, metrics=metrics or None, verify_every=verify_every or None))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Other machines only with a token in FS_NOTEBOOK_SERVE_TOKEN.")  # fmt: skip
+@click.option("--port", default=8265, show_default=True, help="0 takes a free one.")
+@click.option("--cache", "cache_s", default=0.0, show_default=True, metavar="SECONDS",
+              help="Use values again for so long.")  # fmt: skip
+@click.option("--rows-max", default=10_000, show_default=True, help="Entities in a request.")
+@click.pass_context
+def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: int) -> None:
+    """Serve features over HTTP, for applications that are not in Python."""
+    from fs_notebook.http.server import serve_http
+
+    serve_http(
+        ctx.obj, host=host, port=port, cache_s=cache_s, rows_max=rows_max,
+        on_listening=lambda url: click.echo(f"serving features at {url}"),
+    )  # fmt: skip
 
 
 @main.command()

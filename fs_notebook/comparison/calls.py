@@ -15,6 +15,7 @@ from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import status_of
+from fs_notebook.worker.shared import joined_info, partitions_of, shards_of
 from fs_notebook.worker.verify import CHUNK
 
 ENTITIES_MAX = 100_000
@@ -88,7 +89,7 @@ class CompareCalls:
         mine = list(itertools.islice(first.keys(), GLANCE_ENTITIES))
         others = list(itertools.islice(second.keys(), GLANCE_ENTITIES))
         # What both versions have is drawn from the first one's entities alone, lest it count twice.
-        _, shared = first.values(others)
+        _, _, shared = first.values(others)
         keys = {*mine, *(k for k in others if k not in shared)}
         chosen, _ = least(keys, GLANCE_ENTITIES)
         known = first.count, second.count
@@ -172,8 +173,8 @@ def _warm(state: CatalogState, group: Group, store: OnlineStore) -> set[int]:
         if isinstance(version.definition, DerivedDefinition):
             warm.add(version.number)
             continue
-        known = store.state(version.definition.shard)
-        if known is not None and known.cut is not None and known.info.get("built"):
+        shard = version.definition.shard
+        if joined_info(store, shards_of(shard, partitions_of(store, shard))).get("built"):
             warm.add(version.number)
     return warm
 

@@ -15,11 +15,13 @@ import xxhash
 from fs_notebook.catalog import Definition, Version
 from fs_notebook.clock import from_us
 from fs_notebook.comparison.outcome import Comparison, Difference, FeatureComparison
-from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.fold import Fold, State
+from fs_notebook.compute.merging import merge_states
 from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
+from fs_notebook.worker.shared import joined_info, partitions_of, shards_of
 from fs_notebook.worker.verify import same, states_of
 
 SHOWN_MAX = 20
@@ -44,32 +46,59 @@ class Online:
         return self.fold.empty_values()
 
     @property
+    def parts(self) -> tuple[str, ...]:
+        """The shards that hold the state: one, or one a partition where workers share them."""
+        shard = self.definition.shard
+        return shards_of(shard, partitions_of(self.store, shard))
+
+    @property
     def cut(self) -> Cut:
         """The position of the last commit."""
-        state = self.store.state(self.definition.shard)
-        return START if state is None or state.cut is None else state.cut
+        states = [self.store.state(part) for part in self.parts]
+        return _joined(s.cut for s in states if s is not None and s.cut is not None)
 
     @property
     def count(self) -> int:
-        """How many entities there are, as of the last commit."""
-        state = self.store.state(self.definition.shard)
-        return 0 if state is None else int(state.info.get("entities", 0))
+        """How many entities there are, as of the last commit; one in two partitions is two."""
+        return int(joined_info(self.store, self.parts).get("entities", 0))
 
     def keys(self) -> Iterator[bytes]:
-        return (k for k in self.store.entities(self.definition.shard) if not is_bucket(k))
+        """Yield the key of each entity, once."""
+        parts = self.parts
+        found = (k for part in parts for k in self.store.entities(part) if not is_bucket(k))
+        return found if len(parts) == 1 else iter(dict.fromkeys(found))
 
-    def values(self, keys: list[bytes]) -> tuple[list[Cut], dict[bytes, dict[str, Any]]]:
-        """Return the values of those entities that are there, and the cuts that they are of."""
+    def values(self, keys: list[bytes]) -> tuple[Cut, bool, dict[bytes, dict[str, Any]]]:
+        """Return a cut, whether all values are of it, and those of the entities that are there."""
         cuts: list[Cut] = []
+        states: list[State] = []
+        is_steady = True
+        parts = self.parts
+        for part in parts:
+            known = self.store.state(part)
+            if known is None or (known.cut is None and len(parts) > 1):
+                # Nobody has come to this partition yet.
+                continue
+            read = list(states_of(self.store, part, keys, self.codec, self.now_us))
+            is_steady &= all(cut == read[0][0] for cut, _, _ in read)
+            cuts += [cut for cut, _, _ in read]
+            states += [state for _, _, state in read if state.lifetime.height]
+        if len(parts) > 1 and states:
+            states = [merge_states(self.fold, states)]
         found: dict[bytes, dict[str, Any]] = {}
-        shard = self.definition.shard
-        for cut, _, state in states_of(self.store, shard, keys, self.codec, self.now_us):
-            cuts.append(cut)
-            if state.lifetime.height:
-                frame = self.fold.values(state, now_us=self.now_us)
-                rows = frame.select(self.fold.plan.features).rows(named=True)
-                found |= zip(self.codec.keys_of(frame), rows, strict=True)
-        return cuts, found
+        for state in states:
+            frame = self.fold.values(state, now_us=self.now_us)
+            rows = frame.select(self.fold.plan.features).rows(named=True)
+            found |= zip(self.codec.keys_of(frame), rows, strict=True)
+        return _joined(cuts), is_steady, found
+
+
+def _joined(cuts: Iterable[Cut]) -> Cut:
+    """Return one cut that is as far as the farthest, partition by partition."""
+    joined = START
+    for cut in cuts:
+        joined = joined.advanced(cut)
+    return joined
 
 
 class Reading:
@@ -85,14 +114,14 @@ class Reading:
         """Read some entities of both, at one position if that can be had."""
         for _ in range(TRIES_MAX):
             read = [side.values(keys) for side in self.sides]
-            cuts = [cut for cuts, _ in read for cut in cuts]
-            if all(cut == cuts[0] for cut in cuts):
+            (cut, steady, _), (other, is_steady, _) = read
+            if steady and is_steady and cut == other:
                 break
         else:
             self.apart += len(keys)
-        for index, (mine, values) in enumerate(read):
+        for index, (at, _, values) in enumerate(read):
             self.found[index].update(values)
-            self.cuts[index] = mine[-1]
+            self.cuts[index] = at
 
     def outcome(
         self, keys: list[bytes], known: tuple[int, int], sampled: bool, serving: int | None

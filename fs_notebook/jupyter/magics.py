@@ -206,7 +206,7 @@ class FeatureMagics(Magics):
         with ProgressBar("Bootstrapping") as bar:
             status = _session().promote(
                 options.name, wait=not options.no_wait, with_inputs=options.with_inputs,
-                on_progress=bar,
+                workers=options.workers, on_progress=bar,
             )  # fmt: skip
         self._show_status([status])
 

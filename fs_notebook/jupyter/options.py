@@ -52,6 +52,8 @@ def _promote(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
     p.add_argument("--with-inputs", action="store_true",
                    help="first promote what it is derived from")  # fmt: skip
+    p.add_argument("--workers", type=int,
+                   help="so many processes on each machine share the partitions")  # fmt: skip
     p.add_argument("--no-wait", action="store_true", help="return before it is live")
 
 

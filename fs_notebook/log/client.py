@@ -15,7 +15,7 @@ from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableErro
 from fs_notebook.log.access import Access
 from fs_notebook.log.knock import TOKEN_REMEDY, knock, refused, silent
 from fs_notebook.log.messages import Message
-from fs_notebook.log.reader import QUEUE_MESSAGES, Cursor
+from fs_notebook.log.reader import Cursor
 from fs_notebook.log.sending import BATCH_MESSAGES, PENDING_MAX
 from fs_notebook.position import Position
 
@@ -113,8 +113,11 @@ class Client:
             remedy="check the address and that the broker is up",
         )
 
-    def cursor(self, topic: str, start: Position | None) -> Cursor:
-        """Open a reader at `start`'s entry (inclusive), or at the earliest message."""
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Cursor:
+        """Open a reader at `start`'s entry (inclusive), or at the earliest message.
+
+        It fetches up to `queue` messages before they are asked for.
+        """
         import pulsar
 
         at = pulsar.MessageId.earliest
@@ -124,7 +127,7 @@ class Client:
             reader = self.get().create_reader(
                 topic,
                 at,
-                receiver_queue_size=QUEUE_MESSAGES,
+                receiver_queue_size=queue,
                 start_message_id_inclusive=True,
                 **self._decrypting(),
             )
@@ -166,6 +169,29 @@ class Client:
         import pulsar
 
         return pulsar.CryptoKeyReader(self._access.public_key or "", self._access.private_key or "")
+
+    def member(self, topic: str, subscription: str, name: str) -> Any:
+        """Open a consumer of a Failover subscription that is sent nothing: it is only there."""
+        import pulsar
+
+        with self.explained(f"share {topic}"):
+            return self.get().subscribe(
+                topic,
+                subscription,
+                consumer_type=pulsar.ConsumerType.Failover,
+                consumer_name=name,
+                receiver_queue_size=0,
+                initial_position=pulsar.InitialPosition.Latest,
+            )
+
+    def acknowledge(self, consumer: Any, position: Position) -> None:
+        """Acknowledge all entries up to that of a position."""
+        import pulsar
+
+        with self.explained("acknowledge what was folded"):
+            consumer.acknowledge_cumulative(
+                pulsar.MessageId(-1, position.ledger, position.entry, -1)
+            )
 
     def partitions(self, topic: str) -> list[str]:
         """Return the names of the topic's partitions, or its own if it is a plain one."""

@@ -19,11 +19,16 @@ PARTS_EVERY_S = 5.0
 CHUNKS_MAX = 4
 
 
+Ahead = Callable[[Part, Position | None], int]
+"""Tells how many messages of a partition to fetch ahead, from a position on."""
+
+
 class _Follower:
     """A thread for each partition, and the chunks that they found."""
 
-    def __init__(self, cursors: Cursors, rows_max: int) -> None:
+    def __init__(self, cursors: Cursors, ahead: Ahead, rows_max: int) -> None:
         self._cursors = cursors
+        self._ahead = ahead
         self._rows_max = rows_max
         self._stopped = threading.Event()
         self._threads: dict[int, threading.Thread] = {}
@@ -33,7 +38,7 @@ class _Follower:
         """Follow one more partition; the position is checked before this returns."""
         if part.partition in self._threads:
             return
-        reader = PartReader(self._cursors, part, start)
+        reader = PartReader(self._cursors, part, start, queue=self._ahead(part, start))
         thread = threading.Thread(
             target=self._run, args=(reader,), name="fs-notebook-tail", daemon=True
         )
@@ -74,13 +79,14 @@ def follow(
     *,
     cursors: Cursors,
     parts: Callable[[], list[Part]],
+    ahead: Ahead,
     rows_max: int,
     idle_seconds: float,
     clock: Clock,
 ) -> Iterator[Batch | None]:
     """Yield the events after `start` as they arrive, and None when none did for a while."""
     stream = payloads.stream
-    follower = _Follower(cursors, rows_max)
+    follower = _Follower(cursors, ahead, rows_max)
     try:
         known = parts()
         for part in known:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fs_notebook.errors import UnreachableError
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.facts import Facts
+from fs_notebook.log.reader import QUEUE_UNKNOWN, queue_for
 from fs_notebook.position import Position
 
 
@@ -56,6 +57,28 @@ def entry_before(admin: Admin, topic: str, position: Position, events: int) -> P
             return Position(position.partition, ledger, entries - missing - 1, 0)
         missing -= entries
     return None
+
+
+def queue_of(
+    admin: Admin, topic: str, start: Position | None, end: Position | None, *, share: int = 1
+) -> int:
+    """Return how many messages to fetch ahead in (start, end]: see `reader.queue_for`.
+
+    That follows from the ledger with the largest entries among those that are read.
+    """
+    try:
+        told = admin.internal_stats(Topic.of(topic, "", ""))
+    except (UnreachableError, Refused):
+        return QUEUE_UNKNOWN
+    # Of the ledger that is written to, the list does not tell.
+    known = [(int(told.get("currentLedgerSize", 0)), int(told.get("currentLedgerEntries", 0)))]
+    known += [
+        (int(one["size"]), int(one["entries"]))
+        for one in told.get("ledgers", ())
+        if (start is None or int(one["ledgerId"]) >= start.ledger)
+        and (end is None or int(one["ledgerId"]) <= end.ledger)
+    ]
+    return queue_for(max((s / n for s, n in known if n > 0), default=0.0), share=share)
 
 
 def _in_words(retention: dict[str, int] | None) -> str:

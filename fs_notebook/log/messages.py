@@ -55,6 +55,57 @@ class Message(Protocol):
     def encryption_context(self) -> Any: ...
 
 
+NOTED_BYTES = 2**16
+BATCH_BYTES = 32 * 2**20
+"""About how large a batch may be in memory, whatever the number of its rows."""
+
+
+class Noted:
+    """What is asked of a large message later, without the client's own copy of its payload."""
+
+    def __init__(self, message: Message, payload: bytes) -> None:
+        at = message.message_id()
+        self._place = (at.ledger_id(), at.entry_id(), at.batch_index())
+        self._payload = payload
+        self._published, self._event = message.publish_timestamp(), message.event_timestamp()
+        self._properties, self._key = message.properties(), message.partition_key()
+        self._version = message.int_schema_version()
+        self._encryption = message.encryption_context()
+
+    def data(self) -> bytes:
+        return self._payload
+
+    def message_id(self) -> MessageId:
+        return self
+
+    def ledger_id(self) -> int:
+        return self._place[0]
+
+    def entry_id(self) -> int:
+        return self._place[1]
+
+    def batch_index(self) -> int:
+        return self._place[2]
+
+    def publish_timestamp(self) -> int:
+        return self._published
+
+    def event_timestamp(self) -> int:
+        return self._event
+
+    def properties(self) -> dict[str, str]:
+        return self._properties
+
+    def partition_key(self) -> str:
+        return self._key
+
+    def int_schema_version(self) -> int:
+        return self._version
+
+    def encryption_context(self) -> Any:
+        return self._encryption
+
+
 def place(message: Message) -> Place:
     """Return (ledger, entry, batch index); a message that was sent alone has index 0."""
     at = message.message_id()
@@ -175,17 +226,17 @@ class Decoded:
     event_us: Callable[[], Ints | None]
 
 
-def decode(chunk: Chunk, reader: PayloadReader) -> list[Decoded]:
-    """Return what the chunk holds: one frame of plain events, or one for each Arrow message."""
+def decode(chunk: Chunk, reader: PayloadReader) -> Iterator[Decoded]:
+    """Yield what the chunk holds: one frame of plain events, or one for each Arrow message."""
     if not chunk.messages:
-        return []
+        return
     if not chunk.arrow or not reader.takes_arrow:
-        return [_decode_plain(chunk, reader)]
-    return [
-        decoded
-        for message, payload in zip(chunk.messages, chunk.payloads, strict=True)
-        if (decoded := _decode_arrow(chunk, message, payload, reader.stream)) is not None
-    ]
+        yield _decode_plain(chunk, reader)
+        return
+    for message, payload in zip(chunk.messages, chunk.payloads, strict=True):
+        decoded = _decode_arrow(chunk, message, payload, reader.stream)
+        if decoded is not None:
+            yield decoded
 
 
 def _check_readable(message: Message, stream: Stream) -> None:
@@ -294,11 +345,14 @@ def _decode_arrow(chunk: Chunk, message: Message, payload: bytes, stream: Stream
         full = (np.full(count, ledger, np.int64), np.full(count, entry, np.int64))
         return *full, np.arange(first, first + count, dtype=np.int64)
 
+    # Batches may be held for long: they are to hold these, not the message with its payload.
+    published, event = message.publish_timestamp() * 1000, message.event_timestamp() * 1000
+
     def published_us() -> Ints:
-        return np.full(count, message.publish_timestamp() * 1000, np.int64)
+        return np.full(count, published, np.int64)
 
     def event_us() -> Ints:
-        return np.full(count, message.event_timestamp() * 1000, np.int64)
+        return np.full(count, event, np.int64)
 
     if stream.meta:
         # Each row may have its own, written in the batch; else the message's is that of all.
@@ -358,16 +412,20 @@ def regrouped(
     times: tuple[int | None, int | None],
     rows_max: int,
 ) -> Iterator[Batch]:
-    """Yield decoded events of one partition as batches of at most `rows_max` rows."""
+    """Yield decoded events of one partition as batches of at most `rows_max` rows.
+
+    They are smaller where rows are large: about `BATCH_BYTES`.
+    """
     group: list[tuple[Decoded, pl.DataFrame]] = []
-    held = 0
+    held = size = 0
     for one in decoded:
         frame = dress(one, stream, asked)
-        if group and held + frame.height > rows_max:
+        if group and (held + frame.height > rows_max or size >= BATCH_BYTES):
             yield from _grouped(group, times, rows_max)
-            group, held = [], 0
+            group, held, size = [], 0, 0
         group.append((one, frame))
         held += frame.height
+        size += int(frame.estimated_size())
     if group:
         yield from _grouped(group, times, rows_max)
 

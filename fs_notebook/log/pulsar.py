@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -31,9 +32,10 @@ from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.lanes import Stopped, in_lanes
-from fs_notebook.log.ledgers import entry_before, facts_of
+from fs_notebook.log.ledgers import entry_before, facts_of, queue_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
@@ -51,6 +53,7 @@ _NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/
 ENDS_AT_ONCE_MAX = 8
 CHUNK_MESSAGES = 50_000
 CHUNKS_AHEAD_MAX = 2
+TAIL_QUEUE_MAX = 1_000
 
 
 class RetentionWarning(UserWarning):
@@ -180,7 +183,7 @@ class PulsarLog:
         """Return the position of the earliest event that is left in a partition, if any is."""
         if self._end_of(part) is None:
             return None
-        cursor = self._client.cursor(part.topic, None)
+        cursor = self._client.cursor(part.topic, None, queue=1)
         try:
             first = cursor.next(5_000)
         finally:
@@ -306,13 +309,21 @@ class PulsarLog:
         Partitions that are added later are taken up from their first event, within 5 s.
         """
         asked = frames.asked_columns(stream, columns)
-        self.check_cuts(stream.name, start, start)
+        parts = self.check_cuts(stream.name, start, start)
+        share = len(parts) if only is None else 1
+
+        def ahead(part: Part, after: Position | None) -> int:
+            told = queue_of(self._admin, part.topic, after, None, share=share)
+            # What is yet to come may be larger.
+            return min(told, TAIL_QUEUE_MAX)
+
         return follow(
             self._payloads(stream),
             start,
             asked,
             cursors=self._client,
             parts=lambda: [p for p in self._parts(stream.name) if only in (None, p.partition)],
+            ahead=ahead,
             rows_max=rows_max,
             idle_seconds=idle_seconds,
             clock=self._clock,
@@ -330,6 +341,15 @@ class PulsarLog:
         """Return a position with `events` events or more in (it, position]; None: all there are."""
         topic = self._topics(name)[position.partition]
         return entry_before(self._admin, topic, position, events)
+
+    def share(self, name: str, among: str, member: str) -> Ownership:
+        """Take part in sharing the stream's partitions, through a Failover subscription."""
+        topics = partial(self._topics, name)
+        return Ownership(self._client, self._admin, topics, among, member, clock=self._clock)
+
+    def unshare(self, name: str, among: str) -> None:
+        """Remove the subscription through which the stream was shared."""
+        forget(self._admin, self._topics(name), among)
 
     def close(self) -> None:
         """Close all connections; calls after it raise."""
@@ -379,7 +399,8 @@ class PulsarLog:
             return
 
         def chunks(stopped: Stopped) -> Iterator[Chunk]:
-            reader = PartReader(self._client, part, start)
+            queue = queue_of(self._admin, part.topic, start, end)
+            reader = PartReader(self._client, part, start, queue=queue)
             try:
                 yield from chunks_until(
                     reader,

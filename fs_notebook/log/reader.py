@@ -13,8 +13,10 @@ from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
 from fs_notebook.log.decode import ARROW_MAGIC, arrow_rows
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import (
+    NOTED_BYTES,
     Chunk,
     Message,
+    Noted,
     Place,
     Places,
     above,
@@ -26,8 +28,14 @@ from fs_notebook.log.messages import (
 )
 from fs_notebook.position import Position
 
+QUEUE_BYTES = 32 * 2**20
+"""What the client may hold of a partition before it is asked for; it counts in messages."""
 QUEUE_MESSAGES = 10_000
-CHUNK_BYTES_MAX = 64 * 2**20
+QUEUE_UNKNOWN = 100
+"""Where nothing tells how large entries are."""
+_QUEUE_MIN = 4
+_LOOK = 1
+CHUNK_BYTES_MAX = 16 * 2**20
 WAIT_MS = 100
 STALL_S_MAX = 30.0
 LOOK_AGAIN = 64
@@ -55,8 +63,11 @@ class Cursors(Protocol):
 
     url: str
 
-    def cursor(self, topic: str, start: Position | None) -> Cursor:
-        """Open a reader at `start`'s entry (inclusive), or at the earliest message."""
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Cursor:
+        """Open a reader at `start`'s entry (inclusive), or at the earliest message.
+
+        It fetches up to `queue` messages before they are asked for.
+        """
         ...
 
     def last(self, topic: str) -> Message | None:
@@ -73,6 +84,15 @@ class Part:
     partition: int
 
 
+def queue_for(entry_bytes: float, *, share: int = 1) -> int:
+    """Return how many messages to fetch ahead where entries have about so many bytes.
+
+    An entry may be a batch of many messages, which come all together: then fewer of them are ahead
+    than would do, which costs little, and never more. `share` is how many readers have one bound.
+    """
+    return int(min(max(QUEUE_BYTES / share / max(entry_bytes, 1), _QUEUE_MIN), QUEUE_MESSAGES))
+
+
 def end_of(cursors: Cursors, part: Part) -> Position | None:
     """Return the position of the partition's newest event, or None if it has none."""
     message = cursors.last(part.topic)
@@ -87,7 +107,7 @@ def end_of(cursors: Cursors, part: Part) -> Position | None:
 
 def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
     """Return how many positions the message at `at`, which was sent alone, takes."""
-    cursor = cursors.cursor(part.topic, at)
+    cursor = cursors.cursor(part.topic, at, queue=_LOOK)
     try:
         message = cursor.next(5_000)
         if message is None or place(message)[:2] != at[1:3]:
@@ -104,9 +124,14 @@ class PartReader:
     The broker is asked for the entry of `start` itself: if that does not come first, then the
     position is not, or no longer, in the topic. The broker would not say so: it goes on with
     whatever comes next.
+
+    It begins with `queue` messages ahead, and goes on with fewer where they turn out to be larger
+    than `QUEUE_BYTES` allow.
     """
 
-    def __init__(self, cursors: Cursors, part: Part, start: Position | None) -> None:
+    def __init__(
+        self, cursors: Cursors, part: Part, start: Position | None, *, queue: int = QUEUE_UNKNOWN
+    ) -> None:
         self.part = part
         self._cursors = cursors
         self._start = start
@@ -119,7 +144,8 @@ class PartReader:
         """Whether the last chunk came up to the end that it was asked for."""
         self.exact = False
         """Whether the event at that very end was there."""
-        self._cursor = cursors.cursor(part.topic, start)
+        self._queue = queue
+        self._cursor = cursors.cursor(part.topic, start, queue=queue)
 
     def close(self) -> None:
         """Close the reader at the broker."""
@@ -161,8 +187,10 @@ class PartReader:
             elif chunk.arrow != arrow:
                 self._held = message
                 break
-            messages.append(message)
+            messages.append(message if len(payload) < NOTED_BYTES else Noted(message, payload))
             payloads.append(payload)
+            if size // NOTED_BYTES != (size + len(payload)) // NOTED_BYTES and stopped():
+                break
             size += len(payload)
             count += _rows(message, payload) if arrow else 1
             seen += 1
@@ -176,7 +204,21 @@ class PartReader:
         if not messages:
             return None
         self._sift(chunk, end)
+        if not self.reached and self._queue * size / len(payloads) > 2 * QUEUE_BYTES:
+            self._narrow(queue_for(size / seen))
         return chunk
+
+    def _narrow(self, queue: int) -> None:
+        """Go on with fewer messages ahead, from the entry that was read last."""
+        if self._queue <= queue or self._seen is None or self._skipping:
+            return
+        self._cursor.close()
+        ledger, entry, _ = self._seen
+        at = Position(self.part.partition, ledger, entry, 0)
+        self._cursor = self._cursors.cursor(self.part.topic, at, queue=queue)
+        self._held, self._queue = None, queue
+        # What was read last must still be there: else what follows it may be gone as well.
+        self._start, self._checked = at, False
 
     def _sift(self, chunk: Chunk, end: Place | None) -> None:
         """Drop what lies outside (start, end] or was there before; note how far reading has come.
@@ -248,7 +290,7 @@ class PartReader:
         if at > self._start[1:] and self._ends_chunks():
             self._skipping = False
             return
-        cursor = self._cursors.cursor(self.part.topic, None)
+        cursor = self._cursors.cursor(self.part.topic, None, queue=_LOOK)
         try:
             earliest = cursor.next(5_000)
         finally:
@@ -272,7 +314,7 @@ class PartReader:
         assert self._start is not None
         start = self._start
         before = start._replace(entry=max(start.entry - CHUNKS_MAX, 0), batch=0)
-        cursor = self._cursors.cursor(self.part.topic, before)
+        cursor = self._cursors.cursor(self.part.topic, before, queue=_QUEUE_MIN)
         try:
             while (message := cursor.next(5_000)) is not None:
                 at = place(message)

@@ -211,7 +211,7 @@ class Broker:
             del topic.messages[:removed]
             topic.gone += removed
 
-    def cursor(self, topic: str, start: Position | None) -> Cursor:
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Cursor:
         """Open a cursor at `start`'s entry, or at the earliest message there is."""
         found = self.topic(topic)
         with self._lock:

@@ -149,7 +149,7 @@ def _reads(sizes: Sizes, config: Config, say: Say) -> list[Row]:
         say(f"read of {size:,} entities")
         found = _duel(reads.ours, reads.raw, config | {"size": size}, sizes.repeats_many)
         name = f"read {size:,} × 10 features, p50"
-        rows.append(Row(name, "redis-py HMGET", AT_MOST, 2.0, found))
+        rows.append(Row(name, "redis-py HMGET", AT_MOST, 1.2, found))
     return rows
 
 

@@ -14,7 +14,7 @@ from fs_notebook.errors import HistoryLost, UnknownPosition
 from fs_notebook.log.messages import decode, place, places
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Stream
-from fs_notebook.log.reader import Part, PartReader, chunks_until
+from fs_notebook.log.reader import QUEUE_MESSAGES, Part, PartReader, chunks_until
 from fs_notebook.position import Position
 from fs_notebook.types import Type
 
@@ -87,8 +87,10 @@ class FakeClient:
     log: list[FakeMessage]
     cuts: list[tuple[int, int]] = field(default_factory=list)
     url: str = "fake"
+    queues: list[int] = field(default_factory=list)
 
-    def cursor(self, topic: str, start: Position | None) -> FakeCursor:
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> FakeCursor:
+        self.queues.append(queue)
         first = 0
         if start is not None:
             later = (i for i, m in enumerate(self.log) if place(m)[:2] >= start[1:3])
@@ -115,11 +117,19 @@ def test_inferred_places_are_the_places(sizes: list[int]) -> None:
     assert list(zip(ledger, entry, batch, strict=True)) == [place(m) for m in messages]
 
 
-@given(SIZES, st.lists(st.tuples(st.integers(0, 60), st.integers(0, 15)), max_size=4), st.data())
+@given(
+    SIZES,
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 15)), max_size=4),
+    st.sampled_from([2**25, 100, 20]),
+    st.data(),
+)
 def test_what_is_handed_over_twice_counts_once(
-    sizes: list[int], cuts: list[tuple[int, int]], data: st.DataObject
+    sizes: list[int], cuts: list[tuple[int, int]], queue_bytes: int, data: st.DataObject
 ) -> None:
-    """Faults 13, 14 and 19: after a reconnection the client repeats messages."""
+    """Faults 13, 14 and 19: after a reconnection the client repeats messages.
+
+    Where `queue_bytes` are few, the reader opens cursors anew, each with a smaller queue.
+    """
     messages = log_of(sizes)
     count = len(messages)
     cuts = [(where % (count + 1), back) for where, back in cuts]
@@ -129,15 +139,31 @@ def test_what_is_handed_over_twice_counts_once(
     end = Position(0, *place(messages[last]))
     if start == end:
         return
-    reader = PartReader(FakeClient(messages, cuts), PART, start)
+    client = FakeClient(messages, cuts)
+    reader = PartReader(client, PART, start, queue=QUEUE_MESSAGES)
     rows_max = data.draw(st.integers(1, 20))
     got: list[int] = []
-    for chunk in chunks_until(reader, end, rows_max=rows_max, clock=SYSTEM):
-        for one in decode(chunk, PayloadReader(STREAM)):
-            got += one.rows.get_column("n").to_list()
-            ledger, entry, batch = one.locate()
-            assert len(ledger) == len(entry) == len(batch) == one.rows.height
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fs_notebook.log.reader.QUEUE_BYTES", queue_bytes)
+        for chunk in chunks_until(reader, end, rows_max=rows_max, clock=SYSTEM):
+            for one in decode(chunk, PayloadReader(STREAM)):
+                got += one.rows.get_column("n").to_list()
+                ledger, entry, batch = one.locate()
+                assert len(ledger) == len(entry) == len(batch) == one.rows.height
+    assert client.queues == sorted(client.queues, reverse=True)
     assert got == list(range(first + 1, last + 1))
+
+
+def test_larger_messages_than_expected_are_fetched_with_fewer_ahead() -> None:
+    log = log_of([0] * 60)
+    client = FakeClient(log)
+    reader = PartReader(client, PART, None, queue=QUEUE_MESSAGES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fs_notebook.log.reader.QUEUE_BYTES", 90)
+        chunks = list(chunks_until(reader, Position(0, 29, 2, 0), rows_max=5, clock=SYSTEM))
+    assert sum(len(c.messages) for c in chunks) == 60
+    # {"n": 10} has 9 bytes; there are some of 8 before them.
+    assert client.queues == [QUEUE_MESSAGES, 90 // 8]
 
 
 def collect(log: list[FakeMessage], start: Position, end: Position) -> None:

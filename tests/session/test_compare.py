@@ -21,6 +21,7 @@ from fs_notebook.jupyter.compared import comparison_html, scatter
 from fs_notebook.jupyter.display import StatusTable
 from fs_notebook.session import Session
 from fs_notebook.testing import Simulation
+from fs_notebook.worker.shared import tell_partitions
 from tests.support.sessions import BEGIN, SUM_SQL, read_events
 
 ONE = """
@@ -198,6 +199,25 @@ def test_against_plain_python(
     again = side_by_side(Online(ahead.store, *about(1, one)), Online(ahead.store, *about(2, two)))
     assert again.apart == 0
     assert again.differing == len({u for u, _ in [*early, *later] if u == hidden})
+
+
+def test_partitions_that_workers_share_are_read_as_one() -> None:
+    """A key's events lie in two partitions, its state in two shards of the first version."""
+    sim = Simulation()
+    rows = [{"user": f"u{n % 3}", "x": n, "ts": BEGIN} for n in range(40)]
+    sim.upload(rows, "rows", time="ts", partitions=2)
+    sums = "SELECT user, SUM({}) AS total, COUNT(*) AS n FROM rows GROUP BY user"
+    one, two = sim.define("one", sums.format("x")), sim.define("two", sums.format("2 * x"))
+    assert isinstance(one, Definition)
+    sim.run(one, shared=True)
+    sim.run(two)
+    tell_partitions(sim.store, one.shard, 2)
+    found = side_by_side(Online(sim.store, *about(1, one)), Online(sim.store, *about(2, two)))
+    totals = [sum(range(n, 40, 3)) for n in range(3)]
+    assert found.to_polars()["total_v1"].to_list() == totals
+    assert found.to_polars()["total_v2"].to_list() == [2 * t for t in totals]
+    assert (found.entities, found.apart, found.features[1].equal) == (3, 0, 3)
+    assert found.positions[0] == found.positions[1]
 
 
 def records(events: Sequence[tuple[int, int | None]]) -> list[dict[str, Any]]:
