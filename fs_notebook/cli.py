@@ -25,9 +25,18 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(__version__)
 @click.option("--home", type=click.Path(path_type=Path), help="Default: FS_NOTEBOOK_HOME.")
-@click.option("--log", help="pulsar://host:6650 or embedded:; default: what was connected last.")
-@click.option("--redis", help="redis://host:6379/0 or embedded:")
-@click.option("--admin", help="Pulsar's admin address.")
+@click.option(
+    "--log",
+    envvar="FS_NOTEBOOK_LOG",
+    show_envvar=True,
+    help="pulsar://host:6650 or embedded:; default: what was connected last.",
+)
+@click.option(
+    "--redis", envvar="FS_NOTEBOOK_REDIS", show_envvar=True, help="redis://host:6379/0 or embedded:"
+)
+@click.option(
+    "--admin", envvar="FS_NOTEBOOK_ADMIN", show_envvar=True, help="Pulsar's admin address."
+)
 @click.pass_context
 def main(
     ctx: click.Context, home: Path | None, log: str | None, redis: str | None, admin: str | None
@@ -36,10 +45,10 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if log is None and redis is None:
+    if not log and not redis:
         ctx.obj = Connection.remembered(place)
     else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin)
+        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
 
 
 def _session(ctx: click.Context) -> Any:
@@ -103,6 +112,20 @@ def verify(ctx: click.Context, name: str) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--versions", metavar="1,2", help="Default: what serves, and the newest other one.")
+@click.option("-n", "entities_max", default=10_000, show_default=True,
+              help="Of more entities, a sample.")  # fmt: skip
+@click.pass_context
+def compare(ctx: click.Context, name: str, versions: str | None, entities_max: int) -> None:
+    """Show how far the values of two versions differ: total_readtime --versions 1,2."""
+    from fs_notebook.comparison import parse_versions
+
+    found = _session(ctx).compare(name, parse_versions(versions), entities_max=entities_max)
+    click.echo(repr(found))
+
+
+@main.command()
+@click.argument("name")
 @click.argument("entity", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--at", help="The value as of this time: 2013-01-31T12:00; default: now.")
 @click.option("-n", "count", default=20, show_default=True, help="How many of the newest events.")
@@ -156,15 +179,24 @@ def describe(ctx: click.Context, stream: str) -> None:
 @click.option("--lines", default=50, show_default=True)
 @click.pass_context
 def logs(ctx: click.Context, name: str, lines: int) -> None:
-    """Show the end of a feature's worker logs."""
-    from fs_notebook.worker.places import log_path
+    """Show the end of the logs that a feature's workers wrote on this machine: reading_time.
 
-    group = _session(ctx).catalog.refresh().group(name)
-    for version in group.running:
-        path = log_path(ctx.obj, version.definition.shard)
-        click.echo(f"v{version.number} ({path}):")
-        text = path.read_text(errors="replace") if path.exists() else ""
-        click.echo("\n".join(text.splitlines()[-lines:]))
+    Of a derived feature, those of what it is derived from.
+    """
+    from fs_notebook.catalog.lineage import running_of
+    from fs_notebook.worker.places import log_path
+    from fs_notebook.worker.records import inputs_of
+
+    state = _session(ctx).catalog.refresh()
+    for version in running_of(state, state.group(name)):
+        for definition in inputs_of(version.definition):
+            path = log_path(ctx.obj, definition.shard)
+            of = "" if definition is version.definition else f" reads {definition.name}"
+            click.echo(f"v{version.number}{of} ({path}):")
+            if path.exists():
+                click.echo("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+            else:
+                click.echo("nothing: its worker does not run on this machine, or in another home")
 
 
 @main.command()

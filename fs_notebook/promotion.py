@@ -26,6 +26,7 @@ from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, Us
 from fs_notebook.language.unions import streams_of as parts_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
+from fs_notebook.worker.audits import audit_name
 from fs_notebook.worker.connection import EMBEDDED, Connection
 from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.records import served_record, withdraw
@@ -309,6 +310,13 @@ class Promotions:
                     remedy=f"fs-notebook logs {group.name}; the runner frees it when it can",
                 )
             self.clock.sleep_s(0.05)
+        if not self.catalog.refresh().groups[group.name].version(version).retired:
+            return
+        # The position goes first. What is left is deleted here too, so that nothing is at the end.
+        for part in parts:
+            self.store.drop(part)
+        for report in (report_name(shard), audit_name(shard)):
+            self.store.heartbeat(report, {}, ttl_seconds=0.001)
 
     def _record(self, group: Group, version: Version) -> dict[str, object]:
         partitions = partial(partitions_of, self.store)

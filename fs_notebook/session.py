@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.comparison import CompareCalls
 from fs_notebook.compute.derived import preview_derived
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import (
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
 
 
-class Session(StreamCalls, ExplainCalls):
+class Session(StreamCalls, ExplainCalls, CompareCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -397,6 +399,9 @@ class Session(StreamCalls, ExplainCalls):
         A derived group has no worker: it serves once all that it is derived from does.
         `with_inputs` promotes first what of that is not promoted.
 
+        Where another version served before, the status says how far the values of a thousand
+        entities differ; see `compare`.
+
         With `workers`, so many processes on each machine that has a runner share the stream's
         partitions, on Pulsar; by default one has them all.
 
@@ -407,10 +412,14 @@ class Session(StreamCalls, ExplainCalls):
         ConflictError
             If somebody else changed the group at the same time; says who and when.
         """
-        return self._promotions.promote(
+        former = self.catalog.refresh().group(name).serving
+        status = self._promotions.promote(
             name, wait=wait, with_inputs=with_inputs, workers=workers, actor=actor,
             on_progress=on_progress,
         )  # fmt: skip
+        if not wait or former is None:
+            return status
+        return replace(status, compared=self.glance(status.name, former.number, status.version))
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, at once: it was kept warm.

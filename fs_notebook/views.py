@@ -119,6 +119,8 @@ class Status:
     verified_at: datetime | None = None
     verified: str | None = None
     """What the last verification on schedule found."""
+    compared: str | None = None
+    """After a promotion: how far its values differ from those of the version before."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -138,7 +140,7 @@ class Status:
         parts += [f"error: {told}"] if told else []
         if self.verified_at is not None:
             parts.append(f"verified at {self.verified_at:%Y-%m-%d %H:%M:%S} UTC: {self.verified}")
-        return ", ".join(parts)
+        return ", ".join(parts) + ("" if self.compared is None else f"\n{self.compared}")
 
 
 def status_of(group: Group, version: Version, store: OnlineStore) -> Status:

@@ -30,7 +30,7 @@ ROWS = [
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
-    ["transforms", "stream_calls", "explanation"],
+    ["transforms", "stream_calls", "explanation", "comparison"],
     ["definitions"],
     ["testing"],
     ["session"],
