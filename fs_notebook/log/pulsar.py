@@ -49,7 +49,7 @@ from fs_notebook.position import Cut, Position
 
 _NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/?")
 ENDS_AT_ONCE_MAX = 8
-CHUNK_MESSAGES = 50_000
+CHUNK_MESSAGES = 20_000
 CHUNKS_AHEAD_MAX = 2
 TAIL_QUEUE_MAX = 1_000
 
