@@ -188,6 +188,11 @@ class PulsarLog:
             cursor.close()
         return None if first is None else Position(part.partition, *place(first))
 
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first events that are left lie; see `EventLog.beginning`."""
+        parts = [p for p in self._parts(name) if only in (None, p.partition)]
+        return Cut(tuple(at for part in parts if (at := self.earliest(part)) is not None))
+
     def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
         """Return a declaration that fits the topic: by its schema registry, or its first events.
 
