@@ -45,6 +45,7 @@ from fs_notebook.log.reader import (
     end_of,
     rows_at,
 )
+from fs_notebook.log.retention import warn_retention
 from fs_notebook.log.sending import Sent, open_producer, send
 from fs_notebook.position import Cut, Position
 
