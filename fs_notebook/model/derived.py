@@ -17,8 +17,9 @@ from fs_notebook.errors import UsageError, near_names
 from fs_notebook.language.derived import entity_column, feature_column, request_column
 from fs_notebook.language.plan import Key, Output
 from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.asked import PLAIN, AsOf
 from fs_notebook.model.labels import check_entity, key_column, key_values, labels_frame
-from fs_notebook.model.training import TrainingSet, build_training_set, check_names
+from fs_notebook.model.training import TrainingSet, build_training_set, check_names, shares
 from fs_notebook.position import Cut
 
 AnyWanted = Sequence[tuple[AnyDefinition, tuple[str, ...]]]
@@ -33,6 +34,7 @@ def training_set_of(
     entity: Mapping[str, str] | None = None,
     clock: Clock,
     cuts: Mapping[str, Cut] | None = None,
+    as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
 ) -> TrainingSet:
     """Return the labels with each wanted feature, stored or derived, as of each label's time.
@@ -42,7 +44,7 @@ def training_set_of(
 
     Parameters
     ----------
-    labels, log, time, entity, clock, cuts, on_progress
+    labels, log, time, entity, clock, cuts, as_of, on_progress
         As for `build_training_set`.
     wanted
         Definitions, each with those of its features that are wanted.
@@ -56,7 +58,7 @@ def training_set_of(
     if len(stored) == len(wanted):
         return build_training_set(
             labels, stored, log, time=time, entity=entity, clock=clock, cuts=cuts,
-            on_progress=on_progress,
+            as_of=as_of, on_progress=on_progress,
         )  # fmt: skip
     begun_s = clock.monotonic_s()
     frame = labels_frame(labels)
@@ -71,7 +73,7 @@ def training_set_of(
     ]
     base = build_training_set(
         labels, needs.wanted, log, time=time, entity=needs.entity, clock=clock, cuts=cuts,
-        on_progress=on_progress,
+        as_of=as_of, on_progress=on_progress,
     )  # fmt: skip
     columns: dict[str, pl.Series] = {
         name: base.frame.get_column(needs.column(definition, definition.plan.entity, name)).alias(
@@ -80,8 +82,14 @@ def training_set_of(
         for definition, names in stored
         for name in names
     }
+    covered = {
+        name: base.covered[needs.column(definition, definition.plan.entity, name)]
+        for definition, names in stored
+        for name in names
+    }
     for part in parts:
         columns |= part.values(base.frame)
+        covered |= dict.fromkeys(part.features, part.covered(base))
     versions = {d.name: d.fingerprint for d, _ in wanted}
     keys = tuple(dict.fromkeys((*base.keys, *(c for p in parts for c in p.key_columns))))
     return replace(
@@ -91,6 +99,8 @@ def training_set_of(
         keys=keys,
         versions=versions,
         seconds=clock.monotonic_s() - begun_s,
+        coverage=shares(covered),
+        covered=covered,
     )
 
 
@@ -202,6 +212,16 @@ class _Part:
         frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": range(joined.height)})
         values = self.derived.values(frame, self.features)
         return {name: values.get_column(name) for name in self.features}
+
+    def covered(self, base: TrainingSet) -> pl.Series:
+        """Tell for which labels each of its inputs saw an event."""
+        some = pl.repeat(True, base.rows, eager=True)
+        for index, given in enumerate(self.definition.plan.inputs):
+            pinned = self.definition.input(given.group, given.fingerprint)
+            for feature, _ in given.features:
+                if feature_column(index, feature) in self.read:
+                    some &= base.covered[self.needs.column(pinned, given.keys, feature)]
+        return some
 
 
 def _no_request(

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import polars as pl
 
@@ -21,8 +21,9 @@ from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError, unknown_name
-from fs_notebook.language.plan import Join
-from fs_notebook.log.protocol import Batch, EventLog, Stream
+from fs_notebook.language.plan import Join, Plan
+from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
+from fs_notebook.model.asked import PLAIN, AsOf
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.labels import (
     check_entity,
@@ -38,6 +39,8 @@ from fs_notebook.types import TIME
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_COVERED = "__covered"
 
 Wanted = Sequence[tuple[Definition, tuple[str, ...]]]
 
@@ -58,13 +61,19 @@ class TrainingSet:
     versions
         Feature group → fingerprint of its plan.
     cuts
-        Stream → the cut it was read up to.
+        Stream → the cut it was read up to; of streams that are joined too.
     first, last
         The labels' oldest and newest time, UTC; None if there are no labels.
     events
         Events read.
     seconds
         How long it took.
+    as_of
+        Which events count for a label.
+    coverage
+        Feature → the share of labels for which it saw any event, from 0 to 1.
+    notes
+        What to look at before a model learns of it.
     """
 
     frame: pl.DataFrame
@@ -78,6 +87,10 @@ class TrainingSet:
     last: datetime | None
     events: int
     seconds: float
+    as_of: AsOf = PLAIN
+    coverage: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    covered: Mapping[str, pl.Series] = field(default_factory=dict, repr=False)
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -126,11 +139,16 @@ class TrainingSet:
             "keys": self.keys,
             "versions": dict(self.versions),
             "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
+            "as_of": [self.as_of.lag_us, self.as_of.known],
         }
         digest.update(json.dumps(what, sort_keys=True).encode())
-        for name in self.label_columns:
-            _digest_column(digest, self.frame.get_column(name))
+        digest.update(self.labels_fingerprint.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def labels_fingerprint(self) -> str:
+        """SHA-256 of the labels: names, types, values and order, 64 hexadecimal digits."""
+        return frame_digest(self.frame.select(self.label_columns))
 
     @property
     def nulls(self) -> dict[str, float]:
@@ -182,6 +200,7 @@ def build_training_set(
     entity: Mapping[str, str] | None = None,
     clock: Clock,
     cuts: Mapping[str, Cut] | None = None,
+    as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
 ) -> TrainingSet:
     """Return the labels with each wanted feature as of just before each label's time.
@@ -205,6 +224,8 @@ def build_training_set(
         Times the work.
     cuts
         Stream → the cut to read up to, to make an earlier training set again.
+    as_of
+        Which events count: t less a lag, or only what was published before t.
 
     Raises
     ------
@@ -219,20 +240,26 @@ def build_training_set(
     check_entity(mapping, [d.plan for d, _ in wanted])
     time = find_time(frame, time)
     times = times_us(frame, time).alias(TIME)
+    first, last = times.min(), times.max()
+    times = times - as_of.lag_us
     groups = [_Group.of(d, names, frame, mapping, times) for d, names in wanted]
     ends = _freeze(groups, log, cuts or {})
-    reading = _Reading(log, ends, clock, begun_s, on_progress)
+    reading = _Reading(log, ends, as_of.known, clock, begun_s, on_progress)
     columns: dict[str, pl.Series] = {}
+    covered: dict[str, pl.Series] = {}
     for rows in dict.fromkeys(g.rows for g in groups):
         mine = [g for g in groups if g.rows == rows]
         held = reading.read(mine, times)
         for group in mine:
             # Handed over, so that one group's events are gone before the next one's join.
-            found = values_at(group.fold, held.pop(group.definition.name), group.moments)
+            found = values_at(
+                group.fold, held.pop(group.definition.name), group.moments, known=as_of.known,
+                covered=_COVERED,
+            )  # fmt: skip
             columns |= {f: found.get_column(f) for f in group.features}
+            covered |= dict.fromkeys(group.features, found.get_column(_COVERED))
     joined = frame.hstack([columns[f] for f in features]) if features else frame
     assert joined.height == frame.height
-    first, last = times.min(), times.max()
     return TrainingSet(
         frame=joined,
         label_columns=tuple(frame.columns),
@@ -245,6 +272,9 @@ def build_training_set(
         last=from_us(last) if isinstance(last, int) else None,
         events=reading.events,
         seconds=clock.monotonic_s() - begun_s,
+        as_of=as_of,
+        coverage=shares(covered),
+        covered=covered,
         _pandas=labels.copy() if is_pandas(labels) else None,
     )
 
@@ -321,12 +351,36 @@ def check_names(
 
 
 def _freeze(groups: Sequence[_Group], log: EventLog, given: Mapping[str, Cut]) -> dict[str, Cut]:
-    """Return the cut of each stream: the given one, or its end now."""
-    names = list(dict.fromkeys(g.definition.source.name for g in groups))
+    """Return the cut of each stream: the given one, or its end now.
+
+    Joined streams come last: what an event that was read may see of them is there by then.
+    """
+    folded = [g.definition.source.name for g in groups]
+    joined = [j.source for g in groups for j in temporal(g.definition.plan)]
+    names = list(dict.fromkeys([*folded, *joined]))
     for name in given:
         if name not in names:
             raise unknown_name("stream of these features", name, names)
     return {name: given[name] if name in given else log.end(name) for name in names}
+
+
+def temporal(plan: Plan) -> tuple[Join, ...]:
+    """Return the joins of a plan that look at a stream as it stood, not at a table or at pairs."""
+    return tuple(j for j in plan.joins if j.cut is None and j.within is None)
+
+
+class _FrozenLog:
+    """A log whose streams end at given cuts."""
+
+    def __init__(self, log: EventLog, ends: Mapping[str, Cut]) -> None:
+        self._log = log
+        self._ends = ends
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def end(self, name: str) -> Cut:
+        return self._ends[name] if name in self._ends else self._log.end(name)
 
 
 class _Reading:
@@ -336,13 +390,15 @@ class _Reading:
         self,
         log: EventLog,
         ends: Mapping[str, Cut],
+        known: bool,
         clock: Clock,
         begun_s: float,
         on_progress: OnProgress,
     ) -> None:
         self.events = 0
-        self._log = log
+        self._log = cast(EventLog, _FrozenLog(log, ends))
         self._ends = ends
+        self._stamps = (PUBLISHED,) if known else ()
         self._clock = clock
         self._begun_s = begun_s
         self._on_progress = on_progress
@@ -357,6 +413,7 @@ class _Reading:
         log = joined_log(definition.plan, definition.joined, log, filtered=len(groups) == 1)
         end = self._ends[stream.name]
         columns = sorted({c for g in groups for c in g.definition.plan.columns})
+        columns += self._stamps
         # By partition, since position decides between equal times and reads may interleave.
         parts: dict[str, dict[int, list[pl.DataFrame]]] = {g.definition.name: {} for g in groups}
         low, high = _interval(groups, times)
@@ -367,7 +424,7 @@ class _Reading:
         with closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 for group in groups:
-                    kept = _of_labels(group, batch)
+                    kept = _of_labels(group, batch, self._stamps)
                     if kept.height:
                         mine = parts[group.definition.name]
                         mine.setdefault(batch.partition, []).append(kept)
@@ -377,7 +434,9 @@ class _Reading:
                     share = max(share, min((batch.end.entry + 1) / (last.entry + 1), 1.0))
                 self._tell(f"replaying {stream.name}", share or None)
         self._tell("joining", None)
-        return {g.definition.name: _joined(g, parts[g.definition.name]) for g in groups}
+        return {
+            g.definition.name: _joined(g, parts[g.definition.name], self._stamps) for g in groups
+        }
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s
@@ -395,21 +454,35 @@ def _interval(groups: Sequence[_Group], times: pl.Series) -> tuple[int | None, i
     return min(windows.start(w, first) for w in spans), last + 1
 
 
-def _of_labels(group: _Group, batch: Batch) -> pl.DataFrame:
-    projected, _ = group.fold.project(batch.rows, batch.positions)
+def _of_labels(group: _Group, batch: Batch, stamps: Sequence[str]) -> pl.DataFrame:
+    projected, _ = group.fold.project(batch.rows, batch.positions, stamps)
     return projected.join(group.entities, on=group.fold.keys, how="semi", maintain_order="left")
 
 
-def _joined(group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]]) -> pl.DataFrame:
+def _joined(
+    group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]], stamps: Sequence[str]
+) -> pl.DataFrame:
     ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
     if ordered:
         return pl.concat(ordered)
     plan, columns = group.definition.plan, dict(group.definition.source.columns)
     schema = {n: columns[n].polars for n in plan.columns}
     schema |= {n: kind.polars for join in plan.joins for n, _, kind in join.columns}
-    empty = pl.DataFrame(schema=schema)
-    time = pl.Series(TIME, [], dtype=pl.Datetime("us", "UTC"))
-    return group.fold.project(empty.with_columns(time))[0]
+    schema |= dict.fromkeys((TIME, *stamps), pl.Datetime("us", "UTC"))
+    return group.fold.project(pl.DataFrame(schema=schema), stamps=stamps)[0]
+
+
+def shares(covered: Mapping[str, pl.Series]) -> dict[str, float]:
+    """Return feature → the share of labels that it saw an event for."""
+    return {f: int(some.sum()) / max(some.len(), 1) for f, some in covered.items()}
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """Return SHA-256 of a frame's names, types and values, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for column in frame.get_columns():
+        _digest_column(digest, column)
+    return digest.hexdigest()
 
 
 def _digest_column(digest: Any, column: pl.Series) -> None:
