@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fs_notebook.catalog.model import AnyDefinition, CatalogState
 from fs_notebook.compute.preview import parse_span
-from fs_notebook.errors import UsageError
+from fs_notebook.errors import UsageError, unknown_name
 
 EVENT, KNOWN = "event", "known"
 
@@ -79,6 +79,11 @@ class Chosen:
         return tuple(f + self._suffix for f in self.features)
 
     @property
+    def named(self) -> tuple[tuple[str, str], ...]:
+        """Each feature and what it is called in the training set."""
+        return tuple(zip(self.features, self.columns, strict=True))
+
+    @property
     def _suffix(self) -> str:
         return "" if self.version is None else f"@{self.version}"
 
@@ -101,7 +106,10 @@ def chosen_of(state: CatalogState, names: Sequence[str]) -> list[Chosen]:
         version = int(number) if number else None
         group = state.group(name)
         definition = group.latest if version is None else group.version(version).definition
-        mine = [name] if name in definition.plan.features else list(definition.plan.features)
+        known = definition.plan.features
+        if name not in known and name != group.name:
+            raise unknown_name(f"feature of {group.name}@{number}", name, known)
+        mine = [name] if name in known else list(known)
         _, features = found.setdefault((group.name, version), (definition, []))
         features += [f for f in mine if f not in features]
     return [Chosen(d, tuple(f), v) for (_, v), (d, f) in found.items()]

@@ -9,21 +9,21 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from fs_notebook.catalog.model import AnyDefinition, Definition
+from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
-from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError, unknown_name
-from fs_notebook.language.plan import Join, Plan
+from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
-from fs_notebook.model.asked import PLAIN, AsOf
+from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.labels import (
     check_entity,
@@ -74,6 +74,14 @@ class TrainingSet:
         Feature → the share of labels for which it saw any event, from 0 to 1.
     notes
         What to look at before a model learns of it.
+    covered
+        Feature → for each label, whether it saw any event.
+    chosen, entity
+        The definitions and what was asked of them; entity → the labels' column.
+    origin
+        Where the labels came from, if they can be read again.
+    name
+        What it is saved as in the catalog, if it is.
     """
 
     frame: pl.DataFrame
@@ -91,6 +99,10 @@ class TrainingSet:
     coverage: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     covered: Mapping[str, pl.Series] = field(default_factory=dict, repr=False)
+    chosen: tuple[Chosen, ...] = field(default=(), repr=False)
+    entity: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -166,10 +178,14 @@ class TrainingSet:
         cuts = "; ".join(f"{name} {cut}" for name, cut in self.cuts.items())
         versions = ", ".join(f"{n} {f[:12]}" for n, f in self.versions.items())
         nulls = ", ".join(f"{n} {percent(share)}" for n, share in self.nulls.items())
+        seen = ", ".join(f"{n} {percent(share)}" for n, share in self.coverage.items())
+        notes = "".join(f"note: {note}\n" for note in self.notes)
         return (
-            f"training set: {count(self.rows)} labels × {len(self.features)} features, "
+            f"training set{f' {self.name}' if self.name else ''}: "
+            f"{count(self.rows)} labels × {len(self.features)} features, "
             f"{self._span}, {count(self.events)} events read in {self.seconds:.2f} s\n"
-            f"nulls: {nulls}\nversions: {versions}\ncuts: {cuts}\n{self.frame.head(10)}"
+            f"{self.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}"
+            f"versions: {versions}\ncuts: {cuts}\n{self.frame.head(10)}"
         )
 
     def _repr_html_(self) -> str:
@@ -177,18 +193,24 @@ class TrainingSet:
             ("labels", count(self.rows)),
             ("features", count(len(self.features))),
             (f"time ({self.time})", self._span),
+            ("features are", str(self.as_of)),
             ("events read", count(self.events)),
             ("took", f"{self.seconds:.2f} s"),
+            ("labels' fingerprint", self.labels_fingerprint[:12]),
             ("fingerprint", self.fingerprint[:12]),
         ]
+        nulls, seen = self.nulls, self.coverage
         tables: list[Table] = [
-            (("feature", "type", "nulls"), [
-                (f, str(self.frame.schema[f]), percent(share)) for f, share in self.nulls.items()
+            (("feature", "type", "coverage", "nulls"), [
+                (f, str(self.frame.schema[f]), percent(seen[f]) if f in seen else "",
+                 percent(nulls[f])) for f in self.features
             ]),
             (("group", "version"), [(n, f[:12]) for n, f in self.versions.items()]),
             (("stream", "cut"), [(name, str(cut)) for name, cut in self.cuts.items()]),
         ]  # fmt: skip
-        return card("Training set", figures, tables=tables)
+        return card(
+            "Training set", figures, subtitle=self.name or "", notes=self.notes, tables=tables
+        )
 
 
 def build_training_set(
@@ -235,7 +257,7 @@ def build_training_set(
     """
     begun_s = clock.monotonic_s()
     frame = labels_frame(labels)
-    features = check_names(frame, wanted)
+    features = check_names(frame, [Chosen(d, names) for d, names in wanted])
     mapping = dict(entity or {})
     check_entity(mapping, [d.plan for d, _ in wanted])
     time = find_time(frame, time)
@@ -275,6 +297,8 @@ def build_training_set(
         as_of=as_of,
         coverage=shares(covered),
         covered=covered,
+        chosen=tuple(Chosen(d, names) for d, names in wanted),
+        entity=mapping,
         _pandas=labels.copy() if is_pandas(labels) else None,
     )
 
@@ -315,38 +339,37 @@ class _Group:
         return cls(definition, features, fold, names, moments, entities)
 
 
-def check_names(
-    labels: pl.DataFrame, wanted: Sequence[tuple[AnyDefinition, tuple[str, ...]]]
-) -> tuple[str, ...]:
-    """Return the features in the order asked for, once their names are clear."""
+def check_names(labels: pl.DataFrame, wanted: Sequence[Chosen]) -> tuple[str, ...]:
+    """Return the features' columns in the order asked for, once their names are clear."""
     if not wanted:
         raise UsageError("A training set needs at least one feature.", remedy="name one")
     features: dict[str, str] = {}
     versions: dict[str, str] = {}
-    for definition, names in wanted:
-        if versions.setdefault(definition.name, definition.fingerprint) != definition.fingerprint:
+    for chosen in wanted:
+        definition = chosen.definition
+        if versions.setdefault(chosen.name, definition.fingerprint) != definition.fingerprint:
             raise UsageError(
                 f"Two versions of {definition.name!r} are wanted in one training set.",
-                remedy="make one training set for each",
+                remedy="say which by their numbers: feature@1, feature@2",
             )
-        for name in names:
+        for name, column in zip(chosen.features, chosen.columns, strict=True):
             if name not in definition.plan.features:
                 raise unknown_name(
                     f"feature of {definition.name!r}", name, definition.plan.features
                 )
-            if name in features:
+            if column in features:
                 raise UsageError(
-                    f"The feature {name!r} is wanted twice.",
-                    found=f"from {features[name]!r} and {definition.name!r}",
+                    f"The feature {column!r} is wanted twice.",
+                    found=f"from {features[column]!r} and {definition.name!r}",
                     remedy="name it once",
                 )
-            if name in labels.columns:
+            if column in labels.columns:
                 raise UsageError(
-                    f"The labels have a column {name!r} already, like the feature.",
+                    f"The labels have a column {column!r} already, like the feature.",
                     found=", ".join(labels.columns),
                     remedy="rename the labels' column, or drop it",
                 )
-            features[name] = definition.name
+            features[column] = definition.name
     return tuple(features)
 
 
@@ -356,31 +379,12 @@ def _freeze(groups: Sequence[_Group], log: EventLog, given: Mapping[str, Cut]) -
     Joined streams come last: what an event that was read may see of them is there by then.
     """
     folded = [g.definition.source.name for g in groups]
-    joined = [j.source for g in groups for j in temporal(g.definition.plan)]
+    joined = [j.source for g in groups for j in temporal_joins(g.definition.plan.joins)]
     names = list(dict.fromkeys([*folded, *joined]))
     for name in given:
         if name not in names:
             raise unknown_name("stream of these features", name, names)
     return {name: given[name] if name in given else log.end(name) for name in names}
-
-
-def temporal(plan: Plan) -> tuple[Join, ...]:
-    """Return the joins of a plan that look at a stream as it stood, not at a table or at pairs."""
-    return tuple(j for j in plan.joins if j.cut is None and j.within is None)
-
-
-class _FrozenLog:
-    """A log whose streams end at given cuts."""
-
-    def __init__(self, log: EventLog, ends: Mapping[str, Cut]) -> None:
-        self._log = log
-        self._ends = ends
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._log, name)
-
-    def end(self, name: str) -> Cut:
-        return self._ends[name] if name in self._ends else self._log.end(name)
 
 
 class _Reading:
@@ -396,7 +400,7 @@ class _Reading:
         on_progress: OnProgress,
     ) -> None:
         self.events = 0
-        self._log = cast(EventLog, _FrozenLog(log, ends))
+        self._log = frozen_log(log, ends)
         self._ends = ends
         self._stamps = (PUBLISHED,) if known else ()
         self._clock = clock
