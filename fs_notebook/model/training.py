@@ -162,6 +162,10 @@ class TrainingSet:
         """SHA-256 of the labels: names, types, values and order, 64 hexadecimal digits."""
         return frame_digest(self.frame.select(self.label_columns))
 
+    def digest_of(self, column: str) -> str:
+        """Return SHA-256 of a column's name, type and values, in hexadecimal digits."""
+        return frame_digest(self.frame.select(column))
+
     @property
     def nulls(self) -> dict[str, float]:
         """Feature → the share of labels for which it is null, from 0 to 1."""
