@@ -6,19 +6,20 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
 import polars as pl
 
+from fs_notebook.catalog.drift import drift_of, readers_of
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import parse_moment
 from fs_notebook.errors import UnknownPosition, UsageError
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.sources import Sources
@@ -112,6 +113,11 @@ class Description:
         one moment.
     sampled, dead
         How many of the first and newest events were read, and how many could not be decoded.
+    drift
+        How the newest schema in the topic's registry differs from the declaration, if it is read
+        by the registry.
+    readers
+        Of each column that the newest schema has no more, the features that read it.
     """
 
     stream: Stream
@@ -123,6 +129,8 @@ class Description:
     sampled: int
     dead: int
     reason: str | None
+    drift: Drift | None = None
+    readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def figures(self) -> list[tuple[str, str]]:
         """Return what is known, as names and texts."""
@@ -149,9 +157,21 @@ class Description:
             shown.append(("kept", facts.kept))
         if facts.offloaded_share is not None:
             shown.append(("offloaded", f"{facts.offloaded_share:.0%} of the bytes"))
+        shown += self._drifted()
         dead = f"{self.dead:,} of {self.sampled:,} sampled"
         shown.append(("dead letters", dead + (f", e.g. {self.reason}" if self.reason else "")))
         return shown
+
+    def _drifted(self) -> list[tuple[str, str]]:
+        """Return what the newest schema has otherwise than the declaration."""
+        if not self.drift:
+            return []
+        told = [f"{n} {t} added" for n, t in self.drift.added]
+        for name in self.drift.removed:
+            readers = ", ".join(self.readers.get(name, ()))
+            told.append(f"{name} removed" + (f", which {readers} reads" if readers else ""))
+        told += [f"{n} {declared} is {now}" for n, declared, now in self.drift.changed]
+        return [("newest schema differs", "; ".join(told))]
 
     def __repr__(self) -> str:
         figures = [f"  {name}: {_shown(text, 200)}" for name, text in self.figures()]
@@ -245,9 +265,13 @@ class Inspection:
         times = pl.concat([f["time"] for f in (*heads, *tails)]) if heads else pl.Series([])
         first = times.min() if facts.first_us is None else from_us(facts.first_us)
         last = times.max() if facts.last_us is None else from_us(facts.last_us)
+        drift = drift_of(self._log, stream)
+        state = self._sources.catalog.refresh()
+        readers = {c: readers_of(state, name, c) for c in (drift.removed if drift else ())}
         return Description(
             stream, facts, end, cast(datetime | None, first), cast(datetime | None, last),
             _rate(tails), len(sampled) + len(dead), len(dead), next(iter(dead.values()), None),
+            drift, readers,
         )  # fmt: skip
 
     def _facts(self, name: str) -> Facts:
