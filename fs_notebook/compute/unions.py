@@ -22,7 +22,7 @@ from fs_notebook.language.expr import columns_of
 from fs_notebook.language.plan import Branch
 from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import PARTITION, PUBLISHED, Batch, EventLog, Stream
-from fs_notebook.position import Cut
+from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME
 
 
@@ -73,6 +73,17 @@ class _Part:
         return Batch(number, rows, batch.end._replace(partition=number), dead, positions)
 
 
+def _numbered(cuts: Sequence[Cut]) -> Cut:
+    """Return the cut of a union that has these of its streams."""
+    return Cut(
+        tuple(
+            p._replace(partition=p.partition * len(cuts) + number)
+            for number, cut in enumerate(cuts)
+            for p in cut
+        )
+    )
+
+
 def _parts(stream: UnionStream) -> list[_Part]:
     pairs = zip(stream.branches, stream.parts, strict=True)
     return [_Part(b, s, number, len(stream.parts)) for number, (b, s) in enumerate(pairs)]
@@ -101,13 +112,19 @@ class UnionLog:
         first, *others = streams_of(name)
         if not others:
             return self._log.end(first)
-        ends = [self._log.end(n) for n in (first, *others)]
-        numbered = (
-            p._replace(partition=p.partition * len(ends) + number)
-            for number, end in enumerate(ends)
-            for p in end
-        )
-        return Cut(tuple(numbered))
+        return _numbered([self._log.end(n) for n in (first, *others)])
+
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first events of each stream lie; see `EventLog.beginning`."""
+        first, *others = streams_of(name)
+        if not others:
+            return self._log.beginning(first, only)
+        names = (first, *others)
+        if only is None:
+            return _numbered([self._log.beginning(n) for n in names])
+        partition, number = divmod(only, len(names))
+        found = self._log.beginning(names[number], partition)
+        return _numbered([found if i == number else START for i in range(len(names))])
 
     def read(
         self,

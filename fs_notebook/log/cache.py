@@ -67,6 +67,10 @@ class CachedLog:
         """Return text that stays the same as long as the stream is the same one."""
         return self._log.identity(name)
 
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first events that are left lie."""
+        return self._log.beginning(name, only)
+
     def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
         """Return a declaration that fits the stream's first `sample` events."""
         return self._log.infer_stream(name, sample=sample)

@@ -216,6 +216,10 @@ class EmbeddedLog:
             entries, size, first_us, last_us = db.execute(_FACTS, (known.id,)).fetchone()
         return Facts(known.next, entries, size, first_us, last_us, kept="for ever")
 
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first event lies: nothing is ever removed."""
+        return Cut((Position(0, 0, 0, 0),)) if self.end(name).positions else START
+
     def before(self, name: str, position: Position, events: int) -> Position | None:
         """Return a position with `events` events in (it, position]; None: all there are."""
         first = position.entry - events

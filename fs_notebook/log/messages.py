@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -405,6 +405,15 @@ def _instants(us: Ints) -> pl.Series:
     return pl.Series(us).cast(frames.TIMESTAMP)
 
 
+class _Dressed(NamedTuple):
+    """What a batch needs of decoded events: no more, lest it hold their messages."""
+
+    rows: pl.DataFrame
+    end: Position
+    dead: tuple[DeadLetter, ...]
+    locate: Callable[[], Places]
+
+
 def regrouped(
     decoded: Iterable[Decoded],
     stream: Stream,
@@ -416,14 +425,14 @@ def regrouped(
 
     They are smaller where rows are large: about `BATCH_BYTES`.
     """
-    group: list[tuple[Decoded, pl.DataFrame]] = []
+    group: list[_Dressed] = []
     held = size = 0
     for one in decoded:
         frame = dress(one, stream, asked)
         if group and (held + frame.height > rows_max or size >= BATCH_BYTES):
             yield from _grouped(group, times, rows_max)
             group, held, size = [], 0, 0
-        group.append((one, frame))
+        group.append(_Dressed(frame, one.end, one.dead, one.locate))
         held += frame.height
         size += int(frame.estimated_size())
     if group:
@@ -431,29 +440,27 @@ def regrouped(
 
 
 def _grouped(
-    group: list[tuple[Decoded, pl.DataFrame]],
-    times: tuple[int | None, int | None],
-    rows_max: int,
+    group: list[_Dressed], times: tuple[int | None, int | None], rows_max: int
 ) -> list[Batch]:
-    last = group[-1][0]
-    rows = group[0][1] if len(group) == 1 else pl.concat([f for _, f in group])
-    dead = tuple(letter for one, _ in group for letter in one.dead)
-    sources = tuple(one for one, _ in group)
+    end = group[-1].end
+    rows = group[0].rows if len(group) == 1 else pl.concat([one.rows for one in group])
+    dead = tuple(letter for one in group for letter in one.dead)
+    located = [one.locate for one in group]
     memo: list[pl.DataFrame] = []
 
     def all_positions() -> pl.DataFrame:
         if not memo:
-            parts = [one.locate() for one in sources]
+            parts = [locate() for locate in located]
             columns = [np.concatenate(c) for c in zip(*parts, strict=True)]
             ledger, entry, batch = (pl.Series(c) for c in columns)
             memo.append(
                 frames.position_frame(
-                    partition=last.partition, ledger=ledger, entry=entry, batch=batch
+                    partition=end.partition, ledger=ledger, entry=entry, batch=batch
                 )
             )
         return memo[0]
 
-    return cut_batches(last.partition, rows, all_positions, last.end, dead, times, rows_max)
+    return cut_batches(end.partition, rows, all_positions, end, dead, times, rows_max)
 
 
 def cut_batches(

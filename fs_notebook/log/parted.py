@@ -32,6 +32,10 @@ class PartLog:
         """Return the cut behind the partition's newest event."""
         return self._only(self._log.end(name))
 
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first event of the partition lies that is left."""
+        return self._only(self._log.beginning(name, self.partition))
+
     def read(self, stream: Stream, *, start: Cut, end: Cut, **options: Any) -> Iterator[Batch]:
         """Yield the partition's events in (start, end]; see `EventLog.read`."""
         return self._log.read(stream, start=self._only(start), end=self._only(end), **options)

@@ -214,6 +214,14 @@ class EventLog(Protocol):
         """
         ...
 
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return the positions of the first events that are left, of partitions that have any.
+
+        They are events, and what follows them is not before the cut: where one is another than it
+        was, events were removed. `only` is the one partition that is asked for.
+        """
+        ...
+
     def end(self, name: str) -> Cut:
         """Return the cut behind the newest event of each partition, frozen now."""
         ...

@@ -51,7 +51,7 @@ from fs_notebook.position import Cut, Position
 
 _NAMESPACE = re.compile(r"/?|/([A-Za-z0-9_.\-]{1,100})/([A-Za-z0-9_.\-]{1,100})/?")
 ENDS_AT_ONCE_MAX = 8
-CHUNK_MESSAGES = 50_000
+CHUNK_MESSAGES = 20_000
 CHUNKS_AHEAD_MAX = 2
 TAIL_QUEUE_MAX = 1_000
 
@@ -189,6 +189,11 @@ class PulsarLog:
         finally:
             cursor.close()
         return None if first is None else Position(part.partition, *place(first))
+
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first events that are left lie; see `EventLog.beginning`."""
+        parts = [p for p in self._parts(name) if only in (None, p.partition)]
+        return Cut(tuple(at for part in parts if (at := self.earliest(part)) is not None))
 
     def infer_stream(self, name: str, *, sample: int = 200) -> Stream:
         """Return a declaration that fits the topic: by its schema registry, or its first events.

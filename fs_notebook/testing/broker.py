@@ -224,6 +224,12 @@ class Broker:
             found = self.topic(topic)
             return found.messages[-1] if found.messages else None
 
+    def first(self, topic: str) -> Stored | None:
+        """Return the oldest message that is left of a topic, or None if there is none."""
+        with self._lock:
+            found = self.topic(topic)
+            return found.messages[0] if found.messages else None
+
     def _open_ledger(self, topic: Topic) -> None:
         topic.ledger, topic.entries = self._ledgers, 0
         topic.entries_max = self._chance.randint(1, self._entries_max)

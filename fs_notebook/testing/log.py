@@ -22,7 +22,7 @@ from fs_notebook.errors import (
 )
 from fs_notebook.log import frames
 from fs_notebook.log.framing import is_json, messages, route
-from fs_notebook.log.messages import Decoded, decode, regrouped
+from fs_notebook.log.messages import Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch, Shares, Stream
@@ -236,6 +236,13 @@ class SimulatedLog:
         """Return the cut behind the newest event of each partition, frozen now."""
         with self._asked("ask the end of"):
             return self._end(self._parts(name))
+
+    def beginning(self, name: str, only: int | None = None) -> Cut:
+        """Return where the first events that are left lie."""
+        with self._asked("ask the beginning of"):
+            parts = [p for p in self._parts(name) if only in (None, p.partition)]
+            firsts = ((p.partition, self._broker.first(p.topic)) for p in parts)
+            return Cut(tuple(Position(n, *place(m)) for n, m in firsts if m is not None))
 
     def partitions(self, name: str) -> int:
         """Return how many partitions the stream has now."""

@@ -166,7 +166,8 @@ class Worker:
         self._epoch = lease.epoch
         known = lease.info.get("identity")
         if known is None:
-            info = {"identity": self.log.identity(self._name)}
+            begun = self.log.beginning(self._name).to_json()
+            info = {"identity": self.log.identity(self._name), "begun": begun}
             return Lease(lease.shard, lease.epoch, lease.cut, info)
         self._check_stream(lease)
         return lease
@@ -185,6 +186,38 @@ class Worker:
                 found="it was deleted and made again",
                 remedy="promote the feature again to rebuild it from the new stream",
             )
+
+    def _check_begun(self, lease: Lease, only: int | None = None) -> dict[str, str]:
+        """Make sure that partitions of which nothing is folded still begin where they did.
+
+        Reading those starts at whatever comes first, so no position tells that events are gone.
+        Returns where they begin now, with those that had no event before. Of these, what is
+        removed between two workers cannot be told: a broker does not say what it had.
+
+        Raises
+        ------
+        HistoryLost
+            If events that were there when the state was begun were removed before it got there.
+        """
+        if "begun" not in lease.info:
+            return {}
+        known, cut = Cut.from_json(lease.info["begun"]), lease.cut or START
+        now = self.log.beginning(self._name, only)
+        for first in known:
+            partition = first.partition
+            if cut.get(partition) is None and only in (None, partition):
+                found = now.get(partition)
+                if found != first:
+                    raise HistoryLost(
+                        f"Events of stream {self._name!r} were removed before "
+                        f"{self.definition.name!r} had folded them.",
+                        found=f"partition {partition} began at {first}, now "
+                        + (f"at {found}" if found else "it has none"),
+                        remedy="keep the stream for ever, then promote again to rebuild from "
+                        "what is left",
+                    )
+        fresh = [p for p in now if known.get(p.partition) is None]
+        return {"begun": known.advanced(fresh).to_json()}
 
     @contextmanager
     def _same_stream(self, lease: Lease) -> Iterator[None]:
@@ -208,7 +241,8 @@ class Worker:
             self._beat("live", lease, None, force=True)
             return lease
         self._way = Way(target)
-        info = {**lease.info, "phase": "bootstrapping", "target": target.to_json()}
+        begun = self._check_begun(lease)
+        info = {**lease.info, **begun, "phase": "bootstrapping", "target": target.to_json()}
         lease = self.store.commit(lease, cut=lease.cut or START, puts={}, info=info)
         self._beat("bootstrapping", lease, target, force=True)
         batches = self.log.read(
@@ -260,6 +294,9 @@ class Worker:
             # A client that reconnects goes on with whatever stream has the name by now; one that
             # was made again has other ledgers.
             self._check_stream(lease)
+        if before is None:
+            # Once its first batch is here, nothing was removed before that if nothing was by now.
+            self._check_begun(lease, batch.partition)
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
         stored = self.store.load(lease, keys)

@@ -145,13 +145,13 @@ def _run_side(pipe: Connection, side: Side, config: Config) -> None:
     try:
         with side(config) as run:
             gc.collect()
-            held_mb = _memory_mb("VmRSS")
-            _forget_peak()
+            held_mb = memory_mb("VmRSS")
+            forget_peak()
             pipe.send((True, held_mb))
             while pipe.recv():
                 gc.collect()
                 pipe.send((True, run()))
-            pipe.send((True, _memory_mb("VmHWM")))
+            pipe.send((True, memory_mb("VmHWM")))
     except Exception:  # noqa: BLE001 - the parent shows it.
         pipe.send((False, traceback.format_exc()))
 
@@ -163,7 +163,7 @@ def _run_once(pipe: Connection, function: Callable[[Config], Any], config: Confi
         pipe.send((False, traceback.format_exc()))
 
 
-def _memory_mb(field: str) -> float:
+def memory_mb(field: str) -> float:
     """Return a figure of this process's memory from the kernel.
 
     `getrusage` would not do: a child's peak there begins with its parent's.
@@ -174,6 +174,6 @@ def _memory_mb(field: str) -> float:
     raise AssertionError(field)
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Let the peak begin anew, so that it is the work's and not the preparation's."""
     Path("/proc/self/clear_refs").write_text("5")

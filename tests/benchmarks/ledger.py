@@ -5,17 +5,18 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import fastavro
 import pulsar
 from pulsar.schema import AvroSchema
 
 from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.position import START
 from tests.benchmarks import data, replay
-from tests.benchmarks.harness import Config, Run
+from tests.benchmarks.harness import Config, Run, forget_peak, memory_mb
 
 PARTITIONS = 4
 AVRO = {
@@ -151,6 +152,31 @@ def send_loop(config: Config) -> Iterator[Run]:
 
     yield run
     client.close()
+
+
+def growth_mb(config: Config) -> tuple[float, float]:
+    """Return what a replay's peak of memory grows by, of a quarter of a topic and of all of it.
+
+    Nothing of what is read is kept.
+    """
+    log = _log(config)
+    stream = data.stream(config["read"])
+    end = log.end(stream.name)
+    before_mb = memory_mb("VmRSS")
+
+    def grown(share: float) -> float:
+        forget_peak()
+        rows = 0
+        with closing(cast(Any, log.read(stream, start=START, end=end, rows_max=20_000))) as found:
+            for batch in found:
+                rows += batch.rows.height
+                if rows >= share * config["messages"]:
+                    break
+        return memory_mb("VmHWM") - before_mb
+
+    figures = grown(0.25), grown(1.0)
+    log.close()
+    return figures
 
 
 def _log(config: Config) -> PulsarLog:

@@ -52,8 +52,19 @@ def run(
             rows.append(Row("roll-back to a warm version", "folding anew", AT_MOST, None, found))
             with _broker(broker, Path(folder)) as there:
                 config |= {"url": there.url, "admin_url": there.admin_url}
-                rows = _streams(sizes, config | {"topic": there.fresh("bench")}, say) + rows
-    return rows, _notes(sizes, rows, load, time.monotonic() - begun_s)
+                config["topic"] = there.fresh("bench")
+                rows = _streams(sizes, config, say) + rows
+                say("memory of a replay")
+                grown = _growth(sizes, config)
+    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), grown]
+
+
+def _growth(sizes: Sizes, config: Config) -> str:
+    kinds = {"JSON": config["topic"], "Arrow": f"{config['topic']}-arrow"}
+    found = {kind: ask(ledger.growth_mb, config | {"read": topic}) for kind, topic in kinds.items()}
+    figures = "; ".join(f"{kind} {a:.0f} and {b:.0f} MB" for kind, (a, b) in found.items())
+    counts = f"{sizes.messages // 4:,} events and of {sizes.messages:,}"
+    return f"What a replay that keeps nothing holds at its peak, of {counts}: {figures}."
 
 
 def _notes(sizes: Sizes, rows: list[Row], load: float, seconds: float) -> list[str]:

@@ -49,3 +49,4 @@ def test_every_figure_is_measured(broker: Broker) -> None:
         assert min(row.duel.ours.peak_mb, row.duel.rival.peak_mb) > 0
     text = report(rows, notes)
     assert all(name in text for name in ROWS)
+    assert "What a replay that keeps nothing holds at its peak" in text

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
+import polars as pl
 import pytest
 
 from fs_notebook.catalog.model import Definition
@@ -335,6 +336,65 @@ def test_fault_15_a_worker_stops_where_history_was_lost() -> None:
     with pytest.raises(HistoryLost, match="are gone"):
         sim.run(defined())
     assert position_of(sim) == before
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_fault_15_history_lost_before_a_partition_was_begun_is_told(whole: bool) -> None:
+    """No position in the cut tells it: where the partition began is stored with the state."""
+    sim, _ = prepared(count=40)
+    sim.log.unload("reads")
+    sim.log.append(STREAM, pl.DataFrame({"user": ["a", "b", "c", "d", "e"], "n": [1] * 5}))
+    ends: list[Cut] = []
+
+    def first_is_folded() -> bool:
+        held = position_of(sim)
+        if held is not None and len(held.positions) == 1:
+            ends.append(held)
+        return bool(ends)
+
+    worker_of(sim, first_is_folded).run()
+    (done,) = ends[0]
+    other = 1 - done.partition
+    lost = sim.log.end("reads").get(other)
+    assert lost is not None
+    first = sim.log.beginning("reads").get(other)
+    sim.log.trim("reads", lost._replace(ledger=lost.ledger + 1) if whole else lost)
+    with pytest.raises(HistoryLost, match="were removed before 'reading' had folded") as caught:
+        sim.run(defined())
+    assert f"partition {other} began at {first}" in str(caught.value.found)
+    assert ("now it has none" in str(caught.value.found)) == whole
+    assert position_of(sim) == ends[0]
+
+
+def test_history_that_is_removed_while_a_partition_is_read_for_the_first_time_is_told() -> None:
+    sim, _ = prepared(count=40)
+    sim.log.unload("reads")
+    end = sim.log.end("reads")
+    read, trimmed = sim.log.read, False
+
+    def trimming(stream: Stream, **options: Any) -> Any:
+        nonlocal trimmed
+        for place in () if trimmed else end:
+            sim.log.trim("reads", place)
+        trimmed = True
+        return read(stream, **options)
+
+    sim.log.read = trimming  # type: ignore[method-assign]
+    with pytest.raises(HistoryLost, match="were removed before"):
+        sim.run(defined())
+    assert position_of(sim) == START
+
+
+def test_what_was_gone_before_a_feature_was_promoted_is_no_loss() -> None:
+    sim, sender = prepared(count=40)
+    for place in sim.log.end("reads"):
+        sim.log.trim("reads", place)
+    sim.run(defined())
+    for _ in range(5):
+        sender.send(1)
+    sim.run(defined())
+    held = position_of(sim)
+    assert held == sim.log.end("reads")
 
 
 @pytest.mark.parametrize("seed", range(4))
