@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
@@ -46,6 +45,7 @@ from fs_notebook.log.reader import (
     end_of,
     rows_at,
 )
+from fs_notebook.log.retention import warn_retention
 from fs_notebook.log.sending import Sent, open_producer, send
 from fs_notebook.position import Cut, Position
 
@@ -54,10 +54,6 @@ ENDS_AT_ONCE_MAX = 8
 CHUNK_MESSAGES = 20_000
 CHUNKS_AHEAD_MAX = 2
 TAIL_QUEUE_MAX = 1_000
-
-
-class RetentionWarning(UserWarning):
-    """A stream's events may not be kept for ever, since nobody could see to it."""
 
 
 class PulsarLog:
@@ -129,7 +125,7 @@ class PulsarLog:
             if made:
                 self._admin.keep_for_ever(topic)
             elif not self._admin.is_kept_for_ever(topic):
-                _warn_retention(f"{topic.full} was there before, with limited retention", command)
+                warn_retention(f"{topic.full} was there before, with limited retention", command)
         except (UnreachableError, Refused) as error:
             if stream.partitions > 1:
                 raise UnreachableError(
@@ -140,7 +136,7 @@ class PulsarLog:
                 ) from None
             # Opening a producer makes the topic, where the broker lets clients make topics.
             self._client.producer(topic.full, batching=False, exclusive=False).close()
-            _warn_retention(str(error), command)
+            warn_retention(str(error), command)
 
     def delete(self, name: str) -> None:
         """Remove the topic and all its events, for good."""
@@ -511,14 +507,6 @@ class PulsarLog:
         if base is None:
             base = self._end([p for p in parts if p.partition not in sent.ends])
         return base.advanced(sent.ends.values())
-
-
-def _warn_retention(why: str, command: str) -> None:
-    warnings.warn(
-        f"Events may be removed after a while: {why}. To keep them for ever, run: {command}",
-        RetentionWarning,
-        stacklevel=3,
-    )
 
 
 def _is_system(name: str) -> bool:
