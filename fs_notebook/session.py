@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
@@ -262,6 +263,7 @@ class Session(StreamCalls, ExplainCalls, CompareCalls):
         """
         group = self.catalog.refresh().group(name)
         definition = group.latest
+        check_columns(definition, self.log)
         where = slice_of(last, from_, to, sample)
         if isinstance(definition, DerivedDefinition):
             return preview_derived(

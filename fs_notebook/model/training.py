@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.model import AnyDefinition, Definition
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
@@ -354,6 +355,8 @@ class _Reading:
         """
         definition = groups[0].definition
         stream, log = definition.source, self._log
+        for group in groups:
+            check_columns(group.definition, log)
         log = joined_log(definition.plan, definition.joined, log, filtered=len(groups) == 1)
         end = self._ends[stream.name]
         columns = sorted({c for g in groups for c in g.definition.plan.columns})
