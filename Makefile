@@ -1,4 +1,4 @@
-# One command each: demo, lab, test, bench, lint. CI calls the same ones.
+# One command each: demo, lab, test, soak, bench, lint. CI calls the same ones.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ LAB_OPTIONS ?=
 PURE := tests/kernel tests/language tests/compute tests/model tests/testing
 SOURCES := pyproject.toml hatch_build.py
 
-.PHONY: demo lab test bench lint clean
+.PHONY: demo lab test soak bench lint clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer, please: make PYTHON=python3.12 …"'
@@ -34,6 +34,12 @@ test: $(VENV)/.installed-test
 	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(PURE)
 	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PURE) tests/ui)
 	$(BIN)/python -m pytest tests/ui
+
+# What `make test` does with workers a few hundred times, thousands of times.
+soak: $(VENV)/.installed-test
+	bash tests/install.sh
+	FS_NOTEBOOK_KILLS=2000 FS_NOTEBOOK_SCHEDULES=6000 $(BIN)/python -m pytest \
+		tests/worker/test_kills.py tests/worker/test_simulated.py tests/worker/test_shared.py --timeout 0
 
 bench: $(VENV)/.installed-test
 	bash tests/install.sh

@@ -30,10 +30,10 @@ _PUBLIC = {
 
 # The methods of the current session that are functions of the package as well: `fs.serve(…)`.
 _OF_SESSION = (
-    "append", "create_view", "dead_letters", "declare", "define", "describe", "explain",
-    "export_stream", "feature", "features", "import_stream", "lift", "peek", "preview", "promote",
-    "retire", "rollback", "row_views", "serve", "status", "stop", "streams", "training_set",
-    "upload", "verify", "view_rows",
+    "append", "async_reader", "compare", "create_view", "dead_letters", "declare", "define",
+    "describe", "explain", "export_stream", "feature", "features", "import_stream", "lift",
+    "peek", "preview", "promote", "reader", "retire", "rollback", "row_views", "serve", "status",
+    "stop", "streams", "training_set", "upload", "verify", "view_rows",
 )  # fmt: skip
 
 

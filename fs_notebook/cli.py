@@ -25,9 +25,18 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(__version__)
 @click.option("--home", type=click.Path(path_type=Path), help="Default: FS_NOTEBOOK_HOME.")
-@click.option("--log", help="pulsar://host:6650 or embedded:; default: what was connected last.")
-@click.option("--redis", help="redis://host:6379/0 or embedded:")
-@click.option("--admin", help="Pulsar's admin address.")
+@click.option(
+    "--log",
+    envvar="FS_NOTEBOOK_LOG",
+    show_envvar=True,
+    help="pulsar://host:6650 or embedded:; default: what was connected last.",
+)
+@click.option(
+    "--redis", envvar="FS_NOTEBOOK_REDIS", show_envvar=True, help="redis://host:6379/0 or embedded:"
+)
+@click.option(
+    "--admin", envvar="FS_NOTEBOOK_ADMIN", show_envvar=True, help="Pulsar's admin address."
+)
 @click.pass_context
 def main(
     ctx: click.Context, home: Path | None, log: str | None, redis: str | None, admin: str | None
@@ -36,10 +45,10 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if log is None and redis is None:
+    if not log and not redis:
         ctx.obj = Connection.remembered(place)
     else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin)
+        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
 
 
 def _session(ctx: click.Context) -> Any:
@@ -73,10 +82,14 @@ def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
 @click.argument("name")
 @click.option("--wait/--no-wait", default=True)
 @click.option("--with-inputs", is_flag=True, help="First promote what it is derived from.")
+@click.option("--workers", type=int, help="Share the partitions among so many on each machine.")
 @click.pass_context
-def promote(ctx: click.Context, name: str, wait: bool, with_inputs: bool) -> None:
+def promote(
+    ctx: click.Context, name: str, wait: bool, with_inputs: bool, workers: int | None
+) -> None:
     """Send a defined feature to a background worker."""
-    click.echo(repr(_session(ctx).promote(name, wait=wait, with_inputs=with_inputs)))
+    status = _session(ctx).promote(name, wait=wait, with_inputs=with_inputs, workers=workers)
+    click.echo(repr(status))
 
 
 @main.command()
@@ -95,6 +108,20 @@ def verify(ctx: click.Context, name: str) -> None:
     outcome = _session(ctx).verify(name)
     click.echo(repr(outcome))
     sys.exit(0 if outcome.ok else 1)
+
+
+@main.command()
+@click.argument("name")
+@click.option("--versions", metavar="1,2", help="Default: what serves, and the newest other one.")
+@click.option("-n", "entities_max", default=10_000, show_default=True,
+              help="Of more entities, a sample.")  # fmt: skip
+@click.pass_context
+def compare(ctx: click.Context, name: str, versions: str | None, entities_max: int) -> None:
+    """Show how far the values of two versions differ: total_readtime --versions 1,2."""
+    from fs_notebook.comparison import parse_versions
+
+    found = _session(ctx).compare(name, parse_versions(versions), entities_max=entities_max)
+    click.echo(repr(found))
 
 
 @main.command()
@@ -152,15 +179,24 @@ def describe(ctx: click.Context, stream: str) -> None:
 @click.option("--lines", default=50, show_default=True)
 @click.pass_context
 def logs(ctx: click.Context, name: str, lines: int) -> None:
-    """Show the end of a feature's worker logs."""
-    from fs_notebook.worker.places import log_path
+    """Show the end of the logs that a feature's workers wrote on this machine: reading_time.
 
-    group = _session(ctx).catalog.refresh().group(name)
-    for version in group.running:
-        path = log_path(ctx.obj, version.definition.shard)
-        click.echo(f"v{version.number} ({path}):")
-        text = path.read_text(errors="replace") if path.exists() else ""
-        click.echo("\n".join(text.splitlines()[-lines:]))
+    Of a derived feature, those of what it is derived from.
+    """
+    from fs_notebook.catalog.lineage import running_of
+    from fs_notebook.worker.places import log_path
+    from fs_notebook.worker.records import inputs_of
+
+    state = _session(ctx).catalog.refresh()
+    for version in running_of(state, state.group(name)):
+        for definition in inputs_of(version.definition):
+            path = log_path(ctx.obj, definition.shard)
+            of = "" if definition is version.definition else f" reads {definition.name}"
+            click.echo(f"v{version.number}{of} ({path}):")
+            if path.exists():
+                click.echo("\n".join(path.read_text(errors="replace").splitlines()[-lines:]))
+            else:
+                click.echo("nothing: its worker does not run on this machine, or in another home")
 
 
 @main.command()
@@ -174,6 +210,24 @@ def runner(ctx: click.Context, metrics: str | None, verify_every: str | None) ->
     from fs_notebook.worker.runner import serve_forever
 
     sys.exit(serve_forever(ctx.obj, metrics=metrics or None, verify_every=verify_every or None))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True,
+              help="Other machines only with a token in FS_NOTEBOOK_SERVE_TOKEN.")  # fmt: skip
+@click.option("--port", default=8265, show_default=True, help="0 takes a free one.")
+@click.option("--cache", "cache_s", default=0.0, show_default=True, metavar="SECONDS",
+              help="Use values again for so long.")  # fmt: skip
+@click.option("--rows-max", default=10_000, show_default=True, help="Entities in a request.")
+@click.pass_context
+def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: int) -> None:
+    """Serve features over HTTP, for applications that are not in Python."""
+    from fs_notebook.http.server import serve_http
+
+    serve_http(
+        ctx.obj, host=host, port=port, cache_s=cache_s, rows_max=rows_max,
+        on_listening=lambda url: click.echo(f"serving features at {url}"),
+    )  # fmt: skip
 
 
 @main.command()

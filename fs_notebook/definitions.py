@@ -120,9 +120,9 @@ class Derivation:
         """
         if odd := [f"--{n} {v}" for n, v in windows.items() if v not in (None, "left")]:
             raise UsageError(
-                f"{name!r} is derived: it has no window of its own.",
+                f"{name!r} is derived: it has no window and no time to live of its own.",
                 found=", ".join(odd),
-                remedy="leave it out; windows are those of the features that it reads",
+                remedy="leave it out; they are those of the features that it reads",
             )
 
         def find(asked: str) -> Given:
@@ -189,6 +189,7 @@ class Definitions:
         window: str | None,
         closed: str,
         resolution: str | None,
+        ttl: str | None = None,
         request: str | None,
         tags: str | Sequence[str],
         written: str | None,
@@ -205,7 +206,7 @@ class Definitions:
         if isinstance(tags, str):
             tags = [t.strip() for t in tags.split(",") if t.strip()]
         entities = [entity] if isinstance(entity, str) else list(entity)
-        windows = {"window": window, "closed": closed, "resolution": resolution}
+        windows = {"window": window, "closed": closed, "resolution": resolution, "ttl": ttl}
         derivation = Derivation(self.catalog.refresh(), self._is_source)
         definition: AnyDefinition
         if not isinstance(text, str) and request is not None:
@@ -256,7 +257,7 @@ class Definitions:
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
         )  # fmt: skip
-        plan = compiled.plan
+        plan = replace(compiled.plan, ttl_us=length_us("ttl"))
         return Definition(
             name, compiled.text, plan, source_of(plan, sources.__getitem__), compiled.language,
             {**windows, "entity": entities, **compiled.options},

@@ -33,7 +33,7 @@ from fs_notebook.online.serve import coerced
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
 from fs_notebook.types import ORDER, TIME, Type
-from fs_notebook.worker.verify import same, states_of
+from fs_notebook.worker.verify import merged_of, same
 
 EVENTS_SHOWN_MAX = 10_000
 
@@ -264,14 +264,9 @@ class _Asked:
     ) -> tuple[Cut, Mapping[str, Any] | None]:
         """Return the position to read to, and what is stored there of the entity."""
         session, shard = self.session, definition.shard
-        state = session.store.state(shard)
-        if state is None or state.cut is None:
+        cut, found = merged_of(session.store, shard, [pack_key(key)], StateCodec(fold), self.now_us)
+        if not cut.positions:
             return session.log.end(definition.source.name), None
-        codec = StateCodec(fold)
-        # A busy entity's state comes last, with what of it is needed, and of a position of its own.
-        *_, (cut, _, found) = states_of(
-            session.store, shard, [pack_key(key)], codec, self.now_us
-        )  # fmt: skip
         if self.moment_us is not None:
             return cut, None
         if not found.lifetime.height:

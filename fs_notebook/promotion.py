@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
 from fs_notebook.catalog.lineage import (
@@ -22,15 +23,55 @@ from fs_notebook.catalog.model import (
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
+from fs_notebook.language.unions import streams_of as parts_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
-from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.audits import audit_name
+from fs_notebook.worker.connection import EMBEDDED, Connection
 from fs_notebook.worker.failures import report_name
-from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid, served_record
+from fs_notebook.worker.records import served_record, withdraw
+from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid
+from fs_notebook.worker.shared import members_of, partitions_of, shards_of
 
 PROMOTE_SECONDS_MAX = 3_600.0
 RETRYING_SECONDS_MAX = 30.0
 RETIRE_SECONDS_MAX = 30.0
+WORKERS_MAX = 64
+
+
+def check_shareable(
+    definition: AnyDefinition, known: Version | None, workers: int, connection: Connection
+) -> None:
+    """Raise `UsageError` if workers cannot share this definition's stream."""
+    name = definition.name
+    if not 1 <= workers <= WORKERS_MAX:
+        raise UsageError(
+            "--workers is how many processes share a stream's partitions on each machine.",
+            found=str(workers), remedy=f"a number from 1 to {WORKERS_MAX}",
+        )  # fmt: skip
+    if not isinstance(definition, Definition):
+        raise UsageError(
+            f"{name!r} is derived: it has no worker.",
+            remedy="promote what it is derived from with --workers",
+        )
+    if connection.log == EMBEDDED:
+        raise UsageError(
+            f"The work of {name!r} cannot be shared.",
+            found="a stream of the embedded ledger has one partition",
+            remedy="promote it without --workers, or connect to Pulsar",
+        )
+    if len(parts_of(definition.source.name)) > 1 or definition.plan.pairs is not None:
+        raise UsageError(
+            f"The work of {name!r} cannot be shared: it folds several streams at once.",
+            found=", ".join(parts_of(definition.source.name)),
+            remedy="promote it without --workers",
+        )
+    if known is not None and not known.retired and known.workers is None:
+        raise UsageError(
+            f"v{known.number} of {name!r} has its state in one shard already.",
+            remedy=f"retire v{known.number} once another version serves, then promote it again "
+            "with --workers",
+        )
 
 
 class Promotions:
@@ -50,6 +91,7 @@ class Promotions:
         *,
         wait: bool = True,
         with_inputs: bool = False,
+        workers: int | None = None,
         actor: str | None = None,
         on_progress: OnProgress = silent,
     ) -> Status:
@@ -61,6 +103,8 @@ class Promotions:
             self._promote_inputs(definition, wait, actor, on_progress)
         seen = (group.wanted, group.draft, len(group.versions))
         known = group.by_fingerprint(definition.fingerprint)
+        if workers is not None:
+            check_shareable(definition, known, workers, self.connection)
         stuck = (
             known is not None
             and isinstance(definition, Definition)
@@ -70,14 +114,18 @@ class Promotions:
         if stuck:
             # Its worker cannot go on with the state as it is (a damaged value, another stream):
             # without one it builds it anew from the ledger.
-            self.store.drop(definition.shard)
+            withdraw(self.store, definition.shard)
+            for part in shards_of(definition.shard, partitions_of(self.store, definition.shard)):
+                self.store.drop(part)
             # A runner that waits before the next try takes this as a reason to try at once.
-            self.store.heartbeat(report_name(definition.shard), {}, ttl_seconds=0.001)
+            for member in members_of(definition.shard, known.workers if known else None):
+                self.store.heartbeat(report_name(member), {}, ttl_seconds=0.001)
 
         def check(state: CatalogState) -> bool:
             now = state.groups[group.name]
             known = now.by_fingerprint(definition.fingerprint)
-            if known is not None and now.wanted == known.number and not known.retired:
+            same = known is not None and workers in (None, known.workers)
+            if known is not None and now.wanted == known.number and not known.retired and same:
                 return False
             if (now.wanted, now.draft, len(now.versions)) != seen:
                 raise ConflictError(
@@ -89,9 +137,10 @@ class Promotions:
             check_inputs(state, definition)
             return True
 
-        state = self.catalog.record(
-            PROMOTED, group.name, {"definition": definition.to_dict()}, check=check, actor=actor
-        )
+        body: dict[str, object] = {"definition": definition.to_dict()}
+        if workers is not None:
+            body["workers"] = workers
+        state = self.catalog.record(PROMOTED, group.name, body, check=check, actor=actor)
         ensure_runner(self.connection, clock=self.clock)
         version = state.groups[group.name].by_fingerprint(definition.fingerprint)
         assert version is not None
@@ -132,7 +181,7 @@ class Promotions:
             if serving is not None and serving.number == version.number:
                 # The record alone may be of before a rebuild, the worker's word of before a flip.
                 published = self.store.published()[1].get(name)
-                record = served_record(group, version).to_record()
+                record = self._record(group, version)
                 if status.state == "live" and published == record:
                     return
             elif group.wanted != version.number:
@@ -195,7 +244,7 @@ class Promotions:
         self.catalog.record(
             ROLLED_BACK, group.name, {"version": target.number}, check=check, actor=actor
         )
-        self.store.publish(group.name, served_record(group, target).to_record())
+        self.store.publish(group.name, self._record(group, target))
         return status_of(self.catalog.refresh().groups[group.name], target, self.store)
 
     @staticmethod
@@ -252,13 +301,26 @@ class Promotions:
         # The runner stops its worker first; only then is nobody left to write the state again.
         ensure_runner(self.connection, clock=self.clock)
         until_s = self.clock.monotonic_s() + RETIRE_SECONDS_MAX
-        while self.store.state(chosen.definition.shard) is not None:
+        shard = chosen.definition.shard
+        parts = shards_of(shard, partitions_of(self.store, shard))
+        while any(self.store.state(part) is not None for part in parts):
             if self.clock.monotonic_s() > until_s:
                 raise FeatureStoreError(
                     f"v{version} of {group.name!r} is retired, but its state is still there.",
                     remedy=f"fs-notebook logs {group.name}; the runner frees it when it can",
                 )
             self.clock.sleep_s(0.05)
+        if not self.catalog.refresh().groups[group.name].version(version).retired:
+            return
+        # The position goes first. What is left is deleted here too, so that nothing is at the end.
+        for part in parts:
+            self.store.drop(part)
+        for report in (report_name(shard), audit_name(shard)):
+            self.store.heartbeat(report, {}, ttl_seconds=0.001)
+
+    def _record(self, group: Group, version: Version) -> dict[str, object]:
+        partitions = partial(partitions_of, self.store)
+        return served_record(group, version, partitions).to_record()
 
     @staticmethod
     def _check_unused(state: CatalogState, name: str, version: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
 from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
+from fs_notebook.comparison import CompareCalls
 from fs_notebook.compute.derived import preview_derived
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import (
@@ -30,8 +32,9 @@ from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
-from fs_notebook.online.serve import FeatureReader
+from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
@@ -49,7 +52,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
 
 
-class Session(StreamCalls, ExplainCalls):
+class Session(StreamCalls, ExplainCalls, CompareCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -149,6 +152,7 @@ class Session(StreamCalls, ExplainCalls):
         window: str | None = None,
         closed: str = "left",
         resolution: str | None = None,
+        ttl: str | None = None,
         description: str | None = None,
         tags: Sequence[str] = (),
         owner: str | None = None,
@@ -173,6 +177,9 @@ class Session(StreamCalls, ExplainCalls):
             SQL; or a Polars expression, a list or dict of some, or `fs.stream(…)…agg(…)`.
         stream
             What Polars expressions read; default: the only stream that there is.
+        ttl
+            All of an entity's features are null, in training and online, at times when its newest
+            event is older than this, e.g. ``"30d"``.
         written
             How the user wrote the Polars expressions; default: Python that says the same.
 
@@ -185,8 +192,9 @@ class Session(StreamCalls, ExplainCalls):
         """
         definition = self._definitions.compile(
             name, text, entity=entity, stream=stream, window=window, closed=closed,
-            resolution=resolution, request=request, written=written, description=description,
-            tags=tags, owner=owner, cell=cell, refresh_statistics=refresh_statistics,
+            resolution=resolution, ttl=ttl, request=request, written=written,
+            description=description, tags=tags, owner=owner, cell=cell,
+            refresh_statistics=refresh_statistics,
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
@@ -209,7 +217,7 @@ class Session(StreamCalls, ExplainCalls):
         slice_of(cell.last, cell.from_, cell.to, cell.sample)
         return self.define(
             cell.name, ran[0] if polars else cell.text, entity=cell.entity, stream=cell.stream,
-            window=cell.window, closed=cell.closed, resolution=cell.resolution,
+            window=cell.window, closed=cell.closed, resolution=cell.resolution, ttl=cell.ttl,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
             request=cell.request, refresh_statistics=cell.refresh_statistics,
@@ -380,6 +388,7 @@ class Session(StreamCalls, ExplainCalls):
         *,
         wait: bool = True,
         with_inputs: bool = False,
+        workers: int | None = None,
         actor: str | None = None,
         on_progress: OnProgress = silent,
     ) -> Status:
@@ -392,6 +401,12 @@ class Session(StreamCalls, ExplainCalls):
         A derived group has no worker: it serves once all that it is derived from does.
         `with_inputs` promotes first what of that is not promoted.
 
+        Where another version served before, the status says how far the values of a thousand
+        entities differ; see `compare`.
+
+        With `workers`, so many processes on each machine that has a runner share the stream's
+        partitions, on Pulsar; by default one has them all.
+
         Raises
         ------
         UsageError
@@ -399,9 +414,14 @@ class Session(StreamCalls, ExplainCalls):
         ConflictError
             If somebody else changed the group at the same time; says who and when.
         """
-        return self._promotions.promote(
-            name, wait=wait, with_inputs=with_inputs, actor=actor, on_progress=on_progress
-        )
+        former = self.catalog.refresh().group(name).serving
+        status = self._promotions.promote(
+            name, wait=wait, with_inputs=with_inputs, workers=workers, actor=actor,
+            on_progress=on_progress,
+        )  # fmt: skip
+        if not wait or former is None:
+            return status
+        return replace(status, compared=self.glance(status.name, former.number, status.version))
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, at once: it was kept warm.
@@ -436,6 +456,14 @@ class Session(StreamCalls, ExplainCalls):
         request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`.
         """
         return self._reader.read(features, request=request, **entities)
+
+    def reader(self, *, cache_s: float = 0.0) -> FeatureReader:
+        """Return a reader of the online store, with a local cache if told so."""
+        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s)
+
+    def async_reader(self, *, cache_s: float = 0.0) -> AsyncFeatureReader:
+        """Return a reader for asyncio, with connections of its own: ``await reader.read(…)``."""
+        return AsyncFeatureReader(reads_of(self.store), clock=self.clock, cache_s=cache_s)
 
     def verify(
         self, name: str, *, on_progress: OnProgress = silent, version: int | None = None

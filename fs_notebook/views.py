@@ -21,9 +21,17 @@ from fs_notebook.catalog.model import (
 )
 from fs_notebook.clock import from_us
 from fs_notebook.language.derived import DerivedPlan
+from fs_notebook.language.plan import span_text
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.failures import KILLED, UNREACHABLE, Trouble, report_name
+from fs_notebook.worker.shared import (
+    joined_health,
+    joined_info,
+    members_of,
+    partitions_of,
+    shards_of,
+)
 
 
 @dataclass(frozen=True)
@@ -106,9 +114,13 @@ class Status:
     """When it is tried next; None while it runs."""
     tries: str | None = None
     """The same in words."""
+    owners: str | None = None
+    """Where workers share the partitions: which of them has which, as ``0: host:pid, …``."""
     verified_at: datetime | None = None
     verified: str | None = None
     """What the last verification on schedule found."""
+    compared: str | None = None
+    """After a promotion: how far its values differ from those of the version before."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,12 +134,13 @@ class Status:
             return ", ".join(parts + ([f"error: {self.error}"] if self.error else []))
         parts += [f"at {self.position}", f"lag {self.lag}", f"{self.events:,} events"]
         parts += [f"{self.rate:,.0f}/s"] if self.rate is not None else []
+        parts += [f"partitions {self.owners}"] if self.owners else []
         parts += [self.tries] if self.tries else []
         told = self.error or self.failure
         parts += [f"error: {told}"] if told else []
         if self.verified_at is not None:
             parts.append(f"verified at {self.verified_at:%Y-%m-%d %H:%M:%S} UTC: {self.verified}")
-        return ", ".join(parts)
+        return ", ".join(parts) + ("" if self.compared is None else f"\n{self.compared}")
 
 
 def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
@@ -138,6 +151,9 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
     if isinstance(version.definition, DerivedDefinition):
         return _derived_status(group, version, version.definition, store)
     shard = version.definition.shard
+    partitions = partitions_of(store, shard)
+    if partitions is not None:
+        return _shared_status(group, version, partitions, store)
     health: Mapping[str, Any] = store.health(shard) or {}
     stored = store.state(shard)
     info: Mapping[str, Any] = stored.info if stored is not None else {}
@@ -167,6 +183,31 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
         progress=health.get("progress"), error=error,
         null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
         dead=int(info.get("dead", 0)), pid=health.get("pid"), **_tries(trouble),
+        **_verified(Audit.from_report(store.health(audit_name(shard)))),
+    )  # fmt: skip
+
+
+def _shared_status(group: Group, version: Version, partitions: int, store: OnlineStore) -> Status:
+    """Return what is known of a version whose partitions are shared: of all of them together."""
+    shard = version.definition.shard
+    shards = shards_of(shard, partitions)
+    health, info = joined_health(store, shards), joined_info(store, shards)
+    members = members_of(shard, version.workers)
+    troubles = [Trouble.from_report(store.health(report_name(m))) for m in members]
+    trouble = next((t for t in troubles if t is not None), None)
+    state = str(health.get("state", "retired" if version.retired else "starting"))
+    if trouble is not None and trouble.retry_at_us is not None and state != "live":
+        state = _BETWEEN_TRIES.get(trouble.failure.kind, "failing")
+    owners = ", ".join(f"{n}: {who}" for n, who in sorted(health.get("owners", {}).items()))
+    return Status(
+        name=group.name, version=version.number,
+        serving=group.serving is not None and group.serving.number == version.number,
+        state=state, position=health.get("position"), lag=health.get("lag"),
+        rate=health.get("rate"), events=int(health.get("events") or info.get("events", 0)),
+        progress=health.get("progress"),
+        error=health.get("error") or (None if trouble is None else str(trouble.failure)),
+        null_keys=int(info["null_keys"]), late=int(info["late"]), dead=int(info["dead"]),
+        owners=owners or None, **_tries(trouble),
         **_verified(Audit.from_report(store.health(audit_name(shard)))),
     )  # fmt: skip
 
@@ -277,14 +318,19 @@ def _requests(definition: AnyDefinition) -> list[dict[str, str]]:
 def notes_of(group: Group) -> tuple[str, ...]:
     """Return what a preview of a group's latest definition says beside its values."""
     latest = group.latest
-    pins = tuple(map(str, latest.pins)) if isinstance(latest, Definition) else ()
+    said: tuple[str, ...] = ()
+    if isinstance(latest, Definition):
+        said = tuple(map(str, latest.pins))
+        if latest.plan.ttl_us is not None:
+            span = span_text(latest.plan.ttl_us)
+            said = (f"null once an entity's newest event is older than {span}", *said)
     if group.draft is None or not group.versions:
-        return pins
+        return said
     live = "" if group.serving is None else f"; v{group.serving.number} goes on serving"
     known = group.by_fingerprint(group.draft.fingerprint)
     if known is not None:
-        return (f"this is v{known.number} again: promoting serves it{live} until then", *pins)
-    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *pins)
+        return (f"this is v{known.number} again: promoting serves it{live} until then", *said)
+    return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *said)
 
 
 def matches(group: Group, words: str) -> bool:

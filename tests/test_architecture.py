@@ -30,11 +30,11 @@ ROWS = [
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
-    ["transforms", "stream_calls", "explanation"],
+    ["transforms", "stream_calls", "explanation", "comparison"],
     ["definitions"],
     ["testing"],
     ["session"],
-    ["current", "service"],
+    ["current", "service", "http"],
     ["jupyter", "cli", "server"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
@@ -97,7 +97,8 @@ def test_loading_the_extension_loads_no_heavy_library() -> None:
     script = (
         "import sys; from IPython.core.interactiveshell import InteractiveShell as S; "
         "s = S.instance(); before = set(sys.modules); s.run_line_magic('load_ext', 'fs_notebook'); "
-        "heavy = {'polars', 'pulsar', 'sklearn', 'altair', 'pyarrow', 'redis', 'sqlglot'}; "
+        "heavy = {'polars', 'pulsar', 'sklearn', 'altair', 'pyarrow', 'redis', 'sqlglot', "
+        "'starlette', 'uvicorn'}; "
         "print(sorted(heavy & (set(sys.modules) - before)))"
     )
     done = subprocess.run(

@@ -189,6 +189,9 @@ class Version:
     actor: str
     at: datetime
     retired: bool = False
+    workers: int | None = None
+    """How many workers share the stream's partitions, on each machine with a runner; None: one
+    worker has them all."""
 
     @property
     def fingerprint(self) -> str:
@@ -478,10 +481,12 @@ def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: date
             version = group.by_fingerprint(definition.fingerprint)
             versions = group.versions
             if version is None:
-                version = Version(len(versions) + 1, definition, actor, at)
+                workers = body.get("workers")
+                version = Version(len(versions) + 1, definition, actor, at, workers=workers)
                 versions = (*versions, version)
-            elif version.retired:
-                version = replace(version, retired=False)
+            elif version.retired or body.get("workers"):
+                workers = body.get("workers") or (None if version.retired else version.workers)
+                version = replace(version, retired=False, workers=workers)
                 versions = tuple(version if v.number == version.number else v for v in versions)
             return replace(group, versions=versions, draft=None, wanted=version.number)
         case "live":

@@ -28,6 +28,7 @@ from fs_notebook.types import TIME
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
+_NEWEST = "__newest"
 _LEAST: np.ufunc = np.minimum
 _GREATEST: np.ufunc = np.maximum
 
@@ -109,9 +110,22 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
             if window not in ranges:
                 ranges[window] = _ranges(ordered, window)
             columns |= _fields(fold, index, ordered, *ranges[window])
-        result = pl.DataFrame(columns).select(fold.outputs)
+        if fold.plan.ttl_us is None:
+            result = pl.DataFrame(columns).select(fold.outputs)
+        else:
+            columns[_NEWEST] = _newest(ordered, fold.plan.closed)
+            result = pl.DataFrame(columns).select(fold.living(pl.col(_NEWEST)))
     assert result.height == labels.height
     return result
+
+
+def _newest(ordered: _Ordered, closed: str) -> pl.Series:
+    """Return the time of each label's newest event; null where there is none."""
+    low, high = _ranges(ordered, Window(closed=closed))
+    times = ordered.events[TIME]
+    if times.is_empty():
+        return pl.repeat(None, high.size, dtype=pl.Int64, eager=True)
+    return times.gather(np.maximum(high - 1, 0)).set(pl.Series(high <= low), None)
 
 
 def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> _Ordered:

@@ -400,8 +400,27 @@ class Fold:
         until = pl.min_horizontal(ends) if ends else pl.lit(None, dtype=pl.Int64)
         if any(b.timed for b in self.bound):
             until = pl.col(MOMENT)
+        newest, outputs = pl.col(NEWEST), self.outputs
+        if self.plan.ttl_us is not None:
+            outputs = self.living(newest)
+            last = newest + self.plan.ttl_us
+            # Once expired, nothing changes until an event arrives.
+            until = pl.when(pl.col(MOMENT) <= last).then(pl.min_horizontal(until, last))
         with overflow_named(f"the feature {self.told}"):
-            return frame.select(*self.keys, *self.outputs, pl.col(NEWEST), until.alias(VALID_UNTIL))
+            return frame.select(*self.keys, *outputs, newest, until.alias(VALID_UNTIL))
+
+    def living(self, newest: pl.Expr) -> list[pl.Expr]:
+        """Return the features' expressions, null where the entity has expired at `MOMENT`.
+
+        `newest` is the time of the entity's newest event before then; null where it has none, and
+        then nothing can expire.
+        """
+        ttl_us = self.plan.ttl_us
+        if ttl_us is None:
+            return self.outputs
+        lives = (pl.col(MOMENT) - newest <= ttl_us).fill_null(True)
+        named = zip(self.plan.features, self.outputs, strict=True)
+        return [pl.when(lives).then(e).alias(n) for n, e in named]
 
     def _windowed(
         self, state: State, moments: pl.DataFrame, window: Window, indices: list[int]

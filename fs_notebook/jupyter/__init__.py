@@ -16,6 +16,7 @@ _NAME = "fs"
 # and the function of this room that draws it. Both load when the first one is shown.
 _RICH = (
     ("fs_notebook.explanation", "Explanation", "explained.explanation_html"),
+    ("fs_notebook.comparison.outcome", "Comparison", "compared.comparison_html"),
     ("fs_notebook.compute.preview", "Preview", "display.preview_html"),
     ("fs_notebook.worker.verify", "Verification", "display.verification_html"),
     ("fs_notebook.views", "Status", "display.one_status_html"),

@@ -69,7 +69,9 @@ class PreviewCard:
         p = self.preview
         if not p.entities:
             return None
-        charts = tag("div", *(_figure(d) for d in self.distributions.values()), class_="fsn-charts")
+        charts = tag(
+            "div", *(figure_of(d) for d in self.distributions.values()), class_="fsn-charts"
+        )
         rest = len(p.plan.features) - CHARTS_SHOWN
         if rest <= 0:
             return charts
@@ -218,13 +220,14 @@ def _first_rows(p: Preview) -> str:
     return f"first {ROWS_SHOWN} of {count(p.entities)} entities"
 
 
-def _figure(found: Distribution) -> Markup:
+def figure_of(found: Distribution, *, what: str = "Distribution") -> Markup:
+    """Return a drawing with its caption; what cannot be drawn has the caption alone."""
     svg = found.svg()
     name = clean(found.feature)
     caption = tag("figcaption", tag("b", name), " ", found.type, tag("span", found.caption))
     if svg is None:
         return tag("figure", caption, aria_label=name)
-    label = tag("svg", role="img", aria_label=f"Distribution of {name}: {found.caption}")
+    label = tag("svg", role="img", aria_label=f"{what} of {name}: {found.caption}")
     # The drawing's own text is escaped by its maker; its attributes are joined to ours.
     drawing = Markup(svg.replace("<svg ", str(label).removesuffix("></svg>") + " ", 1))
     return tag("figure", caption, drawing, aria_label=name)
@@ -310,6 +313,15 @@ class StatusTable(Table):
             shown, columns=_used(shown, STATUS_COLUMNS), title=title,
             empty="No feature group has a worker yet.",
         )  # fmt: skip
+        self.notes = [str(row["compared"]) for row in shown if row.get("compared")]
+
+    def html(self) -> str:
+        """Return the table as HTML, and under it how far what was promoted differs."""
+        notes = (tag("p", clean(n, length_max=400), class_="fsn-note") for n in self.notes)
+        return card(self.title, self.markup(), *notes)
+
+    def __repr__(self) -> str:
+        return "\n".join([super().__repr__(), *self.notes])
 
 
 class CatalogTable(Table):

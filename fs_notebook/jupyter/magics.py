@@ -72,6 +72,7 @@ class FeatureMagics(Magics):
             %feature promote reading_time
             %feature status
             %feature verify reading_time
+            %feature compare reading_time --versions 1,2
             %feature rollback reading_time
             %feature catalog reading
         """
@@ -205,7 +206,7 @@ class FeatureMagics(Magics):
         with ProgressBar("Bootstrapping") as bar:
             status = _session().promote(
                 options.name, wait=not options.no_wait, with_inputs=options.with_inputs,
-                on_progress=bar,
+                workers=options.workers, on_progress=bar,
             )  # fmt: skip
         self._show_status([status])
 
@@ -241,6 +242,17 @@ class FeatureMagics(Magics):
             found = _session().explain_texts(
                 options.name, options.entity, at=options.at, n=options.n, on_progress=bar
             )
+        _show(found)
+
+    def _compare(self, options: argparse.Namespace) -> None:
+        from fs_notebook.comparison import parse_versions
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Comparing") as bar:
+            found = _session().compare(
+                options.name, parse_versions(options.versions), entities_max=options.n,
+                on_progress=bar,
+            )  # fmt: skip
         _show(found)
 
     def _catalog(self, options: argparse.Namespace) -> None:

@@ -52,6 +52,8 @@ def _promote(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
     p.add_argument("--with-inputs", action="store_true",
                    help="first promote what it is derived from")  # fmt: skip
+    p.add_argument("--workers", type=int,
+                   help="so many processes on each machine share the partitions")  # fmt: skip
     p.add_argument("--no-wait", action="store_true", help="return before it is live")
 
 
@@ -97,6 +99,12 @@ def _explain(p: OptionParser) -> None:
     p.add_argument("-n", type=int, default=20, help="how many of the newest events")
 
 
+def _compare(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("--versions", help="two of them: 1,2; default: what serves and the newest other")
+    p.add_argument("-n", type=int, default=10_000, help="of more entities, a sample")
+
+
 def _words(p: OptionParser) -> None:
     p.add_argument("words", nargs="*", help="words to search for")
 
@@ -129,6 +137,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "retire": ("stop a version and free its state, or discard a draft", _retire),
     "status": ("what the workers report", _maybe_name),
     "verify": ("recompute every online value from the ledger, and compare", _name),
+    "compare": ("two versions of a feature side by side: how far they differ", _compare),
     "explain": ("the events that make up one entity's value", _explain),
     "catalog": ("search the shared catalog", _words),
     "streams": ("the declared streams", _nothing),

@@ -40,6 +40,7 @@ class Cell:
     window: str | None = None
     closed: str = "left"
     resolution: str | None = None
+    ttl: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = ()
     owner: str | None = None
@@ -63,6 +64,7 @@ def cell_parser() -> OptionParser:
     parser.add_argument("--closed", choices=["left", "right"], default="left",
                         help="left: [t - window, t); right: (t - window, t]")  # fmt: skip
     parser.add_argument("--resolution", help="floor the windows' tails to multiples of: 1h, 5m")
+    parser.add_argument("--ttl", help="null once an entity's newest event is older: 30d, 12h")
     parser.add_argument("--description", "-d", help="one sentence for the catalog")
     parser.add_argument("--tags", help="for the catalog: reading,ranking")
     parser.add_argument("--owner", help="who answers for it; default: who promotes it")
@@ -150,7 +152,7 @@ def parse_cell(line: str, body: str) -> Cell:
         name=check_name(options.name), text=body.strip("\n"),
         source=f"{MAGIC} {line.strip()}\n{body}", entity=split_names(options.entity),
         window=options.window, closed=options.closed, resolution=options.resolution,
-        description=options.description,
+        ttl=options.ttl, description=options.description,
         tags=split_names(options.tags), owner=options.owner, language=options.language,
         stream=options.stream,
         last=options.last, from_=options.from_, to=options.to, sample=options.sample,

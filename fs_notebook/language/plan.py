@@ -225,6 +225,9 @@ class Plan:
     branches: tuple[Branch, ...] = ()
     """The streams of a union: then `source` is a name for all of them, and expressions are over
     the columns of the branches."""
+    ttl_us: int | None = None
+    """The time to live: an entity whose newest event is older than that at t has expired, and all
+    of its features are null. At that age exactly it has not. None: for ever."""
 
     @property
     def pairs(self) -> Join | None:
@@ -239,6 +242,12 @@ class Plan:
     @property
     def features(self) -> tuple[str, ...]:
         return tuple(o.name for o in self.outputs)
+
+    @property
+    def closed(self) -> str:
+        """``"right"`` if an event at t itself counts in some window at t, else ``"left"``."""
+        is_right = any(a.window.closed == "right" for a in self.aggregations)
+        return "right" if is_right else "left"
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -280,6 +289,8 @@ class Plan:
             data["joins"] = [j.to_list() for j in self.joins]
         if self.branches:
             data["branches"] = [b.to_list() for b in self.branches]
+        if self.ttl_us is not None:
+            data["ttl"] = self.ttl_us
         return data
 
     @classmethod
@@ -301,6 +312,7 @@ class Plan:
             outputs=tuple(Output(n, ex.from_json(e)) for n, e in data["outputs"]),
             joins=tuple(Join.from_list(j) for j in data.get("joins", ())),
             branches=tuple(Branch.from_list(b) for b in data.get("branches", ())),
+            ttl_us=data.get("ttl"),
         )
 
     @cached_property

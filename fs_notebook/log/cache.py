@@ -21,6 +21,7 @@ from fs_notebook.log.protocol import (
     PUBLISHED,
     Batch,
     DeadLetter,
+    Shares,
     Stream,
 )
 from fs_notebook.log.pulsar import PulsarLog
@@ -85,6 +86,14 @@ class CachedLog:
     def partitions(self, name: str) -> int:
         """Return how many partitions the stream has now."""
         return self._log.partitions(name)
+
+    def share(self, name: str, among: str, member: str) -> Shares:
+        """Take part in sharing the stream's partitions; see `EventLog.share`."""
+        return self._log.share(name, among, member)
+
+    def unshare(self, name: str, among: str) -> None:
+        """Forget that the stream was shared."""
+        self._log.unshare(name, among)
 
     def facts(self, name: str) -> Facts:
         """Return what the admin interface tells of the stream."""

@@ -170,6 +170,29 @@ class Client:
 
         return pulsar.CryptoKeyReader(self._access.public_key or "", self._access.private_key or "")
 
+    def member(self, topic: str, subscription: str, name: str) -> Any:
+        """Open a consumer of a Failover subscription that is sent nothing: it is only there."""
+        import pulsar
+
+        with self.explained(f"share {topic}"):
+            return self.get().subscribe(
+                topic,
+                subscription,
+                consumer_type=pulsar.ConsumerType.Failover,
+                consumer_name=name,
+                receiver_queue_size=0,
+                initial_position=pulsar.InitialPosition.Latest,
+            )
+
+    def acknowledge(self, consumer: Any, position: Position) -> None:
+        """Acknowledge all entries up to that of a position."""
+        import pulsar
+
+        with self.explained("acknowledge what was folded"):
+            consumer.acknowledge_cumulative(
+                pulsar.MessageId(-1, position.ledger, position.entry, -1)
+            )
+
     def partitions(self, topic: str) -> list[str]:
         """Return the names of the topic's partitions, or its own if it is a plain one."""
         with self.explained(f"look up {topic}"):

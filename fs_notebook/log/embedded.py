@@ -25,7 +25,7 @@ from fs_notebook.errors import (
 from fs_notebook.log import frames, stored
 from fs_notebook.log.facts import Facts
 from fs_notebook.log.names import check_stream_name
-from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
+from fs_notebook.log.protocol import PUBLISHED, Batch, Shares, Stream
 from fs_notebook.log.sqlite import Database
 from fs_notebook.position import START, Cut, Position
 
@@ -224,6 +224,17 @@ class EmbeddedLog:
         """Return a position with `events` events in (it, position]; None: all there are."""
         first = position.entry - events
         return Position(0, 0, first, 0) if first >= 0 else None
+
+    def share(self, name: str, among: str, member: str) -> Shares:
+        """Refuse: a stream of the embedded ledger has one partition."""
+        raise UsageError(
+            f"Partitions of {name!r} cannot be shared among workers.",
+            found="a ledger of one partition a stream",
+            remedy="promote without --workers, or connect to Pulsar",
+        )
+
+    def unshare(self, name: str, among: str) -> None:
+        """Do nothing: nothing is shared here."""
 
     def close(self) -> None:
         """Close the file; calls after it raise."""

@@ -160,6 +160,25 @@ class Batch:
         return frame
 
 
+class Shares(Protocol):
+    """One member's part in sharing a stream's partitions with others, on any machine."""
+
+    def owned(self) -> frozenset[int]:
+        """Return the partitions that are this member's now.
+
+        Another may have believed the same a moment ago: what is written must be fenced.
+        """
+        ...
+
+    def committed(self, position: Position) -> None:
+        """Tell the ledger that all before a position of an owned partition was dealt with."""
+        ...
+
+    def close(self) -> None:
+        """Leave: what this member owned goes to the others."""
+        ...
+
+
 class EventLog(Protocol):
     """A ledger of streams. Reading is thread-safe; one object may serve several readers."""
 
@@ -260,6 +279,20 @@ class EventLog(Protocol):
         Yields None when nothing arrived for `idle_seconds`, so that the caller can look
         around. Close the generator to stop.
         """
+        ...
+
+    def share(self, name: str, among: str, member: str) -> Shares:
+        """Take part in sharing the stream's partitions among all who name the same `among`.
+
+        Raises
+        ------
+        UsageError
+            If streams of this ledger cannot be shared.
+        """
+        ...
+
+    def unshare(self, name: str, among: str) -> None:
+        """Forget that the stream was shared; nothing happens where it was not."""
         ...
 
     def close(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -34,6 +34,7 @@ from fs_notebook.log.lanes import Stopped, in_lanes
 from fs_notebook.log.ledgers import entry_before, facts_of, queue_of
 from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
+from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.payloads import PayloadReader, Version
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
@@ -45,6 +46,7 @@ from fs_notebook.log.reader import (
     rows_at,
     sampled,
 )
+from fs_notebook.log.retention import warn_retention
 from fs_notebook.log.sending import Sent, open_producer, send
 from fs_notebook.position import Cut, Position
 
@@ -53,10 +55,6 @@ ENDS_AT_ONCE_MAX = 8
 CHUNK_MESSAGES = 20_000
 CHUNKS_AHEAD_MAX = 2
 TAIL_QUEUE_MAX = 1_000
-
-
-class RetentionWarning(UserWarning):
-    """A stream's events may not be kept for ever, since nobody could see to it."""
 
 
 class PulsarLog:
@@ -130,7 +128,7 @@ class PulsarLog:
             if made:
                 self._admin.keep_for_ever(topic)
             elif not self._admin.is_kept_for_ever(topic):
-                _warn_retention(f"{topic.full} was there before, with limited retention", command)
+                warn_retention(f"{topic.full} was there before, with limited retention", command)
         except (UnreachableError, Refused) as error:
             if stream.partitions > 1:
                 raise UnreachableError(
@@ -141,7 +139,7 @@ class PulsarLog:
                 ) from None
             # Opening a producer makes the topic, where the broker lets clients make topics.
             self._client.producer(topic.full, batching=False, exclusive=False).close()
-            _warn_retention(str(error), command)
+            warn_retention(str(error), command)
 
     def delete(self, name: str) -> None:
         """Remove the topic and all its events, for good."""
@@ -339,6 +337,15 @@ class PulsarLog:
         topic = self._topics(name)[position.partition]
         return entry_before(self._admin, topic, position, events)
 
+    def share(self, name: str, among: str, member: str) -> Ownership:
+        """Take part in sharing the stream's partitions, through a Failover subscription."""
+        topics = partial(self._topics, name)
+        return Ownership(self._client, self._admin, topics, among, member, clock=self._clock)
+
+    def unshare(self, name: str, among: str) -> None:
+        """Remove the subscription through which the stream was shared."""
+        forget(self._admin, self._topics(name), among)
+
     def close(self) -> None:
         """Close all connections; calls after it raise."""
         self.readers.close()
@@ -503,14 +510,6 @@ class PulsarLog:
         if base is None:
             base = self._end([p for p in parts if p.partition not in sent.ends])
         return base.advanced(sent.ends.values())
-
-
-def _warn_retention(why: str, command: str) -> None:
-    warnings.warn(
-        f"Events may be removed after a while: {why}. To keep them for ever, run: {command}",
-        RetentionWarning,
-        stacklevel=3,
-    )
 
 
 def _is_system(name: str) -> bool:

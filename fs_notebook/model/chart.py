@@ -15,10 +15,10 @@ from fs_notebook.errors import UsageError
 if TYPE_CHECKING:
     from fs_notebook.model.lift import Lift
 
-_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
 _TEXT, _CANDIDATE, _CONTROL = "#7b7b7b", "#3f87c9", "#8a8a8a"
-_CONFIG: Mapping[str, Any] = {
+CONFIG: Mapping[str, Any] = {
     # The drawing has one name as a whole; its marks would be read out one by one.
     "aria": False,
     "mark": {"aria": False},
@@ -66,13 +66,13 @@ def svg_of(spec_or_chart: Any) -> str:
 def lift_spec(lift: Lift) -> dict[str, Any]:
     """Return a lift as Vega-Lite: the difference beside its control, and the metric itself."""
     return {
-        "$schema": _SCHEMA,
+        "$schema": SCHEMA,
         "hconcat": [_difference(lift), _metric(lift)],
         "spacing": 28,
         "padding": {"left": _LABEL_MARGIN_PX, "top": 5, "right": 5, "bottom": 5},
         # Both panels colour by `what`, each by its own rows.
         "resolve": {"scale": {"color": "independent"}},
-        "config": dict(_CONFIG),
+        "config": dict(CONFIG),
     }
 
 

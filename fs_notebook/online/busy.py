@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fs_notebook.compute.fold import State
 from fs_notebook.compute.merging import merge_states
 from fs_notebook.errors import UsageError
-from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.asks import Steps, Values
 
 if TYPE_CHECKING:
     from fs_notebook.online.states import StateCodec
@@ -34,16 +34,9 @@ class _Kept:
 
 
 class BusyStates:
-    """States of entities, as a reader needs them at a moment.
+    """States of entities, as a reader needs them at a moment."""
 
-    Parameters
-    ----------
-    store
-        Where the values are.
-    """
-
-    def __init__(self, store: OnlineStore) -> None:
-        self._store = store
+    def __init__(self) -> None:
         self._kept: dict[_Place, _Kept] = {}
 
     def at(
@@ -55,7 +48,7 @@ class BusyStates:
         *,
         now_us: int,
         generation: int,
-    ) -> State:
+    ) -> Steps[State]:
         """Return entities' states, with the buckets that values at `now_us` need.
 
         `blobs` are the entities' values in each of the shards that have them: states of several
@@ -93,7 +86,7 @@ class BusyStates:
                 return state
             needed, order = wanted, sorted(wanted)
             asked = [(shard, [*keys, *order]) for shard in shards]
-            _, found = self._store.read(generation, asked)
+            _, found = yield Values(generation, asked)
             blobs = [mine[: len(keys)] for mine in found]
             more = [mine[len(keys) :] for mine in found]
         raise UsageError("These entities change faster than they can be read.", remedy="read again")

@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fs_notebook.errors import FencedError, IntegrityError, StalePosition, UsageError
-from fs_notebook.online.codec import PUT_BYTES_MAX, PUTS_MAX, SNAPSHOT_KEYS_MAX, show_key
+from fs_notebook.online.codec import (
+    PUT_BYTES_MAX,
+    PUTS_MAX,
+    SNAPSHOT_KEYS_MAX,
+    corrupt,
+    show_key,
+)
 from fs_notebook.online.protocol import Lease
 from fs_notebook.position import Cut
 
@@ -74,6 +80,20 @@ def to_json(fields: Mapping[str, Any]) -> str:
         raise UsageError(
             "A report or record holds what JSON cannot carry.", found=str(error)
         ) from None
+
+
+def lost(shard: str, key: bytes) -> IntegrityError:
+    """Build the error for a value that was committed and is gone."""
+    return corrupt(shard, key, found="nothing, though it was committed: evicted or deleted")
+
+
+def unbuilt(shard: str) -> IntegrityError:
+    """Build the error for a shard that is served and has no position."""
+    return IntegrityError(
+        f"The store has nothing of {shard!r}, which is served.",
+        found="no position: the store was flushed, or the shard was dropped or evicted",
+        remedy="wait until the runner has built it again: %feature status",
+    )
 
 
 def fenced(lease: Lease, current: object) -> FencedError:

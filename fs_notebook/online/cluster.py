@@ -38,7 +38,7 @@ from fs_notebook.online.wire import (
 
 SCHEMES = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 _KEYLESS = ("INFO", "PING", "SCAN", "SCRIPT")
-_KEY_PLACES = {"EVALSHA": 3}
+_KEY_PLACES = {"EVAL": 3, "EVALSHA": 3}
 _REDIRECTS_MAX = 8
 _MOVING_S = 0.05
 

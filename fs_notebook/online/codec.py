@@ -167,6 +167,34 @@ def pack_value(
     return bytes(_FRONT.pack(_VERSION, len(head)) + head + state)
 
 
+def unpack_head(blob: bytes) -> list[Any]:
+    """Return what a reader needs of a value: newest, valid until, and the features, in a list.
+
+    Raises
+    ------
+    IntegrityError
+        If `blob` is of another format.
+    """
+    try:
+        version, length = _FRONT.unpack_from(blob)
+        if version != _VERSION:
+            raise ValueError(f"format version {version}")
+        head: list[Any] = msgpack.unpackb(memoryview(blob)[_FRONT.size : _FRONT.size + length])
+        if len(head) < 2:
+            raise ValueError(f"{len(head)} parts")
+        return head
+    except (ValueError, TypeError, struct.error, msgpack.UnpackException) as error:
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> IntegrityError:
+    return IntegrityError(
+        "A stored value has a format that this version does not read.",
+        found=str(error),
+        remedy="promote the feature again with this version to rebuild it",
+    )
+
+
 def unpack_value(blob: bytes) -> Packed:
     """Return the parts that `pack_value` packed; the state is not looked into.
 
@@ -183,11 +211,7 @@ def unpack_value(blob: bytes) -> Packed:
         head = msgpack.unpackb(blob[_FRONT.size : start])
         return Packed(head[0], head[1], tuple(head[2:]), blob[start:])
     except (ValueError, IndexError, TypeError, struct.error, msgpack.UnpackException) as error:
-        raise IntegrityError(
-            "A stored value has a format that this version does not read.",
-            found=str(error),
-            remedy="promote the feature again with this version to rebuild it",
-        ) from None
+        raise _unreadable(error) from None
 
 
 def seal(key: bytes, blob: bytes) -> bytes:

@@ -71,17 +71,17 @@ class ReadyDerived:
         *,
         entities: Mapping[str, Sequence[Any]],
         requests: Mapping[str, Sequence[Any]],
-        inputs: Sequence[Sequence[Mapping[str, Any]]],
+        inputs: Sequence[Mapping[str, Sequence[Any]]],
         count: int,
-    ) -> list[dict[str, Any]]:
-        """Return features, one dict an entity.
+    ) -> dict[str, list[Any]]:
+        """Return feature → values, one an entity.
 
         Parameters
         ----------
         entities, requests
             Name → values, one an entity.
         inputs
-            For each of the plan's inputs its features, one mapping an entity.
+            For each of the plan's inputs feature → values.
         """
         plan = self.served.plan
         columns: dict[str, Sequence[Any]] = {entity_column(n): v for n, v in entities.items()}
@@ -89,15 +89,14 @@ class ReadyDerived:
         for index, given in enumerate(plan.inputs):
             for feature, _ in given.features:
                 column = feature_column(index, feature)
-                columns[column] = [row[feature] for row in inputs[index]]
+                columns[column] = inputs[index][feature]
         read = self.derived.reads(features)
         frame = pl.DataFrame(
             [pl.Series(n, columns[n], dtype=plan.schema[n].polars) for n in sorted(read)]
         )
         if not read:
             frame = pl.DataFrame({"": range(count)})
-        rows: list[dict[str, Any]] = self.derived.values(frame, features).to_dicts()
-        return rows
+        return self.derived.values(frame, features).to_dict(as_series=False)
 
     def requested(
         self, features: Sequence[str], given: Mapping[str, Any], count: int

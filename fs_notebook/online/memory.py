@@ -11,7 +11,7 @@ from typing import Any
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.online import checks
-from fs_notebook.online.codec import corrupt, seal, unseal
+from fs_notebook.online.codec import seal, unseal
 from fs_notebook.online.protocol import Lease, ShardState
 from fs_notebook.position import Cut
 
@@ -75,11 +75,7 @@ class MemoryStore:
             index = self._data.index.get(lease.shard, set())
             for key in keys:
                 if key not in values and key in index:
-                    raise corrupt(
-                        lease.shard,
-                        key,
-                        found="nothing, though it was committed: evicted or deleted",
-                    )
+                    raise checks.lost(lease.shard, key)
             return self._opened(lease.shard, keys)
 
     def commit(
@@ -176,8 +172,16 @@ class MemoryStore:
     ) -> tuple[bool, list[list[bytes | None]]]:
         """Return values of several shards as of one instant, verified."""
         with self._lock:
+            current = self._data.generation == generation
             values = [self._opened(shard, keys) for shard, keys in shards]
-            return self._data.generation == generation, values
+            for (shard, keys), mine in zip(shards, values, strict=True):
+                index = self._data.index.get(shard, set())
+                for key, blob in zip(keys, mine, strict=True):
+                    if current and blob is None and shard not in self._data.shards:
+                        raise checks.unbuilt(shard)
+                    if current and blob is None and key in index:
+                        raise checks.lost(shard, key)
+            return current, values
 
     def ping(self) -> None:
         """Do nothing: memory always answers."""

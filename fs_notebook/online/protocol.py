@@ -132,6 +132,11 @@ class OnlineStore(Protocol):
 
         The flag says whether `generation` is still the current one; if not, the caller
         refreshes with `published` and asks again.
+
+        Raises
+        ------
+        IntegrityError
+            If, at the current generation, a value was committed and is gone, or all of a shard is.
         """
         ...
 

@@ -17,20 +17,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 
 from fs_notebook.errors import FeatureStoreError, IntegrityError, UnreachableError, UsageError
-from fs_notebook.online import checks, cluster, scripts
-from fs_notebook.online.codec import corrupt, seal, unseal
+from fs_notebook.online import checks, cluster, redis_reads, scripts
+from fs_notebook.online.codec import corrupt, seal
 from fs_notebook.online.protocol import Lease, ShardState
-from fs_notebook.online.wire import Talk, Wire, url_of
+from fs_notebook.online.redis_keys import (
+    GROUP,
+    SERVING,
+    health_key,
+    index_key,
+    info_of,
+    meta_key,
+    opened,
+    value_prefix,
+)
+from fs_notebook.online.wire import Talk, UnknownScript, Wire, url_of
 from fs_notebook.position import Cut
 
-SERVING = b"fs:serving"
-_GENERATION = b"generation"
-_GROUP = b"g:"
+T = TypeVar("T")
 
 _LOAD_KEYS = 5_000
 _LOAD_CALLS = 4
@@ -68,9 +76,14 @@ class RedisStore:
     def __init__(self, source: str | redis.Redis, *, timeout_seconds: float = 20.0) -> None:
         address = source if isinstance(source, str) else url_of(source)
         is_cluster = address.partition("://")[0] in cluster.SCHEMES
-        opened: type[Wire] | type[cluster.ClusterWire] = cluster.ClusterWire if is_cluster else Wire
-        self._wire: Talk = opened(address, timeout_seconds=timeout_seconds)
+        made: type[Wire] | type[cluster.ClusterWire] = cluster.ClusterWire if is_cluster else Wire
+        self._wire: Talk = made(address, timeout_seconds=timeout_seconds)
         self.url = self._wire.shown
+
+    @property
+    def address(self) -> str:
+        """The address itself, its password included: for connecting, never for showing."""
+        return self._wire.url
 
     def claim(self, shard: str, *, fingerprint: str) -> Lease:
         """Take over a shard; see `OnlineStore.claim`.
@@ -84,9 +97,9 @@ class RedisStore:
             If Redis is set to evict keys without a time to live when it is full.
         """
         checks.check_shard(shard)
-        meta = _meta(shard)
+        meta = meta_key(shard)
         self._refuse_eviction(meta)
-        (reply,) = self._wire.run(scripts.CLAIM, [([meta], [_index(shard), fingerprint])])
+        (reply,) = self._wire.run(scripts.CLAIM, [([meta], [index_key(shard), fingerprint])])
         word, *rest = reply
         if word == b"type":
             raise self._in_the_way(meta, rest[0])
@@ -95,7 +108,7 @@ class RedisStore:
         if word == b"fingerprint":
             raise checks.other_fingerprint(shard, held=rest[0].decode(), wanted=fingerprint)
         epoch, cut, info = rest
-        return Lease(shard, int(epoch), _cut_of(shard, cut), _info_of(shard, info))
+        return Lease(shard, int(epoch), _cut_of(shard, cut), info_of(shard, info))
 
     def load(self, lease: Lease, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of `keys`; see `OnlineStore.load`.
@@ -105,8 +118,8 @@ class RedisStore:
         IntegrityError
             If a value is damaged, of another type, or was put once and is gone (evicted).
         """
-        prefix, meta = _prefix(lease.shard), _meta(lease.shard)
-        args = [lease.epoch, _cut_text(lease), _index(lease.shard)]
+        prefix, meta = value_prefix(lease.shard), meta_key(lease.shard)
+        args = [lease.epoch, _cut_text(lease), index_key(lease.shard)]
         values: list[bytes | None] = []
         step = _LOAD_KEYS * _LOAD_CALLS
         for start in range(0, max(len(keys), 1), step):
@@ -117,13 +130,13 @@ class RedisStore:
             calls = [([meta, *[prefix + k for k in chunk]], args) for chunk in chunks]
             replies = self._wire.run(scripts.LOAD, calls)
             for chunk, (word, *rest) in zip(chunks, replies, strict=True):
-                if word in (b"lost", b"entity"):
-                    held = "nothing, though it was committed: evicted or deleted"
-                    if word == b"entity":
-                        held = f"a key of type {rest[1].decode()}: {prefix + chunk[rest[0] - 1]!r}"
+                if word == b"lost":
+                    raise checks.lost(lease.shard, chunk[rest[0] - 1])
+                if word == b"entity":
+                    held = f"a key of type {rest[1].decode()}: {prefix + chunk[rest[0] - 1]!r}"
                     raise corrupt(lease.shard, chunk[rest[0] - 1], found=held)
                 self._check(lease, word, rest)
-                values += _opened(lease.shard, chunk, rest[0])
+                values += opened(lease.shard, chunk, rest[0])
         return values
 
     def commit(
@@ -144,7 +157,7 @@ class RedisStore:
             reason that may pass; then nothing was written, as the message says.
         """
         checks.check_commit(lease, cut, puts, deletes)
-        prefix, meta = _prefix(lease.shard), _meta(lease.shard)
+        prefix, meta = value_prefix(lease.shard), meta_key(lease.shard)
         text = checks.to_json(info)
         keys = [meta]
         keys += [prefix + k for k in puts]
@@ -154,7 +167,7 @@ class RedisStore:
             _cut_text(lease),
             cut.to_json(),
             text,
-            _index(lease.shard),
+            index_key(lease.shard),
             len(puts),
         ]
         args += [seal(k, v) for k, v in puts.items()]
@@ -172,17 +185,17 @@ class RedisStore:
         """Return state and values as of one instant; an absent value is None."""
         checks.check_shard(shard)
         checks.check_snapshot(keys)
-        prefix, meta = _prefix(shard), _meta(shard)
+        prefix, meta = value_prefix(shard), meta_key(shard)
         asked = [meta, *[prefix + k for k in keys]]
         (reply,) = self._wire.run(scripts.SNAPSHOT, [(asked, ())])
         if reply[0] == b"type":
             raise self._in_the_way(meta, reply[1])
         _, (epoch, cut, info, fingerprint), values = reply
-        opened = _opened(shard, keys, values)
+        blobs = opened(shard, keys, values)
         if epoch is None:
-            return None, opened
-        cut_, info_ = _cut_of(shard, cut), _info_of(shard, info)
-        return ShardState(shard, int(epoch), cut_, info_, fingerprint.decode()), opened
+            return None, blobs
+        cut_, info_ = _cut_of(shard, cut), info_of(shard, info)
+        return ShardState(shard, int(epoch), cut_, info_, fingerprint.decode()), blobs
 
     def entities(self, shard: str) -> Iterator[bytes]:
         """Yield every entity key that is stored, once each, in no order.
@@ -190,7 +203,7 @@ class RedisStore:
         Walks all keys of the database (of a cluster: of the shard's node); what is put or deleted
         meanwhile may be missed.
         """
-        prefix = _prefix(shard)
+        prefix = value_prefix(shard)
         seen: set[bytes] = set()
         for keys in self._scan(prefix):
             for key in keys:
@@ -204,12 +217,12 @@ class RedisStore:
         Cut short, it leaves values without a position, which `claim` refuses: drop again.
         """
         checks.check_shard(shard)
-        self._wire.ask([("UNLINK", _meta(shard), _health(shard))])
+        self._wire.ask([("UNLINK", meta_key(shard), health_key(shard))])
         dropped = 0
-        for keys in self._scan(_prefix(shard)):
+        for keys in self._scan(value_prefix(shard)):
             for start in range(0, len(keys), _DROP_KEYS):
                 dropped += self._wire.ask([("UNLINK", *keys[start : start + _DROP_KEYS])])[0]
-        index = _index(shard)
+        index = index_key(shard)
         buckets = [index + b"%03x" % i for i in range(scripts.INDEX_BUCKETS)]
         for start in range(0, len(buckets), _DROP_KEYS):
             self._wire.ask([("UNLINK", *buckets[start : start + _DROP_KEYS])])
@@ -219,44 +232,35 @@ class RedisStore:
         """Store the worker's report, which vanishes after `ttl_seconds`."""
         checks.check_shard(shard)
         ttl_ms = max(int(ttl_seconds * 1000), 1)
-        self._wire.ask([("SET", _health(shard), checks.to_json(fields), "PX", ttl_ms)])
+        self._wire.ask([("SET", health_key(shard), checks.to_json(fields), "PX", ttl_ms)])
 
     def health(self, shard: str) -> Mapping[str, Any] | None:
         """Return the newest report, None when it is older than its time to live."""
-        (text,) = self._wire.read_again([("GET", _health(shard))])
-        return None if text is None else _info_of(shard, text)
+        (text,) = self._wire.read_again([("GET", health_key(shard))])
+        return None if text is None else info_of(shard, text)
 
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set or remove a group's serving record, and move the generation with it."""
         text = "" if record is None else checks.to_json(record)
-        (reply,) = self._wire.run(scripts.PUBLISH, [([SERVING], [_GROUP + group.encode(), text])])
+        (reply,) = self._wire.run(scripts.PUBLISH, [([SERVING], [GROUP + group.encode(), text])])
         if reply[0] == b"type":
             raise self._in_the_way(SERVING, reply[1])
 
     def published(self) -> tuple[int, dict[str, dict[str, Any]]]:
         """Return the serving generation, 0 before the first change, and all records."""
-        (flat,) = self._wire.read_again([("HGETALL", SERVING)])
-        fields = dict(zip(flat[::2], flat[1::2], strict=True))
-        records = {
-            field[len(_GROUP) :].decode(): _info_of("serving", text)
-            for field, text in sorted(fields.items())
-            if field.startswith(_GROUP)
-        }
-        return int(fields.get(_GENERATION, 0)), records
+        return self._ask(redis_reads.published())
 
     def read(
         self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
     ) -> tuple[bool, list[list[bytes | None]]]:
         """Return values of several shards in one round trip, verified."""
-        commands: list[tuple[Any, ...]] = [("HGET", SERVING, _GENERATION)]
-        for shard, keys in shards:
-            if keys:
-                prefix = _prefix(shard)
-                commands.append(("MGET", *[prefix + k for k in keys]))
-        current, *found = self._wire.read_again(commands)
-        replies = iter(found)
-        values = [_opened(shard, keys, next(replies)) if keys else [] for shard, keys in shards]
-        return int(current or 0) == generation, values
+        return self._ask(redis_reads.values(generation, shards))
+
+    def _ask(self, asked: redis_reads.Asked[T]) -> T:
+        try:
+            return asked.answer(self._wire.read_again(asked.commands))
+        except UnknownScript:
+            return asked.answer(self._wire.read_again(asked.spelt()))
 
     def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if Redis does not answer."""
@@ -299,7 +303,7 @@ class RedisStore:
         if word == b"index":
             raise self._in_the_way(rest[0], rest[1])
         assert word == b"type", word
-        raise self._in_the_way(_meta(lease.shard), rest[0])
+        raise self._in_the_way(meta_key(lease.shard), rest[0])
 
     def _in_the_way(self, key: bytes, kind: bytes) -> IntegrityError:
         return IntegrityError(
@@ -327,28 +331,6 @@ class RedisStore:
             )
 
 
-def _tag(shard: str) -> bytes:
-    # The first pair of braces in a key is its hash tag, so a name may not bring its own.
-    escaped = shard.replace("%", "%25").replace("{", "%7B").replace("}", "%7D")
-    return b"fs:{" + escaped.encode() + b"}:"
-
-
-def _prefix(shard: str) -> bytes:
-    return _tag(shard) + b"e:"
-
-
-def _index(shard: str) -> bytes:
-    return _tag(shard) + b"i:"
-
-
-def _meta(shard: str) -> bytes:
-    return _tag(shard) + b"m"
-
-
-def _health(shard: str) -> bytes:
-    return _tag(shard) + b"h"
-
-
 def _cut_text(lease: Lease) -> str:
     return "" if lease.cut is None else lease.cut.to_json()
 
@@ -362,22 +344,3 @@ def _cut_of(shard: str, text: bytes | None) -> Cut | None:
             found=f"{text!r}: {error}",
             remedy="drop the shard and fold it from the start",
         ) from None
-
-
-def _info_of(shard: str, text: bytes | None) -> dict[str, Any]:
-    try:
-        fields = json.loads(text or b"{}")
-        if isinstance(fields, dict):
-            return fields
-    except ValueError:
-        pass
-    raise IntegrityError(f"What is stored beside {shard!r} cannot be read.", found=repr(text))
-
-
-def _opened(
-    shard: str, keys: Sequence[bytes], sealed: Sequence[bytes | None]
-) -> list[bytes | None]:
-    return [
-        None if blob is None else unseal(key, blob, shard=shard)
-        for key, blob in zip(keys, sealed, strict=True)
-    ]

@@ -172,6 +172,25 @@ return {'ok', values}
 """
 )
 
+# For readers. What is absent is looked for in the index, so that a value that was lost is not
+# taken for an entity that nobody has seen: in the same round trip, and as of the same instant.
+READ = Script(
+    """
+local base = ARGV[1]
+local values = redis.call('MGET', unpack(KEYS))
+for i = 1, #KEYS do
+  if not values[i] then
+    if redis.call('EXISTS', base .. 'm') == 0 then return {values, 'unbuilt'} end
+    local digest = redis.sha1hex(KEYS[i])
+    local bucket = base .. 'i:' .. string.sub(digest, 1, 3)
+    local member = string.format('%.0f', tonumber(string.sub(digest, 4, 15), 16))
+    if redis.call('SISMEMBER', bucket, member) == 1 then return {values, 'lost', i - 1} end
+  end
+end
+return {values}
+"""
+)
+
 SNAPSHOT = Script(
     _COMMON
     + """

@@ -6,13 +6,15 @@ turn an unknown outcome into a wrong answer. Here its connections and pool are u
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import redis
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AskError,
@@ -41,6 +43,10 @@ _PASSING_KINDS = (
     "BusyLoadingError", "ReadOnlyError", "ClusterDownError", "MasterDownError", "TryAgainError",
 )  # fmt: skip
 _FORBIDDEN = ("NOAUTH", "NOPERM", "can't run this command", "can't access at least one of the keys")
+
+
+class UnknownScript(FeatureStoreError):
+    """A script that is to be sent as text, since Redis does not know it by its digest."""
 
 
 class Talk(Protocol):
@@ -77,43 +83,32 @@ def hide_password(url: str) -> str:
     return re.sub(r"([?&]password=)[^&]*", r"\1***", shown)
 
 
-class Wire:
-    """A pool of connections to one Redis.
+class Explained:
+    """A pool of connections, and what goes wrong with them told in this package's errors.
 
     Parameters
     ----------
+    make
+        Makes redis-py's pool of an address.
     url
         ``redis://``, ``rediss://`` or ``unix://``, with user, password and database as
         redis-py reads them.
-    timeout_seconds
-        How long a reply may take, the script's own run included.
-    connect_timeout_seconds
-        How long connecting may take.
-    connections_max
-        How many threads may be talking to Redis at once.
+    access
+        User, password and TLS files that the address does not hold; default: the environment's.
+    retry
+        Never tries again: what is repeated is decided here.
     """
 
     def __init__(
-        self,
-        url: str,
-        *,
-        timeout_seconds: float = 20.0,
-        connect_timeout_seconds: float = 3.0,
-        connections_max: int = 256,
-        access: RedisAccess | None = None,
-    ) -> None:
+        self, make: Callable[..., Any], url: str, access: RedisAccess | None, retry: object,
+        **options: Any,
+    ) -> None:  # fmt: skip
         self.url = url
         self.shown = hide_password(url)
         access = RedisAccess.from_environment() if access is None else access
         try:
-            self._pool = redis.ConnectionPool.from_url(
-                url,
-                **access.options(url),
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=connect_timeout_seconds,
-                health_check_interval=30,
-                protocol=2,
-                max_connections=connections_max,
+            self._pool = make(
+                url, **access.options(url), health_check_interval=30, protocol=2, **options
             )
         except (ValueError, RedisError) as error:
             raise UsageError(
@@ -121,25 +116,11 @@ class Wire:
                 found=str(error),
                 remedy="write redis://host:6379/0, rediss://…, or unix:///path/to.sock",
             ) from None
+        self._password: str | None = self._pool.connection_kwargs.get("password")
         # The URL may set options of its own; these are what the rest relies on.
         self._pool.connection_kwargs |= {
-            "decode_responses": False,
-            "protocol": 2,
-            "retry": Retry(NoBackoff(), 0),
-        }
-
-    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
-        """Send `commands` together and return their replies.
-
-        Raises
-        ------
-        UnreachableError
-            If the connection fails or times out (what was sent may have run or not), or
-            Redis refuses for a reason that may pass: memory, loading, a replica.
-        FeatureStoreError
-            If Redis refuses for any other reason.
-        """
-        return self.checked(self.exchange(commands))
+            "decode_responses": False, "protocol": 2, "retry": retry,
+        }  # fmt: skip
 
     def checked(self, replies: list[Any]) -> list[Any]:
         """Return `replies`; raise what the first refusal among them means."""
@@ -147,57 +128,6 @@ class Wire:
             if isinstance(reply, ResponseError):
                 raise self._refused(reply)
         return replies
-
-    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
-        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
-        try:
-            return self.ask(commands)
-        except UnreachableError as error:
-            if not isinstance(error.__cause__, ConnectionError):
-                raise
-        return self.ask(commands)
-
-    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """Run a script once for each (keys, arguments) and return its replies.
-
-        The script is loaded where Redis does not know it; the calls that were refused for
-        that reason, and only those, are sent again: they did not run.
-        """
-        commands = commands_of(script, calls)
-        replies = self.exchange(commands)
-        unknown = unknown_among(replies)
-        if unknown:
-            again = [commands[i] for i in unknown]
-            _, *second = self.exchange([("SCRIPT", "LOAD", script.text), *again])
-            for i, reply in zip(unknown, second, strict=True):
-                replies[i] = reply
-        return self.checked(replies)
-
-    def ping(self) -> None:
-        """Raise `UnreachableError`, naming where, if Redis does not answer."""
-        self.read_again([("PING",)])
-
-    def close(self) -> None:
-        self._pool.disconnect()
-
-    def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send `commands` together; return the replies, refusals among them as errors."""
-        return self.begin(commands).replies()
-
-    def begin(self, commands: Sequence[Command]) -> Exchange:
-        """Send `commands`; their replies are still to be read."""
-        try:
-            connection: Any = self._pool.get_connection()
-        except (RedisError, OSError) as error:
-            raise self.unreachable(error) from error
-        begun = Exchange(self, connection, len(commands))
-        with begun.guarded():
-            connection.send_packed_command(connection.pack_commands(commands))
-        return begun
-
-    def done(self, connection: Any) -> None:
-        """Take a connection back."""
-        self._pool.release(connection)
 
     def unreachable(self, error: Exception) -> UnreachableError:
         """Say why a connection could not be made, or broke."""
@@ -235,6 +165,8 @@ class Wire:
     def _refused(self, error: ResponseError) -> FeatureStoreError:
         text = self._clean(str(error))
         kind = type(error).__name__
+        if isinstance(error, NoScriptError):
+            return UnknownScript(f"The Redis at {self.shown} does not know a script.", found=text)
         if "OOM command" in text or kind == "OutOfMemoryError":
             return UnreachableError(
                 f"The Redis at {self.shown} is out of memory; nothing was written.",
@@ -270,8 +202,140 @@ class Wire:
         return FeatureStoreError(f"The Redis at {self.shown} refused a command.", found=text)
 
     def _clean(self, text: str) -> str:
-        password = self._pool.connection_kwargs.get("password")
-        return text.replace(password, "***") if password else text
+        return text.replace(self._password, "***") if self._password else text
+
+
+class Wire(Explained):
+    """A pool of connections to one Redis.
+
+    Parameters
+    ----------
+    url
+        ``redis://``, ``rediss://`` or ``unix://``, with user, password and database as
+        redis-py reads them.
+    timeout_seconds
+        How long a reply may take, the script's own run included.
+    connect_timeout_seconds
+        How long connecting may take.
+    connections_max
+        How many threads may be talking to Redis at once.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = 20.0,
+        connect_timeout_seconds: float = 3.0,
+        connections_max: int = 256,
+        access: RedisAccess | None = None,
+    ) -> None:
+        super().__init__(
+            redis.ConnectionPool.from_url, url, access, Retry(NoBackoff(), 0),
+            socket_timeout=timeout_seconds, socket_connect_timeout=connect_timeout_seconds,
+            max_connections=connections_max,
+        )  # fmt: skip
+        # Connections are taken from the pool once and kept here: its own taking and returning
+        # costs a read of one entity a fifth of its time.
+        self._idle: list[Any] = []
+        self._pid = os.getpid()
+
+    def ask(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """Send `commands` together and return their replies.
+
+        Raises
+        ------
+        UnreachableError
+            If the connection fails or times out (what was sent may have run or not), or
+            Redis refuses for a reason that may pass: memory, loading, a replica.
+        FeatureStoreError
+            If Redis refuses for any other reason.
+        """
+        return self.checked(self.exchange(commands))
+
+    def read_again(self, commands: Sequence[Command], *, near: bytes = b"") -> list[Any]:
+        """`ask` for what only reads: repeated once if the connection broke meanwhile."""
+        try:
+            return self.checked(self.begin(commands, look=False).replies())
+        except UnreachableError as error:
+            if not broke(error):
+                raise
+        return self.ask(commands)
+
+    def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """Run a script once for each (keys, arguments) and return its replies.
+
+        The script is loaded where Redis does not know it; the calls that were refused for
+        that reason, and only those, are sent again: they did not run.
+        """
+        commands = commands_of(script, calls)
+        replies = self.exchange(commands)
+        unknown = unknown_among(replies)
+        if unknown:
+            again = [commands[i] for i in unknown]
+            _, *second = self.exchange([("SCRIPT", "LOAD", script.text), *again])
+            for i, reply in zip(unknown, second, strict=True):
+                replies[i] = reply
+        return self.checked(replies)
+
+    def ping(self) -> None:
+        """Raise `UnreachableError`, naming where, if Redis does not answer."""
+        self.read_again([("PING",)])
+
+    def close(self) -> None:
+        while self._idle:
+            self._pool.release(self._idle.pop())
+        self._pool.disconnect()
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send `commands` together; return the replies, refusals among them as errors."""
+        return self.begin(commands).replies()
+
+    def begin(self, commands: Sequence[Command], *, look: bool = True) -> Exchange:
+        """Send `commands`; their replies are still to be read.
+
+        `look` first looks whether the connection broke while it was idle, so that what must not be
+        repeated does not fail of that.
+        """
+        try:
+            connection = self._taken(look)
+        except (RedisError, OSError) as error:
+            raise self.unreachable(error) from error
+        begun = Exchange(self, connection, len(commands))
+        with begun.guarded():
+            connection.send_packed_command([packed(commands)])
+        return begun
+
+    def _taken(self, look: bool) -> Any:
+        if self._pid != os.getpid():
+            # Connections are the parent's; the pool looks after its own.
+            self._pid, self._idle = os.getpid(), []
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._pool.get_connection()
+        if look:
+            try:
+                is_clean = not connection.can_read()
+            except (RedisError, OSError):
+                is_clean = False
+            if not is_clean:
+                connection.disconnect()
+        return connection
+
+    def done(self, connection: Any) -> None:
+        """Take a connection back."""
+        self._idle.append(connection)
+
+
+def packed(commands: Sequence[Command]) -> bytes:
+    """Return commands as they go out; their first words are one word each."""
+    return b"".join([pack_command(c) for c in commands])
+
+
+def broke(error: UnreachableError) -> bool:
+    """Tell whether a connection broke, so that what only reads may be asked again."""
+    return isinstance(error.__cause__, ConnectionError)
 
 
 class Exchange:

@@ -25,7 +25,7 @@ from fs_notebook.log.framing import is_json, messages, route
 from fs_notebook.log.messages import Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
-from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.protocol import Batch, Shares, Stream
 from fs_notebook.log.reader import Part, PartReader, chunks_until, end_of
 from fs_notebook.position import Cut, Position
 from fs_notebook.testing.broker import Broker, Sending, silent
@@ -286,6 +286,17 @@ class SimulatedLog:
         asked = frames.asked_columns(stream, columns)
         self._checked(stream.name, start, start)
         return self._tail(stream, start, asked, rows_max, idle_seconds, only)
+
+    def share(self, name: str, among: str, member: str) -> Shares:
+        """Refuse: here partitions change hands by `Simulation.run(shared=True)`."""
+        raise UsageError(
+            f"Partitions of {name!r} cannot be shared among workers.",
+            found="a simulated ledger",
+            remedy="Simulation.run(definition, shared=True)",
+        )
+
+    def unshare(self, name: str, among: str) -> None:
+        """Do nothing: nothing is shared here."""
 
     def close(self) -> None:
         """Forget nothing, but refuse every further call."""

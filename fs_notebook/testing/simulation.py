@@ -38,7 +38,7 @@ from fs_notebook.testing.turns import Turns
 from fs_notebook.transforms import Transforms
 from fs_notebook.types import conform
 from fs_notebook.worker.loop import Worker
-from fs_notebook.worker.runner import served_record, stored_record
+from fs_notebook.worker.records import served_record, stored_record
 from fs_notebook.worker.verify import Verification, verify, verify_part
 
 STEPS_MAX = 200_000
@@ -158,6 +158,7 @@ class Simulation:
         window: str | None = None,
         closed: str = "left",
         resolution: str | None = None,
+        ttl: str | None = None,
         request: str | None = None,
     ) -> AnyDefinition:
         """Compile a feature group, in SQL or Polars; the options are those of `Session.define`.
@@ -167,7 +168,7 @@ class Simulation:
         with self.faults.calm():
             definition = self._definitions.compile(
                 name, text, entity=entity, stream=stream, window=window, closed=closed,
-                resolution=resolution, request=request, tags=(), written=None,
+                resolution=resolution, ttl=ttl, request=request, tags=(), written=None,
                 refresh_statistics=False,
             )  # fmt: skip
             self._catalog.record(DRAFTED, name, {"definition": definition.to_dict()})

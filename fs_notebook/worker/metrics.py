@@ -17,6 +17,7 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
+from fs_notebook.worker.shared import joined_health, joined_info, shards_of
 from fs_notebook.worker.timings import COMMIT_SECONDS
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ class Watched:
         How often this runner started it again.
     failures
         How often in a row it failed.
+    partitions
+        How many shards its state lies in, where workers share it; then what is known of all its
+        workers here.
     """
 
     name: str
@@ -63,6 +67,7 @@ class Watched:
     elsewhere: bool = False
     restarts: int = 0
     failures: int = 0
+    partitions: int | None = None
 
     def state(self, health: Mapping[str, Any]) -> str:
         """Return the worker's state, one of `STATES`."""
@@ -133,6 +138,9 @@ class WorkerMetrics:
         yield from self._of_audits([one for one in watched if reached])
 
     def _look(self, one: Watched) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        if one.partitions is not None:
+            shards = shards_of(one.shard, one.partitions)
+            return joined_health(self._store, shards), joined_info(self._store, shards)
         state = self._store.state(one.shard)
         return self._store.health(one.shard) or {}, {} if state is None else state.info
 

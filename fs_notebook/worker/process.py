@@ -1,4 +1,6 @@
-"""One worker process: `python -m fs_notebook.worker.process GROUP FINGERPRINT`.
+"""One worker process: `python -m fs_notebook.worker.process GROUP FINGERPRINT [MEMBER]`.
+
+With a member's name it shares the stream's partitions with others of the version.
 
 Exit codes tell the runner what to do: 0 told to stop, 3 taken over by another worker, 4 cannot
 go on without somebody's help, 1 unexpected.
@@ -13,12 +15,14 @@ from types import FrameType
 
 from fs_notebook.catalog import Catalog, Definition
 from fs_notebook.catalog.lineage import workers
-from fs_notebook.clock import SYSTEM
+from fs_notebook.clock import SYSTEM, new_id
 from fs_notebook.errors import FeatureStoreError, FencedError, UnknownName
 from fs_notebook.worker.connection import Connection, default_actor
+from fs_notebook.worker.crew import Crew
 from fs_notebook.worker.failures import Failure, leave
 from fs_notebook.worker.loop import Worker
 from fs_notebook.worker.places import failure_path
+from fs_notebook.worker.shared import subscription_of
 
 STOPPED, FENCED, STUCK = 0, 3, 4
 LOG = logging.getLogger("fs_notebook.worker")
@@ -26,7 +30,7 @@ LOG = logging.getLogger("fs_notebook.worker")
 
 def main(argv: list[str]) -> int:
     """Run the worker of one version until told to stop."""
-    group, fingerprint = argv
+    group, fingerprint, *names = argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     stopping = False
 
@@ -37,7 +41,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     connection = Connection.from_environment()
-    words = failure_path(connection, f"{group}@{fingerprint[:16]}")
+    words = failure_path(connection, names[0] if names else f"{group}@{fingerprint[:16]}")
     try:
         log, store = connection.open_log(), connection.open_store()
         catalog = Catalog(log, actor=default_actor())
@@ -54,7 +58,16 @@ def main(argv: list[str]) -> int:
         def is_wanted() -> bool:
             return shard in workers(catalog.refresh())
 
-        Worker(definition, log, store, should_stop=lambda: stopping, is_wanted=is_wanted).run()
+        if names:
+            shares = log.share(
+                definition.source.name, subscription_of(shard), f"{names[0]}~{new_id()}"
+            )
+            Crew(
+                definition, log, store, shares, name=names[0], should_stop=lambda: stopping,
+                is_wanted=is_wanted,
+            ).run()  # fmt: skip
+        else:
+            Worker(definition, log, store, should_stop=lambda: stopping, is_wanted=is_wanted).run()
     except FencedError as error:
         LOG.info("taken over: %s", error)
         return FENCED

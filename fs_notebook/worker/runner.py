@@ -23,94 +23,39 @@ from typing import IO, Any
 import psutil
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
-from fs_notebook.catalog.lineage import workers
-from fs_notebook.catalog.model import LIVE, AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.catalog.lineage import running_of, workers
+from fs_notebook.catalog.model import LIVE, Definition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
-from fs_notebook.language.expr import Column
-from fs_notebook.online.derived import ServedDerived
+from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.online.serve import Served
 from fs_notebook.position import Cut
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
+from fs_notebook.worker.child import RESTART_SECONDS, Child
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
 from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
 from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
+from fs_notebook.worker.records import inputs_of, served_record, withdraw
+from fs_notebook.worker.shared import (
+    members_of,
+    partitions_of,
+    shards_of,
+    subscription_of,
+    tell_partitions,
+)
 
 LOG = logging.getLogger("fs_notebook.runner")
 POLL_SECONDS = 0.1
+PARTITIONS_SECONDS = 2.0
 BACKOFF_SECONDS_MAX = 30.0
 START_SECONDS_MAX = 20.0
 STOP_SECONDS_MAX = 10.0
-RESTART_SECONDS = 0.25
 RAN_WELL_SECONDS = 60.0
 """A worker that was at work for so long ends a row of failures."""
 TROUBLE_TTL_SECONDS = 3_600.0
-
-
-def served_record(group: Group, version: Version) -> Served | ServedDerived:
-    """Return what the store must know to serve `version` of `group`."""
-    definition = version.definition
-    if isinstance(definition, DerivedDefinition):
-        inputs = tuple(
-            stored_record(definition.input(i.group, i.fingerprint), None, None).to_record()
-            for i in definition.plan.inputs
-        )
-        return ServedDerived(
-            group.name, version.number, version.fingerprint, definition.plan, inputs
-        )
-    return stored_record(definition, version.number, None)
-
-
-def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
-    """Return what the store must know to serve a definition that folds a stream."""
-    plan = definition.plan
-    columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
-    return Served(
-        definition.name, number, definition.fingerprint, definition.shard, plan, columns, partitions
-    )
-
-
-def shards_of(definition: AnyDefinition) -> tuple[str, ...]:
-    """Return the shards that a definition's values are read from."""
-    if isinstance(definition, DerivedDefinition):
-        return tuple(d.shard for d in definition.inputs)
-    return (definition.shard,)
-
-
-@dataclass
-class Child:
-    """A worker process that the runner started.
-
-    Attributes
-    ----------
-    wait_s, due_s
-        The next pause, and when the next start is due.
-    begun_s, begun_at
-        When the process was started, and the position that the store had then.
-    trouble
-        What it failed of, as long as it has not run well since.
-    told
-        Whether that is in the store.
-    """
-
-    version: Version
-    process: subprocess.Popen[bytes] | None = None
-    wait_s: float = RESTART_SECONDS
-    due_s: float = 0.0
-    begun_s: float = 0.0
-    begun_at: Cut | None = None
-    fenced: bool = False
-    starts: int = 0
-    trouble: Trouble | None = None
-    told: bool = False
-
-    @property
-    def failures(self) -> int:
-        return 0 if self.trouble is None else self.trouble.failures
 
 
 @dataclass
@@ -121,6 +66,8 @@ class Runner:
     clock: Clock = SYSTEM
     children: dict[str, Child] = field(default_factory=dict)
     freed: set[str] = field(default_factory=set)
+    parted: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Of versions whose partitions are shared: how many there are, and when that was looked at."""
     stopping: bool = False
     metrics: str | None = None
     verify_every_s: float | None = None
@@ -154,11 +101,20 @@ class Runner:
     def reconcile(self, catalog: Catalog, store: OnlineStore) -> None:
         """Make one round: processes, flips, serving records."""
         state = catalog.refresh()
-        wanted = workers(state)
+        running = workers(state)
+        for shard in self.parted.keys() - running.keys():
+            del self.parted[shard]
+        wanted: dict[str, Version] = {}
+        for shard, version in running.items():
+            wanted |= dict.fromkeys(members_of(shard, version.workers), version)
+            if version.workers is not None:
+                with self._apart(shard):
+                    self._count(version, catalog, store)
         self._stop_children([shard for shard in self.children if shard not in wanted])
-        self._free(state, store)
+        self._free(state, catalog, store)
         for shard, version in wanted.items():
             child = self.children.setdefault(shard, Child(version))
+            child.version = version
             with self._apart(shard):
                 self._keep_alive(child, shard, store)
         for group in state.groups.values():
@@ -178,17 +134,39 @@ class Runner:
         except (FeatureStoreError, OSError) as error:
             LOG.warning("%s: %s", what, error)
 
-    def _free(self, state: CatalogState, store: OnlineStore) -> None:
+    def _count(self, version: Version, catalog: Catalog, store: OnlineStore) -> None:
+        """Look how many partitions there are to share, every few seconds, and tell."""
+        shard, now_s = version.definition.shard, self.clock.monotonic_s()
+        known = self.parted.get(shard)
+        if known is None or now_s - known[1] >= PARTITIONS_SECONDS:
+            definition = version.definition
+            assert isinstance(definition, Definition)
+            count = catalog.log.partitions(definition.source.name)
+            tell_partitions(store, shard, count)
+            self.parted[shard] = (count, now_s)
+
+    def _partitions(self, shard: str) -> int | None:
+        known = self.parted.get(shard)
+        return None if known is None else known[0]
+
+    def _free(self, state: CatalogState, catalog: Catalog, store: OnlineStore) -> None:
         """Drop the states of retired versions, once their workers are stopped."""
         retired = {
-            version.definition.shard
+            version.definition.shard: version
             for group in state.groups.values()
             for version in group.versions
             if version.retired
         }
-        for shard in retired - self.freed:
+        for shard in retired.keys() - self.freed:
+            withdraw(store, shard)
+            definition = retired[shard].definition
+            if retired[shard].workers is not None and isinstance(definition, Definition):
+                for part in shards_of(shard, partitions_of(store, shard) or 0):
+                    store.drop(part)
+                catalog.log.unshare(definition.source.name, subscription_of(shard))
+                tell_partitions(store, shard, None)
             store.drop(shard)
-        self.freed = retired
+        self.freed = set(retired)
 
     def _keep_alive(self, child: Child, shard: str, store: OnlineStore) -> None:
         if child.process is not None:
@@ -211,7 +189,7 @@ class Runner:
             return
         child.fenced = False
         child.begun_at = _position(store, shard)
-        child.process = self._spawn(child.version)
+        child.process = self._spawn(child.version, shard)
         child.starts, child.begun_s = child.starts + 1, now_s
         if child.trouble is not None:
             child.trouble = replace(child.trouble, retry_at_us=None)
@@ -267,32 +245,39 @@ class Runner:
         child.told = True
 
     def _watch(self, state: CatalogState) -> None:
-        self.watched = tuple(
-            Watched(
-                name=child.version.definition.name, version=child.version.number, shard=shard,
+        watched: dict[str, Watched] = {}
+        for name, child in self.children.items():
+            version, shard = child.version, child.version.definition.shard
+            before = watched.get(shard)
+            watched[shard] = Watched(
+                name=version.definition.name, version=version.number, shard=shard,
                 pid=None if child.process is None else child.process.pid,
-                serving=child.version == state.groups[child.version.definition.name].serving,
-                elsewhere=child.fenced, restarts=max(child.starts - 1, 0),
-                failures=child.failures,
-            )
-            for shard, child in self.children.items()
-        )  # fmt: skip
+                serving=version == state.groups[version.definition.name].serving,
+                elsewhere=child.fenced or name != shard,
+                restarts=max(child.starts - 1, 0) + (before.restarts if before else 0),
+                failures=max(child.failures, before.failures if before else 0),
+                partitions=self._partitions(shard),
+            )  # fmt: skip
+        self.watched = tuple(watched.values())
 
     def _verifiable(self, store: OnlineStore) -> dict[str, Version]:
-        """Return the versions whose own worker is live, by shard."""
-        return {s: c.version for s, c in self.children.items() if self._caught_up(s, store)}
+        """Return the versions that are live, by shard."""
+        versions = {c.version.definition.shard: c.version for c in self.children.values()}
+        return {shard: v for shard, v in versions.items() if self._caught_up(shard, store)}
 
-    def _spawn(self, version: Version) -> subprocess.Popen[bytes]:
-        return self._started("fs_notebook.worker.process", version)
+    def _spawn(self, version: Version, name: str) -> subprocess.Popen[bytes]:
+        more = [] if version.workers is None else [name]
+        return self._started("fs_notebook.worker.process", version, *more)
 
     def _spawn_audit(self, version: Version) -> subprocess.Popen[bytes]:
         return self._started("fs_notebook.worker.audits", version)
 
-    def _started(self, module: str, version: Version) -> subprocess.Popen[bytes]:
+    def _started(self, module: str, version: Version, *names: str) -> subprocess.Popen[bytes]:
         path = log_path(self.connection, version.definition.shard)
         with path.open("ab") as sink:
             return subprocess.Popen(
-                [sys.executable, "-m", module, version.definition.name, version.fingerprint],
+                [sys.executable, "-m", module, version.definition.name, version.fingerprint,
+                 *names],
                 env=dict(self.connection.environment()),
                 stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, cwd=self.connection.home,
             )  # fmt: skip
@@ -301,7 +286,7 @@ class Runner:
         if group.wanted is None or group.served[-1:] == (group.wanted,):
             return
         version = group.version(group.wanted)
-        if not all(self._caught_up(shard, store) for shard in shards_of(version.definition)):
+        if not all(self._caught_up(d.shard, store) for d in inputs_of(version.definition)):
             return
 
         def still_wanted(state: CatalogState) -> bool:
@@ -312,6 +297,11 @@ class Runner:
         LOG.info("%s version %d is live", group.name, version.number)
 
     def _caught_up(self, shard: str, store: OnlineStore) -> bool:
+        partitions = self._partitions(shard)
+        if partitions is not None:
+            # Whose workers they are does not matter: any of them may be on another machine.
+            healths = [store.health(part) for part in shards_of(shard, partitions)]
+            return all(h is not None and h.get("state") == "live" for h in healths)
         child, health = self.children.get(shard), store.health(shard)
         if child is None or child.process is None or health is None:
             return False
@@ -320,17 +310,29 @@ class Runner:
         return bool(health.get("pid") == child.process.pid and health.get("state") == "live")
 
     def _publish(self, state: CatalogState, store: OnlineStore) -> None:
+        """See that the store serves each group's version, and by its number each that is current.
+
+        A store that was flushed serves nothing until the state is built again.
+        """
         _, published = store.published()
+        wanted: dict[str, dict[str, Any] | None] = dict.fromkeys(published)
         for group in state.groups.values():
-            version = group.serving
-            record: dict[str, Any] | None = None
-            if version is not None:
-                states = [store.state(shard) for shard in shards_of(version.definition)]
-                # A store that was flushed serves nothing until the state is built again.
-                if all(s is not None and s.info.get("built") for s in states):
-                    record = served_record(group, version).to_record()
-            if published.get(group.name) != record:
-                store.publish(group.name, record)
+            wanted[group.name] = None
+            for version in running_of(state, group):
+                shards = [
+                    part for d in inputs_of(version.definition)
+                    for part in shards_of(d.shard, self._partitions(d.shard))
+                ]  # fmt: skip
+                states = [store.state(shard) for shard in shards]
+                if not all(s is not None and s.info.get("built") for s in states):
+                    continue
+                record = served_record(group, version, self._partitions).to_record()
+                wanted[pinned_name(group.name, version.number)] = record
+                if version == group.serving:
+                    wanted[group.name] = record
+        for name, now in wanted.items():
+            if published.get(name) != now:
+                store.publish(name, now)
 
     def _stop_children(self, shards: list[str]) -> None:
         children = [self.children.pop(shard) for shard in shards]

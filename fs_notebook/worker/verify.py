@@ -13,6 +13,7 @@ import xxhash
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.merging import merge_states
 from fs_notebook.compute.running import Running
 from fs_notebook.errors import FeatureStoreError
 from fs_notebook.log.parted import PartLog
@@ -21,6 +22,7 @@ from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
+from fs_notebook.worker.shared import partitions_of, shards_of
 
 CHUNK = 1_000
 SNAPSHOTS_MAX = 20
@@ -92,8 +94,8 @@ def verify(
     now_us
         The t at which windows are finished, in microseconds since the epoch.
     partitions
-        How many shards there are, one a partition, where workers share them; None: one for all.
-        Each is compared with the replay of its own partition.
+        How many shards there are, one a partition, where workers share them; each is compared
+        with the replay of its own partition. By default as the store has it.
     entities_max
         Compare and hold no more entities than that: a sample, another one at each `now_us`. Which
         entities the store lacks is then not told. All of the stream is read all the same.
@@ -101,6 +103,8 @@ def verify(
         Called with the share done, from 0 to 1.
     """
     seen = joined_log(definition.plan, definition.joined, log, filtered=True)
+    if partitions is None:
+        partitions = partitions_of(store, definition.shard)
     if partitions is None:
         outcome, _ = _verified(
             definition, version, seen, store, definition.shard, now_us, entities_max, progress
@@ -196,6 +200,23 @@ def states_of(
         yield cut, list(plain), codec.decode(list(plain), list(plain.values()))
         for key in sorted(split):
             yield _whole_snapshot(store, shard, key, codec, now_us)
+
+
+def merged_of(
+    store: OnlineStore, shard: str, keys: list[bytes], codec: StateCodec, now_us: int
+) -> tuple[Cut, State]:
+    """Return the stored states of entities, those of shared partitions merged, and their cut."""
+    partitions = partitions_of(store, shard)
+    cut, states = START, []
+    for part in shards_of(shard, partitions):
+        known = store.state(part)
+        if known is None or known.cut is None:
+            continue
+        cut = cut.advanced(known.cut)
+        for at, _, state in states_of(store, part, keys, codec, now_us):
+            cut = cut.advanced(at)
+            states.append(state)
+    return cut, merge_states(codec.fold, states or [codec.fold.empty])
 
 
 def _whole_snapshot(

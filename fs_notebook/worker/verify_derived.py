@@ -22,13 +22,14 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import Cut
+from fs_notebook.worker.shared import partitions_of, shards_of
 from fs_notebook.worker.verify import (
     SHOWN_MAX,
     SNAPSHOTS_MAX,
     Mismatch,
     Verification,
+    merged_of,
     same,
-    states_of,
     verify,
 )
 
@@ -144,11 +145,10 @@ def _stored(
 ) -> list[Mapping[str, Any]]:
     """Return the values of each key, finished from its stored state at `now_us`."""
     fold = codec.fold
-    found: dict[bytes, Mapping[str, Any]] = {}
-    for _, _, state in states_of(store, shard, sorted({*keys} - {b""}), codec, now_us):
-        frame = fold.values(state, now_us=now_us)
-        rows = frame.select(fold.plan.features).rows(named=True)
-        found |= zip(codec.keys_of(frame), rows, strict=True)
+    _, state = merged_of(store, shard, sorted({*keys} - {b""}), codec, now_us)
+    frame = fold.values(state, now_us=now_us)
+    rows = frame.select(fold.plan.features).rows(named=True)
+    found: dict[bytes, Mapping[str, Any]] = dict(zip(codec.keys_of(frame), rows, strict=True))
     empty = fold.empty_values()
     return [found.get(key, empty) for key in keys]
 
@@ -158,7 +158,12 @@ def _packed(key: tuple[Any, ...]) -> bytes:
 
 
 def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
-    states = {d.shard: store.state(d.shard) for d in definition.inputs}
+    shards = [
+        part
+        for d in definition.inputs
+        for part in shards_of(d.shard, partitions_of(store, d.shard))
+    ]
+    states = {shard: store.state(shard) for shard in shards}
     return {shard: None if s is None else s.cut for shard, s in states.items()}
 
 
@@ -171,8 +176,11 @@ def _entities(definition: DerivedDefinition, store: OnlineStore) -> dict[str, li
     known = []
     for given in plan.inputs:
         shard = definition.input(given.group, given.fingerprint).shard
-        keys = (k for k in store.entities(shard) if not is_bucket(k))
-        known.append([unpack_key(k) for k in itertools.islice(keys, ENTITIES_MAX)])
+        parts = shards_of(shard, partitions_of(store, shard))
+        keys = (k for part in parts for k in store.entities(part) if not is_bucket(k))
+        # A key may be in several of them.
+        some = dict.fromkeys(itertools.islice(keys, ENTITIES_MAX))
+        known.append([unpack_key(k) for k in some])
     count = max(map(len, known))
     entities: dict[str, list[Any]] = {}
     for given, keys_ in zip(plan.inputs, known, strict=True):

@@ -76,7 +76,9 @@ def test_the_session_that_must_feel_effortless(shell: InteractiveShell) -> None:
     assert "reading_time" not in shows(shell, "%feature catalog nothing-like-it")
     changed = SQL.replace("SUM(readtime)", "SUM(readtime + 1)")
     assert "promoting makes this v2" in shows(shell, f"%%feature reading_time\n{changed}")
-    shows(shell, "%feature promote reading_time")
+    promoted = shows(shell, "%feature promote reading_time")
+    assert "v2 differs from v1 in 7 of 7 entities, most 15 for total_readtime" in promoted
+    assert "mean difference" in shows(shell, "%feature compare reading_time --versions 1,2")
     assert "v1" in shows(shell, "%feature rollback reading_time")
 
 

@@ -7,6 +7,7 @@ import math
 import threading
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import polars as pl
 import pytest
@@ -19,7 +20,8 @@ from fs_notebook.errors import (
     UnknownPosition,
     UsageError,
 )
-from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, Stream
+from fs_notebook.log.parted import PartLog
+from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.types import TIME, Type
 from tests.support.logs import (
@@ -259,6 +261,31 @@ def test_tail_gives_what_arrives_and_says_when_nothing_does(ledger: Ledger) -> N
             assert batch.rows.height <= 100
             got += batch.rows.get_column("n").to_list()
         assert got == list(range(1_210))
+
+
+def test_one_partition_is_read_and_followed_alone(ledger: Ledger) -> None:
+    stream = ledger.stream(key=("user",), partitions=ledger.partitions_max)
+    assert ledger.log.partitions(stream.name) == ledger.partitions_max
+    ledger.log.append(stream, events(0, 40))
+    whole: list[int] = []
+    for number in range(ledger.partitions_max):
+        part = PartLog(cast(EventLog, ledger.log), number)
+        end = part.end(stream.name)
+        assert {p.partition for p in end} <= {number}
+        mine = [
+            n for batch in part.read(stream, start=START, end=end)
+            for n in batch.rows.get_column("n").to_list()
+        ]  # fmt: skip
+        with closing(cast(Any, part.tail(stream, start=START, idle_seconds=0.05))) as tail:
+            followed: list[int] = []
+            while len(followed) < len(mine):
+                batch = next(tail)
+                assert batch is None or batch.partition == number
+                followed += [] if batch is None else batch.rows.get_column("n").to_list()
+            assert next(tail) is None
+        assert followed == mine
+        whole += mine
+    assert sorted(whole) == list(range(40))
 
 
 def test_an_event_without_time_has_its_publish_time(ledger: Ledger) -> None:

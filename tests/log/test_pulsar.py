@@ -31,7 +31,8 @@ from fs_notebook.errors import (
 from fs_notebook.log import partitions
 from fs_notebook.log.framing import route
 from fs_notebook.log.protocol import PUBLISHED, Stream
-from fs_notebook.log.pulsar import PulsarLog, RetentionWarning
+from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.retention import RetentionWarning
 from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME, Type
 from tests.support.broker import Broker, free_ports

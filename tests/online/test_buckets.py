@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 from fs_notebook.compute import buckets
 from fs_notebook.compute.fold import Fold
 from fs_notebook.errors import IntegrityError
+from fs_notebook.online.asks import run
 from fs_notebook.online.busy import BusyStates
 from fs_notebook.online.states import StateCodec, entity_of, is_bucket
 from tests.compute import cases, naive
@@ -199,13 +200,14 @@ def test_a_reader_keeps_a_busy_entitys_buckets_until_the_worker_writes(
     log = busy_log(4_000)
     shelf.step(projected(fold, log))
     store = Counting(shelf)
-    busy = BusyStates(store)  # type: ignore[arg-type]
+    busy = BusyStates()
     (key,) = (k for k in shelf.held if not is_bucket(k))
 
     def read(now: int) -> tuple[int, int]:
         before = store.reads
         blobs: list[list[bytes | None]] = [[shelf.held[key]]]
-        state = busy.at(shelf.codec, ["shard"], [key], blobs, now_us=now, generation=1)
+        steps = busy.at(shelf.codec, ["shard"], [key], blobs, now_us=now, generation=1)
+        state = run(steps, store)  # type: ignore[arg-type]
         value = fold.values(state, now_us=now)["x"].item()
         expected = sum(now - WINDOW_S * SECOND <= e["t"] < now for e in log)
         assert value == expected

@@ -382,8 +382,7 @@ def test_readers_survive_a_restart_of_the_server(server: RedisServer, store: Red
 
 def test_an_interrupted_call_leaves_no_reply_for_the_next(store: RedisStore) -> None:
     lease = begin(store)
-    connection: Any = store._wire._pool.get_connection()
-    store._wire._pool.release(connection)
+    connection: Any = store._wire._idle[-1]
     read = connection.read_response
 
     def interrupted(*args: object, **kwargs: object) -> object:

@@ -281,6 +281,7 @@ def test_a_report_lives_as_long_as_it_says(store: OnlineStore) -> None:
 def test_readers_see_a_change_of_generation(store: OnlineStore) -> None:
     begin(store, {A: b"1", B: b"2"})
     begin(store, {A: b"3"}, shard="other")
+    store.claim("nothing", fingerprint="f1")
     assert store.published() == (0, {})
     store.publish("generation", {"shards": [SHARD]})
     store.publish("g", {"n": 1})

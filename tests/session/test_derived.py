@@ -106,7 +106,7 @@ def test_the_fraud_example_end_to_end(fraud: Session) -> None:
     for row, amount in zip(served, [12.5, 3.0, 1.0], strict=True):
         mean = mean_30d(log, row["user"], datetime.now(UTC))
         assert close(row["amount_ratio"], None if mean is None else amount / mean)
-    assert [s["amount_ratio"] for s in served.status] == ["present", "present", "not found"]
+    assert served.status()["amount_ratio"].to_list() == ["present", "present", "not found"]
     assert "1 not found" in served._repr_html_()
 
     more = [{"user": "u1", "amount": 1000.0, "ts": NOW}]
@@ -277,7 +277,9 @@ def test_what_cannot_be_derived(fraud: Session, sql: str, message: str) -> None:
 def test_options_that_do_not_fit(fraud: Session) -> None:
     with pytest.raises(UsageError, match="folds a stream"):
         fraud.define("reading_time", READING, request="amount DOUBLE")
-    with pytest.raises(UsageError, match=r"(?s)no window of its own.*--window 7d"):
+    with pytest.raises(
+        UsageError, match=r"(?s)no window and no time to live of its own.*--window 7d"
+    ):
         fraud.define("amount_ratio", RATIO, window="7d")
     with pytest.raises(UsageError, match="reads no request values"):
         fraud.preview("spending", with_={"amount": 1})

@@ -59,7 +59,7 @@ def test_from_hypothesis_to_production(session: Session) -> None:
     users = [f"u{n}" for n in range(7)]
     served = session.serve(["total_readtime"], user=[*users, "nobody"])
     assert dict(zip(users, served["total_readtime"], strict=False)) == totals(events)
-    assert served.status[-1] == {"total_readtime": "not found"}
+    assert served.status()["total_readtime"][-1] == "not found"
     assert served["total_readtime"][-1] is None
 
     more = read_events(500, 3)
@@ -299,7 +299,7 @@ def test_a_served_vector_in_every_shape(ready: Session) -> None:
     assert served.to_dict() == {"user": ["u1", "nobody"], "total_readtime": [1 + 8, None]}
     assert served.to_polars().schema["total_readtime"] == pl.Int64
     assert list(served.to_pandas().columns) == ["user", "total_readtime"]
-    assert [s["total_readtime"] for s in served.status] == ["present", "not found"]
+    assert served.status()["total_readtime"].to_list() == ["present", "not found"]
     assert "1 not found" in repr(served)
 
 

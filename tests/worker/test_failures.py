@@ -71,7 +71,7 @@ class Stage:
         self.runner = Runner(Connection(self.home), clock=self.clock)
         numbers = itertools.count(1_000_000)
 
-        def spawn(version: Version) -> Any:
+        def spawn(version: Version, name: str) -> Any:
             self.made.append(Made(next(numbers)))
             return self.made[-1]
 

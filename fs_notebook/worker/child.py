@@ -1,0 +1,44 @@
+"""What a runner keeps of a worker process that it started."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+
+from fs_notebook.catalog import Version
+from fs_notebook.position import Cut
+from fs_notebook.worker.failures import Trouble
+
+RESTART_SECONDS = 0.25
+
+
+@dataclass
+class Child:
+    """A worker process that the runner started.
+
+    Attributes
+    ----------
+    wait_s, due_s
+        The next pause, and when the next start is due.
+    begun_s, begun_at
+        When the process was started, and the position that the store had then.
+    trouble
+        What it failed of, as long as it has not run well since.
+    told
+        Whether that is in the store.
+    """
+
+    version: Version
+    process: subprocess.Popen[bytes] | None = None
+    wait_s: float = RESTART_SECONDS
+    due_s: float = 0.0
+    begun_s: float = 0.0
+    begun_at: Cut | None = None
+    fenced: bool = False
+    starts: int = 0
+    trouble: Trouble | None = None
+    told: bool = False
+
+    @property
+    def failures(self) -> int:
+        return 0 if self.trouble is None else self.trouble.failures

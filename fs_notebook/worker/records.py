@@ -1,0 +1,58 @@
+"""Serving records: what the store must know to serve a version, and taking that back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fs_notebook.catalog import Group, Version
+from fs_notebook.catalog.model import AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.language.expr import Column
+from fs_notebook.online.board import Served
+from fs_notebook.online.derived import ServedDerived
+from fs_notebook.online.protocol import OnlineStore
+
+PartitionsOf = Callable[[str], int | None]
+"""In how many shards, one a partition, the state of a version lies, by its shard's name."""
+
+
+def _in_one(shard: str) -> int | None:
+    return None
+
+
+def served_record(
+    group: Group, version: Version, partitions: PartitionsOf = _in_one
+) -> Served | ServedDerived:
+    """Return what the store must know to serve `version` of `group`."""
+    definition = version.definition
+    if isinstance(definition, DerivedDefinition):
+        pinned = [definition.input(i.group, i.fingerprint) for i in definition.plan.inputs]
+        inputs = tuple(stored_record(d, None, partitions(d.shard)).to_record() for d in pinned)
+        return ServedDerived(
+            group.name, version.number, version.fingerprint, definition.plan, inputs
+        )
+    return stored_record(definition, version.number, partitions(definition.shard))
+
+
+def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
+    """Return what the store must know to serve a definition that folds a stream."""
+    plan = definition.plan
+    columns = tuple(k.expr.name if isinstance(k.expr, Column) else k.name for k in plan.keys)
+    return Served(
+        definition.name, number, definition.fingerprint, definition.shard, plan, columns, partitions
+    )
+
+
+def withdraw(store: OnlineStore, shard: str) -> None:
+    """Stop serving what is read from a version's state that is about to be dropped.
+
+    So that no reader takes an entity for one that was never there.
+    """
+    for name, record in store.published()[1].items():
+        inputs = record.get("inputs", [record])
+        if any(shard == one["shard"] for one in inputs):
+            store.publish(name, None)
+
+
+def inputs_of(definition: AnyDefinition) -> tuple[Definition, ...]:
+    """Return the definitions whose stored values a definition's values are read from."""
+    return definition.inputs if isinstance(definition, DerivedDefinition) else (definition,)
