@@ -16,10 +16,12 @@ from typing import Any, cast
 import polars as pl
 
 from fs_notebook.catalog.drift import drift_of, readers_of
+from fs_notebook.catalog.lineage import streams_of
+from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import parse_moment
 from fs_notebook.errors import UnknownPosition, UsageError
-from fs_notebook.log.facts import Drift, Facts
+from fs_notebook.log.facts import KEPT, Drift, Facts
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.sources import Sources
@@ -204,6 +206,16 @@ class Inspection:
             facts = self._facts(stream.name) if self._log.exists(stream.name) else Facts()
             lines.append(Overview(stream, facts.events, facts.entries))
         return lines
+
+    def limits(self, definition: Definition) -> tuple[str, ...]:
+        """Return a note for each stream of a definition that is not kept for ever."""
+        told = {name: self._facts(name).kept for name in streams_of(definition)}
+        return tuple(
+            f"{name!r} is kept {kept}: values are of what is left of it, and what is removed "
+            "before it is folded is missing"
+            for name, kept in told.items()
+            if kept not in (None, KEPT)
+        )
 
     def peek(
         self,

@@ -280,7 +280,8 @@ class Session(StreamCalls, ExplainCalls, CompareCalls):
         return run_preview(
             group.name, definition.plan, definition.source,
             joined_log(definition.plan, definition.joined, self.log, filtered=True),
-            clock=self.clock, where=where, on_progress=on_progress, notes=notes_of(group),
+            clock=self.clock, where=where, on_progress=on_progress,
+            notes=(*notes_of(group), *self._inspection.limits(definition)),
         )  # fmt: skip
 
     def training_set(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from fs_notebook.types import Type
 
+KEPT = "for ever"
+"""How long events are kept that are never removed."""
+
 
 @dataclass(frozen=True)
 class Drift:

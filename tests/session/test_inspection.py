@@ -16,7 +16,8 @@ from fs_notebook.errors import UnknownName, UnknownPosition, UsageError
 from fs_notebook.inspection import parse_position
 from fs_notebook.position import Position
 from fs_notebook.session import Session
-from tests.support.sessions import BEGIN, read_events
+from tests.support.broker import Broker
+from tests.support.sessions import BEGIN, SUM_SQL, read_events, until
 
 
 def numbers(peek: Any) -> list[int]:
@@ -180,3 +181,24 @@ def test_the_command_line_shows_streams(embedded_session: Session) -> None:
 def test_an_unknown_stream_is_told(embedded_session: Session) -> None:
     with pytest.raises(UnknownName, match="no stream named 'nothing'"):
         embedded_session.describe("nothing")
+
+
+def test_a_preview_says_of_a_stream_that_it_is_not_kept_for_ever(
+    session: Session, request: pytest.FixtureRequest
+) -> None:
+    session.upload(read_events(0, 3), "read_events", time="ts")
+    session.define("reading_time", SUM_SQL)
+    assert not [n for n in session.preview("reading_time").notes if "is kept" in n]
+    if session.log.url.startswith("embedded"):
+        return
+    broker: Broker = request.getfixturevalue("broker")
+    place = session.connection.log.split("//")[1].partition("/")[2]
+    body = {"retentionTimeInMinutes": 60, "retentionSizeInMB": -1}
+    broker.admin("POST", f"persistent/{place}/read_events/retention", body)
+    until(
+        lambda: (
+            "'read_events' is kept up to 60 minutes: values are of what is left"
+            in str(session.preview("reading_time").notes)
+        ),
+        what="the broker's new policy",
+    )
