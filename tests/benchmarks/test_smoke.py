@@ -32,6 +32,7 @@ ROWS = [
     "preview, 3 aggregates",
     "read of an entity with 5,000 events in its window",
     "roll-back to a warm version",
+    "event sent to value served, p99",
 ]
 
 
