@@ -55,7 +55,7 @@ print(json.dumps([rows, memory_mb("VmHWM") - before_mb]))
 
 
 INTERRUPTED = """
-import json, os, signal, sys, threading
+import json, os, signal, sys, threading, time
 from contextlib import closing
 import psutil
 from fs_notebook.log import partitions
@@ -86,6 +86,10 @@ for aside in (False, True):
                     timer.start()
         timer.join()
     except KeyboardInterrupt:
+        # An interrupt may come while a thread that has ended already is waited for.
+        until_s = time.monotonic() + 10
+        while any(readers()) and time.monotonic() < until_s:
+            time.sleep(0.01)
         told.append(readers())
 print(json.dumps([told, rows, sum(1 for _ in log.end(stream.name))]))
 """
