@@ -6,19 +6,22 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 
 import polars as pl
 
+from fs_notebook.catalog.drift import drift_of, readers_of
+from fs_notebook.catalog.lineage import streams_of
+from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import parse_moment
 from fs_notebook.errors import UnknownPosition, UsageError
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import KEPT, Drift, Facts
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.sources import Sources
@@ -106,12 +109,20 @@ class Description:
     ----------
     first, last
         The least and the greatest event time: of all events where the ledger knows, else of the
-        sample.
+        first and the last event of each partition. Others may be earlier or later.
+    published
+        The earliest publish time of the partitions' first events, the latest of their last ones;
+        None where there are none.
     rate
         Events a second, by event time, of the newest ones in the sample; None where they are of
         one moment.
     sampled, dead
         How many of the first and newest events were read, and how many could not be decoded.
+    drift
+        How the newest schema in the topic's registry differs from the declaration, if it is read
+        by the registry.
+    readers
+        Of each column that the newest schema has no more, the features that read it.
     """
 
     stream: Stream
@@ -123,6 +134,9 @@ class Description:
     sampled: int
     dead: int
     reason: str | None
+    published: tuple[datetime, datetime] | None = None
+    drift: Drift | None = None
+    readers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def figures(self) -> list[tuple[str, str]]:
         """Return what is known, as names and texts."""
@@ -139,19 +153,37 @@ class Description:
             shown.append(("key", ", ".join(stream.key)))
         if stream.id is not None:
             shown.append(("id", stream.id))
+        if self.published is not None:
+            first, last = self.published
+            shown.append(("first event published, UTC", f"{first:%Y-%m-%d %H:%M:%S.%f}"))
+            shown.append(("last event published, UTC", f"{last:%Y-%m-%d %H:%M:%S.%f}"))
         if self.first is not None and self.last is not None:
-            which = "" if facts.first_us is not None else " (in the sample)"
-            shown.append((f"first event, UTC{which}", f"{self.first:%Y-%m-%d %H:%M:%S.%f}"))
-            shown.append((f"last event, UTC{which}", f"{self.last:%Y-%m-%d %H:%M:%S.%f}"))
+            names = ("least event time, UTC", "greatest event time, UTC")
+            if facts.first_us is None:
+                names = ("event time of the first, UTC", "event time of the last, UTC")
+            shown.append((names[0], f"{self.first:%Y-%m-%d %H:%M:%S.%f}"))
+            shown.append((names[1], f"{self.last:%Y-%m-%d %H:%M:%S.%f}"))
         if self.rate is not None:
             shown.append(("newest events, by their time", f"{self.rate:,.3g}/s"))
         if facts.kept is not None:
             shown.append(("kept", facts.kept))
         if facts.offloaded_share is not None:
             shown.append(("offloaded", f"{facts.offloaded_share:.0%} of the bytes"))
+        shown += self._drifted()
         dead = f"{self.dead:,} of {self.sampled:,} sampled"
         shown.append(("dead letters", dead + (f", e.g. {self.reason}" if self.reason else "")))
         return shown
+
+    def _drifted(self) -> list[tuple[str, str]]:
+        """Return what the newest schema has otherwise than the declaration."""
+        if not self.drift:
+            return []
+        told = [f"{n} {t} added" for n, t in self.drift.added]
+        for name in self.drift.removed:
+            readers = ", ".join(self.readers.get(name, ()))
+            told.append(f"{name} removed" + (f", which {readers} reads" if readers else ""))
+        told += [f"{n} {declared} is {now}" for n, declared, now in self.drift.changed]
+        return [("newest schema differs", "; ".join(told))]
 
     def __repr__(self) -> str:
         figures = [f"  {name}: {_shown(text, 200)}" for name, text in self.figures()]
@@ -174,6 +206,16 @@ class Inspection:
             facts = self._facts(stream.name) if self._log.exists(stream.name) else Facts()
             lines.append(Overview(stream, facts.events, facts.entries))
         return lines
+
+    def limits(self, definition: Definition) -> tuple[str, ...]:
+        """Return a note for each stream of a definition that is not kept for ever."""
+        told = {name: self._facts(name).kept for name in streams_of(definition)}
+        return tuple(
+            f"{name!r} is kept {kept}: values are of what is left of it, and what is removed "
+            "before it is folded is missing"
+            for name, kept in told.items()
+            if kept not in (None, KEPT)
+        )
 
     def peek(
         self,
@@ -242,12 +284,23 @@ class Inspection:
             letters += [*bad, *more]
             sampled |= {*head["position"], *tails[-1]["position"]}
         dead = {str(d.position): d.reason for d in letters}
-        times = pl.concat([f["time"] for f in (*heads, *tails)]) if heads else pl.Series([])
-        first = times.min() if facts.first_us is None else from_us(facts.first_us)
-        last = times.max() if facts.last_us is None else from_us(facts.last_us)
+        # By place: the stream's own columns may have any name.
+        firsts = [f.row(0)[1:3] for f in heads if f.height]
+        lasts = [f.row(-1)[1:3] for f in tails if f.height]
+        first = min((t for _, t in firsts), default=None)
+        last = max((t for _, t in lasts), default=None)
+        if facts.first_us is not None and facts.last_us is not None:
+            first, last = from_us(facts.first_us), from_us(facts.last_us)
+        published = None
+        if firsts and lasts:
+            published = min(at for at, _ in firsts), max(at for at, _ in lasts)
+        drift = drift_of(self._log, stream)
+        state = self._sources.catalog.refresh()
+        readers = {c: readers_of(state, name, c) for c in (drift.removed if drift else ())}
         return Description(
-            stream, facts, end, cast(datetime | None, first), cast(datetime | None, last),
+            stream, facts, end, first, last,
             _rate(tails), len(sampled) + len(dead), len(dead), next(iter(dead.values()), None),
+            published, drift, readers,
         )  # fmt: skip
 
     def _facts(self, name: str) -> Facts:

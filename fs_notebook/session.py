@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
@@ -259,6 +260,7 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         """
         group = self.catalog.refresh().group(name)
         definition = group.latest
+        check_columns(definition, self.log)
         where = slice_of(last, from_, to, sample)
         if isinstance(definition, DerivedDefinition):
             return preview_derived(
@@ -275,7 +277,8 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         return run_preview(
             group.name, definition.plan, definition.source,
             joined_log(definition.plan, definition.joined, self.log, filtered=True),
-            clock=self.clock, where=where, on_progress=on_progress, notes=notes_of(group),
+            clock=self.clock, where=where, on_progress=on_progress,
+            notes=(*notes_of(group), *self._inspection.limits(definition)),
         )  # fmt: skip
 
     def promote(

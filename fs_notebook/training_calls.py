@@ -156,8 +156,8 @@ class TrainingCalls:
             If a stream lost events since, or is another one by now.
         """
         from fs_notebook.model.derived import training_set_of
+        from fs_notebook.model.digest import frame_digest
         from fs_notebook.model.labels import labels_frame
-        from fs_notebook.model.training import frame_digest
 
         known = self.catalog.refresh().training_sets
         if name not in known:

@@ -9,7 +9,7 @@ import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.log import frames
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded, cut_batches, dress
 from fs_notebook.log.partitions import side_by_side
@@ -98,6 +98,15 @@ class CachedLog:
     def facts(self, name: str) -> Facts:
         """Return what the admin interface tells of the stream."""
         return self._log.facts(name)
+
+    def drift(self, stream: Stream) -> Drift | None:
+        """Return how the topic's newest schema differs from the declaration, if that is known."""
+        return self._log.drift(stream)
+
+    @property
+    def schemas_met(self) -> int:
+        """How many versions of schemas its readings have met."""
+        return self._log.schemas_met
 
     def before(self, name: str, position: Position, events: int) -> Position | None:
         """Return a position with `events` events or more in (it, position]; None: all there are."""

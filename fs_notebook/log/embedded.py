@@ -23,7 +23,7 @@ from fs_notebook.errors import (
     unknown_name,
 )
 from fs_notebook.log import frames, stored
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import KEPT, Facts
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.protocol import PUBLISHED, Batch, Shares, Stream
 from fs_notebook.log.sqlite import Database
@@ -214,7 +214,7 @@ class EmbeddedLog:
         known = self._known(name)
         with self._database.reading() as db:
             entries, size, first_us, last_us = db.execute(_FACTS, (known.id,)).fetchone()
-        return Facts(known.next, entries, size, first_us, last_us, kept="for ever")
+        return Facts(known.next, entries, size, first_us, last_us, kept=KEPT)
 
     def beginning(self, name: str, only: int | None = None) -> Cut:
         """Return where the first event lies: nothing is ever removed."""

@@ -4,6 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fs_notebook.types import Type
+
+KEPT = "for ever"
+"""How long events are kept that are never removed."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the newest schema of a topic differs from a stream's declaration.
+
+    Attributes
+    ----------
+    added
+        Columns that are not declared, and their types.
+    removed
+        Declared columns that a former schema had and the newest one has not.
+    changed
+        Columns of another type: the declared one and the newest one.
+    """
+
+    added: tuple[tuple[str, Type], ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[tuple[str, Type, Type], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
+
 
 @dataclass(frozen=True)
 class Facts:

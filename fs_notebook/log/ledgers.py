@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fs_notebook.errors import UnreachableError
 from fs_notebook.log.admin import Admin, Refused, Topic
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import KEPT, Facts
 from fs_notebook.log.reader import QUEUE_UNKNOWN, queue_for
 from fs_notebook.position import Position
 
@@ -85,7 +85,7 @@ def _in_words(retention: dict[str, int] | None) -> str:
     minutes = (retention or {}).get("retentionTimeInMinutes", 0)
     size_mb = (retention or {}).get("retentionSizeInMB", 0)
     if minutes < 0 and size_mb < 0:
-        return "for ever"
+        return KEPT
     if not minutes or not size_mb:
         return "until every subscription has read them"
     limits = [f"{minutes:,} minutes"] if minutes > 0 else []

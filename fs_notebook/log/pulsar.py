@@ -26,7 +26,7 @@ from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.apart import ReaderProcesses
 from fs_notebook.log.client import Client
-from fs_notebook.log.facts import Facts
+from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
@@ -36,7 +36,7 @@ from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
-from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.payloads import PayloadReader, Version
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
 from fs_notebook.log.reader import (
     Part,
@@ -44,6 +44,7 @@ from fs_notebook.log.reader import (
     chunks_until,
     end_of,
     rows_at,
+    sampled,
 )
 from fs_notebook.log.retention import warn_retention
 from fs_notebook.log.sending import Sent, open_producer, send
@@ -104,6 +105,8 @@ class PulsarLog:
         self._admin = Admin(admin_url or default, token=access.token, context=context, clock=clock)
         self._client = Client(f"{split.scheme}://{split.netloc}", access)
         self.readers = ReaderProcesses(url, admin_url, usable=alike)
+        self.schemas_met = 0
+        """How many versions of schemas its readings have met: one more may have other columns."""
         self._turn = 0
         self._last_rows: dict[str, tuple[int, int, int]] = {}
 
@@ -202,22 +205,13 @@ class PulsarLog:
             If they are no JSON objects and no Arrow batches, or there are none; or the registry
             has a schema of another kind.
         """
-        payloads: list[bytes] = []
         parts = self._parts(name)
         told = registry.declared(self._admin, self._topic(name), needed=self._admin_given)
         if told is not None:
             format_, columns, time = told
             return Stream(name, columns, time=time, partitions=len(parts), format=format_)
-        for part in parts:
-            end = self._end_of(part)
-            if end is None or len(payloads) >= sample:
-                continue
-            reader = PartReader(self._client, part, None)
-            try:
-                chunk = reader.collect(sample, end=end[1:], wait_ms=2_000, linger_ms=100)
-            finally:
-                reader.close()
-            payloads += chunk.payloads if chunk is not None else []
+        ends = [(part, self._end_of(part)) for part in parts]
+        payloads = sampled(self._client, ends, sample)
         columns, time = infer_columns(name, payloads[:sample])
         return Stream(name, columns, time=time, partitions=len(parts))
 
@@ -422,9 +416,18 @@ class PulsarLog:
             for chunk in made:
                 yield from decode(chunk, payloads)
 
+    def drift(self, stream: Stream) -> Drift | None:
+        """Return how the topic's newest schema differs from the declaration, if that is known."""
+        return registry.drift(self._admin, self._topic(stream.name), stream)
+
     def _payloads(self, stream: Stream) -> PayloadReader:
-        topic = self._topic(stream.name)
-        return PayloadReader(stream, registry.schema_of(self._admin, topic, stream.format))
+        find = registry.schema_of(self._admin, self._topic(stream.name), stream.format)
+
+        def met(version: Version) -> str | None:
+            self.schemas_met += 1
+            return find(version)
+
+        return PayloadReader(stream, met)
 
     def _read(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -116,6 +116,23 @@ def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
         return arrow_rows(payload) if is_arrow(message, payload) else 1
     finally:
         cursor.close()
+
+
+def sampled(
+    cursors: Cursors, ends: Sequence[tuple[Part, Position | None]], count: int
+) -> list[bytes]:
+    """Return the payloads of the first messages, about `count` of them, partition by partition."""
+    payloads: list[bytes] = []
+    for part, end in ends:
+        if end is None or len(payloads) >= count:
+            continue
+        reader = PartReader(cursors, part, None)
+        try:
+            chunk = reader.collect(count, end=end[1:], wait_ms=2_000, linger_ms=100)
+        finally:
+            reader.close()
+        payloads += chunk.payloads if chunk is not None else []
+    return payloads
 
 
 class PartReader:

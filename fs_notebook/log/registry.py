@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from fs_notebook.errors import DefinitionError, UnreachableError, UsageError
-from fs_notebook.log.admin import Admin, Topic
+from fs_notebook.log.admin import Admin, Refused, Topic
+from fs_notebook.log.beside import payload_of
+from fs_notebook.log.facts import Drift
 from fs_notebook.log.infer import time_of
 from fs_notebook.log.payloads import SchemaOf, Version, columns_of
+from fs_notebook.log.protocol import Stream
 from fs_notebook.types import Type
 
 FORMATS = {"AVRO": "avro", "PROTOBUF_NATIVE": "protobuf"}
@@ -29,6 +32,31 @@ def schema_of(admin: Admin, topic: Topic, format_: str) -> SchemaOf:
         return found[1]
 
     return find
+
+
+def drift(admin: Admin, topic: Topic, stream: Stream) -> Drift | None:
+    """Return how the topic's newest schema differs from a declaration that is read by it.
+
+    None where no registry tells, or it does not answer.
+    """
+    if stream.format not in FORMATS.values() or stream.schema is not None:
+        return None
+    try:
+        known = [text for kind, text in admin.schemas(topic) if FORMATS.get(kind) == stream.format]
+    except (UnreachableError, Refused):
+        return None
+    former: set[str] = set()
+    now: dict[str, Type] = {}
+    for text in known:
+        with suppress(DefinitionError):
+            former |= now.keys()
+            now = dict(columns_of(stream.format, text))
+    inside = dict(payload_of(stream).columns)
+    return Drift(
+        tuple((n, t) for n, t in now.items() if n not in inside),
+        tuple(n for n in inside if n not in now and n in former),
+        tuple((n, t, now[n]) for n, t in inside.items() if n in now and now[n] != t),
+    )
 
 
 def declared(

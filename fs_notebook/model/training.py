@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
@@ -25,6 +26,7 @@ from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
+from fs_notebook.model.digest import frame_digest
 from fs_notebook.model.labels import (
     check_entity,
     find_time,
@@ -269,6 +271,10 @@ def build_training_set(
     first, last = times.min(), times.max()
     times = times - as_of.lag_us
     groups = [_Group.of(d, names, frame, mapping, times) for d, names in wanted]
+    if cuts is None:
+        # What is read up to an earlier cut was written by earlier schemas.
+        for group in groups:
+            check_columns(group.definition, log)
     ends = _freeze(groups, log, cuts or {})
     reading = _Reading(log, ends, as_of.known, clock, begun_s, on_progress)
     columns: dict[str, pl.Series] = {}
@@ -483,30 +489,3 @@ def _joined(
 def shares(covered: Mapping[str, pl.Series]) -> dict[str, float]:
     """Return feature → the share of labels that it saw an event for."""
     return {f: int(some.sum()) / max(some.len(), 1) for f, some in covered.items()}
-
-
-def frame_digest(frame: pl.DataFrame) -> str:
-    """Return SHA-256 of a frame's names, types and values, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    for column in frame.get_columns():
-        _digest_column(digest, column)
-    return digest.hexdigest()
-
-
-def _digest_column(digest: Any, column: pl.Series) -> None:
-    """Feed a column into a hash by its values, however its memory is laid out."""
-    digest.update(f"{column.name}\0{column.dtype}\0{column.len()}\0".encode())
-    digest.update(column.is_null().to_numpy().tobytes())
-    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
-        column = column.cast(pl.String)
-    if column.dtype == pl.String:
-        digest.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
-        digest.update("".join(column.drop_nulls()).encode())
-        return
-    if column.dtype == pl.Boolean:
-        column = column.cast(pl.UInt8)
-    plain = column.dtype.is_integer() or column.dtype.is_float() or column.dtype.is_temporal()
-    if plain and column.dtype not in (pl.Int128, pl.UInt128):
-        digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
-    else:
-        digest.update("\n".join(repr(v) for v in column).encode())

@@ -13,12 +13,13 @@ from fs_notebook.files import DataFile, find_files, open_file
 from fs_notebook.files.readers import digest_of_file
 from fs_notebook.ingest import declare, digest_of, fit, time_column, with_time
 from fs_notebook.log.protocol import Stream
-from fs_notebook.types import Type, conform, list_of, struct_of, type_of
+from fs_notebook.types import PRECISION_MAX, Type, conform, decimal_of, list_of, struct_of, type_of
 
 SLICE_BYTES_MAX = 128 * 2**20
 """About how large a slice of a file may be in memory."""
 
 _SLICE_ROWS_MIN = 100
+BIGINT_DIGITS = 19
 
 
 class Piece(Protocol):
@@ -172,8 +173,9 @@ def declared_by(
 ) -> Stream:  # fmt: skip
     """Return the declaration of a new stream that all of `pieces` go into.
 
-    A column has the type that it has in all files; BIGINT beside DOUBLE is DOUBLE, and in files of
-    mere text what is of several types is text. A column that a file lacks is null there.
+    A column has the type that it has in all files; BIGINT beside DOUBLE is DOUBLE, decimals
+    and whole numbers are one DECIMAL with room for all of them, and in files of mere text what is
+    of several types is text. A column that a file lacks is null there.
 
     Raises
     ------
@@ -194,7 +196,8 @@ def declared_by(
             elif both is None:
                 raise UsageError(
                     f"The column {column!r} is of different types in these files.",
-                    found=f"{known} in {where[column].name}, {kind} in {piece.name}",
+                    found=f"{known} in {where[column].name}, {kind} in {piece.name}"
+                    + _why_apart(known, kind),
                     remedy="bring them to one type first, or upload them to two streams",
                 )
             kinds[column] = both
@@ -231,6 +234,9 @@ def _common_type(one: Type | None, other: Type | None) -> Type | None:
         return one or other
     if {one, other} == {Type.BIGINT, Type.DOUBLE}:
         return Type.DOUBLE
+    if one.is_decimal or other.is_decimal:
+        digits = _digits(one, other)
+        return None if digits is None or digits[0] > PRECISION_MAX else decimal_of(*digits)
     if one.element is not None and other.element is not None:
         element = _common_type(one.element, other.element)
         return None if element is None else list_of(element)
@@ -243,6 +249,25 @@ def _common_type(one: Type | None, other: Type | None) -> Type | None:
             fields[field] = both
         return struct_of(list(fields.items()))
     return None
+
+
+def _digits(one: Type, other: Type) -> tuple[int, int] | None:
+    """Return precision and scale that hold all values of two exact types; None of other types."""
+    if not all(t.is_decimal or t is Type.BIGINT for t in (one, other)):
+        return None
+    before = max(BIGINT_DIGITS if t is Type.BIGINT else t.precision - t.scale for t in (one, other))
+    scale = max(one.scale, other.scale)
+    return before + scale, scale
+
+
+def _why_apart(one: Type | None, other: Type | None) -> str:
+    """Return what keeps decimals from being one type, where that is it."""
+    if one is None or other is None or not (one.is_decimal or other.is_decimal):
+        return ""
+    digits = _digits(one, other)
+    if digits is not None:
+        return f": together {digits[0]} digits, and a decimal has {PRECISION_MAX} at most"
+    return ": what a double stands for is not known exactly" if Type.DOUBLE in (one, other) else ""
 
 
 def _common(paths: Sequence[Path]) -> Path:

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import polars as pl
 
+from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.compute.fold import Fold
@@ -108,6 +109,7 @@ class Worker:
         self._name = definition.source.name
         self._way = Way(START)
         self._epoch = 0
+        self._schemas_met = 0
 
     def run(self) -> None:
         """Bootstrap if that is still to do, then follow the stream until told to stop.
@@ -187,6 +189,17 @@ class Worker:
                 remedy="promote the feature again to rebuild it from the new stream",
             )
 
+    def _check_schemas(self, *, always: bool = False) -> None:
+        """Make sure that the columns are still written, where there may be another schema.
+
+        All that lies before a frozen end was written by schemas that are known by now; what is
+        read live has met its schema before it comes here.
+        """
+        met = getattr(self.log, "schemas_met", 0)
+        if always or met != self._schemas_met:
+            check_columns(self.definition, self.log)
+            self._schemas_met = met
+
     def _check_begun(self, lease: Lease, only: int | None = None) -> dict[str, str]:
         """Make sure that partitions of which nothing is folded still begin where they did.
 
@@ -253,6 +266,7 @@ class Worker:
             rows_max=BOOTSTRAP_ROWS_MAX,
         )
         self._check_stream(lease)
+        self._check_schemas(always=True)
         for batch in gathered(batches, clock=self._clock):
             lease = self._step(lease, batch)
             self._beat("bootstrapping", lease, target)
@@ -297,6 +311,7 @@ class Worker:
         if before is None:
             # Once its first batch is here, nothing was removed before that if nothing was by now.
             self._check_begun(lease, batch.partition)
+        self._check_schemas()
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
         keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
         stored = self.store.load(lease, keys)

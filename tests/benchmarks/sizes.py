@@ -15,6 +15,8 @@ class Sizes:
         JSON messages of the topic that is replayed and folded.
     sent
         Events of one upload.
+    steady
+        Events that are sent at a steady rate while their values are read.
     entities
         Distinct entities in every data set.
     events, labels
@@ -29,6 +31,7 @@ class Sizes:
 
     messages: int
     sent: int
+    steady: int
     entities: int
     events: int
     labels: int
@@ -38,5 +41,7 @@ class Sizes:
     repeats_many: int
 
 
-FULL = Sizes(1_000_000, 200_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11)
-QUICK = Sizes(8_000, 2_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)
+FULL = Sizes(
+    1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11
+)
+QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)

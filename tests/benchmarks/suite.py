@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 import psutil
 
-from tests.benchmarks import folding, ledger, reads, replay, training, work
+from tests.benchmarks import folding, freshness, ledger, reads, replay, training, versions, work
 from tests.benchmarks.harness import Duel, Side, ask, duel
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
@@ -47,10 +47,17 @@ def run(
             config = asdict(sizes) | {"folder": folder, "redis": redis.url}
             rows = _reads(sizes, config, say) + rows
             rows.append(_hot(sizes, config, say))
+            say("roll-back")
+            found = _duel(versions.rollback, versions.backfill, config, sizes.repeats)
+            rows.append(Row("roll-back to a warm version", "folding anew", AT_MOST, None, found))
             with _broker(broker, Path(folder)) as there:
                 config |= {"url": there.url, "admin_url": there.admin_url}
                 config["topic"] = there.fresh("bench")
                 rows = _streams(sizes, config, say) + rows
+                say("freshness")
+                found = _duel(freshness.served, freshness.received, config, sizes.repeats)
+                name = "event sent to value served, p99"
+                rows.append(Row(name, "bare client", AT_MOST, None, found))
                 say("memory of a replay")
                 grown = _growth(sizes, config)
     return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), grown]

@@ -31,6 +31,8 @@ ROWS = [
     "fold, exact 7-day SUM, batches of 10k, one core",
     "preview, 3 aggregates",
     "read of an entity with 5,000 events in its window",
+    "roll-back to a warm version",
+    "event sent to value served, p99",
 ]
 
 

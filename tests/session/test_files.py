@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -404,3 +405,64 @@ def test_a_slice_that_was_stored_in_part_is_completed(
     assert sorted(frame["readtime"]) == list(range(350))
     ordered = frame.select(pl.col("readtime").diff().over("user").fill_null(1) > 0)
     assert ordered.to_series().all()
+
+
+def decimals(path: Path, dtype: pl.DataType, *texts: str) -> Path:
+    frame = rows(0, len(texts)).with_columns(pl.Series("amount", texts).cast(dtype))
+    return write(path, frame)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_decimals_of_several_files_become_one_type_with_room_for_all(
+    embedded_session: Session, tmp_path: Path, nested: bool
+) -> None:
+    given = {
+        "a": (pl.Decimal(10, 2), ["12345678.91", "0.10"]),
+        "b": (pl.Decimal(12, 6), ["123456.654321", "-0.000001"]),
+        "c": (pl.Int64(), ["9223372036854775807", "-7"]),
+    }
+    for name, (dtype, texts) in given.items():
+        path = decimals(tmp_path / "d" / f"{name}.parquet", dtype, *texts)
+        if nested:
+            lists = pl.concat_list("amount").alias("amount")
+            write(path, pl.read_parquet(path).with_columns(lists))
+    embedded_session.upload(tmp_path / "d", "reads")
+    kind = dict(embedded_session.source("reads").columns)["amount"]
+    assert str(kind) == ("DECIMAL(25,6)[]" if nested else "DECIMAL(25,6)")
+    found = stored(embedded_session)["amount"]
+    found = found.explode() if nested else found
+    assert found.to_list() == [Decimal(t) for _, texts in given.values() for t in texts]
+
+
+@pytest.mark.parametrize(
+    ("other", "text", "why"),
+    [
+        (pl.Decimal(38, 10), "1", "together 46 digits, and a decimal has 38 at most"),
+        (pl.Float64(), "1.5", "what a double stands for is not known exactly"),
+        (pl.Boolean(), "true", "DECIMAL(38,2) in a.parquet, BOOLEAN in b.parquet"),
+    ],
+)
+def test_decimals_that_no_type_holds_exactly_are_refused_with_the_reason(
+    embedded_session: Session, tmp_path: Path, other: pl.DataType, text: str, why: str
+) -> None:
+    decimals(tmp_path / "d" / "a.parquet", pl.Decimal(38, 2), "0.10")
+    number = pl.Series([text]).cast(other) if other != pl.Boolean() else pl.Series([True])
+    write(tmp_path / "d" / "b.parquet", rows(1, 1).with_columns(number.alias("amount")))
+    with pytest.raises(UsageError, match="of different types") as caught:
+        embedded_session.upload(tmp_path / "d", "reads")
+    assert why in str(caught.value)
+    assert not embedded_session.log.exists("reads")
+
+
+def test_csv_files_of_several_types_are_text_and_beside_decimals_exact(
+    embedded_session: Session, tmp_path: Path
+) -> None:
+    write(tmp_path / "t" / "a.csv", rows(0, 1).with_columns(pl.lit("1.10").alias("amount")))
+    write(tmp_path / "t" / "b.csv", rows(1, 1).with_columns(pl.lit("many").alias("amount")))
+    embedded_session.upload(tmp_path / "t", "reads")
+    assert stored(embedded_session)["amount"].to_list() == ["1.10", "many"]
+    # Whole numbers of a text are digits, which a decimal holds.
+    decimals(tmp_path / "d" / "a.parquet", pl.Decimal(10, 2), "0.10")
+    write(tmp_path / "d" / "b.csv", rows(1, 1).with_columns(pl.lit(7).alias("amount")))
+    embedded_session.upload(tmp_path / "d", "mixed")
+    assert stored(embedded_session, "mixed")["amount"].to_list() == [Decimal("0.10"), Decimal(7)]

@@ -16,7 +16,8 @@ from fs_notebook.errors import UnknownName, UnknownPosition, UsageError
 from fs_notebook.inspection import parse_position
 from fs_notebook.position import Position
 from fs_notebook.session import Session
-from tests.support.sessions import BEGIN, read_events
+from tests.support.broker import Broker
+from tests.support.sessions import BEGIN, SUM_SQL, read_events, until
 
 
 def numbers(peek: Any) -> list[int]:
@@ -55,14 +56,39 @@ def test_a_peek_spans_large_batches_and_partitions(session: Session) -> None:
     assert set(newest.events["position"]) <= last
 
 
+def test_times_of_a_large_stream_are_those_of_its_first_and_last_event(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of a sample: of what lies between, only a ledger that knows can tell."""
+    monkeypatch.setattr("fs_notebook.inspection.SAMPLE_EVENTS", 5)
+    events = read_events(0, 40)
+    events[2]["ts"] = BEGIN - timedelta(days=1)
+    events[37]["ts"] = BEGIN + timedelta(days=9)
+    session.upload(events, "read_events", time="ts")
+    told = session.describe("read_events")
+    if session.log.url.startswith("embedded"):
+        assert (told.first, told.last) == (BEGIN - timedelta(days=1), BEGIN + timedelta(days=9))
+    else:
+        assert (told.first, told.last) == (BEGIN, BEGIN + timedelta(minutes=39))
+
+
 def test_a_description_says_what_is_known(session: Session) -> None:
+    # Publish times are in milliseconds.
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
     session.upload(
         read_events(0, 30), "read_events", time="ts", key="user", partitions=2
     )  # fmt: skip
     told = session.describe("read_events")
     assert (told.first, told.last) == (BEGIN, BEGIN + timedelta(minutes=29))
     assert (told.sampled, told.dead) == (30, 0)
+    assert told.published is not None
+    begun, ended = told.published
+    assert before <= begun <= ended <= datetime.now(UTC)
     figures = dict(told.figures())
+    assert figures["first event published, UTC"] == f"{begun:%Y-%m-%d %H:%M:%S.%f}"
+    whole = session.log.url.startswith("embedded")
+    name = "greatest event time, UTC" if whole else "event time of the last, UTC"
+    assert figures[name] == "2024-01-01 00:29:00.000000"
     assert figures["kept"] == "for ever"
     assert figures["key"] == "user"
     assert figures["event time"] == "ts"
@@ -146,7 +172,7 @@ def test_the_command_line_shows_streams(embedded_session: Session) -> None:
     assert "u3" in text
     code, text = run(home, "describe", "read_events")
     assert "events: 15" in text
-    assert "last event, UTC: 2024-01-01 00:14:00" in text
+    assert "greatest event time, UTC: 2024-01-01 00:14:00" in text
     code, text = run(home, "peek", "read_event")
     assert code == 1
     assert "did you mean 'read_events'?" in text
@@ -155,3 +181,24 @@ def test_the_command_line_shows_streams(embedded_session: Session) -> None:
 def test_an_unknown_stream_is_told(embedded_session: Session) -> None:
     with pytest.raises(UnknownName, match="no stream named 'nothing'"):
         embedded_session.describe("nothing")
+
+
+def test_a_preview_says_of_a_stream_that_it_is_not_kept_for_ever(
+    session: Session, request: pytest.FixtureRequest
+) -> None:
+    session.upload(read_events(0, 3), "read_events", time="ts")
+    session.define("reading_time", SUM_SQL)
+    assert not [n for n in session.preview("reading_time").notes if "is kept" in n]
+    if session.log.url.startswith("embedded"):
+        return
+    broker: Broker = request.getfixturevalue("broker")
+    place = session.connection.log.split("//")[1].partition("/")[2]
+    body = {"retentionTimeInMinutes": 60, "retentionSizeInMB": -1}
+    broker.admin("POST", f"persistent/{place}/read_events/retention", body)
+    until(
+        lambda: (
+            "'read_events' is kept up to 60 minutes: values are of what is left"
+            in str(session.preview("reading_time").notes)
+        ),
+        what="the broker's new policy",
+    )
