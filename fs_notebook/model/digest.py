@@ -32,4 +32,5 @@ def _digest_column(digest: Any, column: pl.Series) -> None:
     if plain and column.dtype not in (pl.Int128, pl.UInt128):
         digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
     else:
-        digest.update("\n".join(repr(v) for v in column).encode())
+        # As Python's own values: a Series inside a list is shown in part only.
+        digest.update("\n".join(repr(v) for v in column.to_list()).encode())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from fs_notebook.errors import (
     DefinitionError,
@@ -19,9 +21,12 @@ from fs_notebook.errors import (
     UnknownName,
     UsageError,
 )
+from fs_notebook.log.protocol import PUBLISHED
 from fs_notebook.model.training import TrainingSet
+from fs_notebook.position import START
 from fs_notebook.session import Session
-from tests.support.sessions import BEGIN
+from fs_notebook.worker.connection import Connection
+from tests.support.sessions import BEGIN, until
 
 MINUTE = timedelta(minutes=1)
 READING = """SELECT user, SUM(n) AS total, STDDEV(x) AS spread, TOP_K(article, 2) AS top,
@@ -73,6 +78,14 @@ def session(embedded_session: Session) -> Session:
     embedded_session.define("rated", RATED)
     embedded_session.define("shares", SHARE)
     return embedded_session
+
+
+@pytest.fixture
+def stage(connection: Connection) -> Iterator[Session]:
+    """A session on each pair of ledger and store in turn."""
+    session = Session(connection, actor="tester")
+    yield session
+    session.close()
 
 
 def more(session: Session) -> None:
@@ -130,6 +143,39 @@ def test_asked_again_it_is_the_same_to_the_byte(session: Session) -> None:
         (name, "tester", 40) for name in sorted(cases)
     ]
     assert "40 labels × 12 features" in repr(saved[0])
+
+
+def test_on_every_ledger(stage: Session) -> None:
+    """Late events of several partitions: they count by event time, and not as known."""
+    stage.upload(reads(1), "reads", time="ts", key="user", partitions=3)
+    stage.upload(clicks(1), "clicks", time="ts", partitions=2)
+    stage.define("reading", READING)
+    stage.define("recent", RECENT)
+    stream = stage.source("reads")
+    batches = stage.log.read(
+        stream, start=START, end=stage.log.end("reads"), columns=[PUBLISHED, "n", "user"]
+    )
+    published = max(b.rows[PUBLISHED].max() for b in batches)
+    at = published + timedelta(milliseconds=1)
+    until(lambda: datetime.now(UTC) > at + timedelta(milliseconds=1))
+    labels = pl.DataFrame({"user": ["u1", "u2"], "at": [at, at]})
+    before = stage.training_set(labels, "reading", name="known", as_of="known")
+    sql = "SELECT user, ts FROM clicks WHERE shown"
+    of_sql = stage.training_set(sql, ["reading", "recent"], lag="2m", name="of_sql")
+    stage.upload(reads(2), "reads")
+    stage.upload(clicks(2), "clicks")
+    known = stage.training_set(labels, "reading", as_of="known")
+    # Floats are added in another order where hidden events lie among them.
+    assert_frame_equal(known.frame, before.frame, rel_tol=1e-9)
+    for name, seeds in (("known", (1,)), ("event", (1, 2))):
+        counted = stage.training_set(labels, "total", as_of=name).to_dict()["total"]
+        assert counted == [
+            sum(r["n"] for seed in seeds for r in reads(seed) if r["user"] == user)
+            for user in ("u1", "u2")
+        ]
+    assert ipc(stage.training_set_again("known", labels)) == ipc(before)
+    assert ipc(stage.training_set_again("of_sql")) == ipc(of_sql)
+    assert of_sql.rows == sum(r["shown"] for r in clicks(1))
 
 
 def test_joined_streams_are_read_up_to_the_cut(session: Session) -> None:
