@@ -51,9 +51,9 @@ class Known:
     """
 
     def __init__(self, published: Ints, codes: Ints, label_codes: Ints, label_times: Ints) -> None:
-        distinct = np.unique(published)
+        distinct, ranks = np.unique(published, return_inverse=True)
         self._span = distinct.size + 1
-        self._ranks: Ints = np.searchsorted(distinct, published)
+        self._ranks: Ints = ranks.reshape(-1).astype(np.int64)
         self._label_ranks: Ints = np.searchsorted(distinct, label_times, side="left")
         # Entities ascend, so that what is accumulated of one says nothing of the next.
         self._seen_by = codes * self._span + self._ranks
