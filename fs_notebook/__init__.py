@@ -32,8 +32,9 @@ _PUBLIC = {
 _OF_SESSION = (
     "append", "async_reader", "compare", "create_view", "dead_letters", "declare", "define",
     "describe", "explain", "export_stream", "feature", "features", "import_stream", "lift",
-    "peek", "preview", "promote", "reader", "retire", "rollback", "row_views", "serve", "status",
-    "stop", "streams", "training_set", "upload", "verify", "view_rows",
+    "peek", "preview", "promote", "reader", "retire", "rollback", "row_views", "save_training_set",
+    "serve", "status", "stop", "streams", "training_set", "training_set_again", "training_sets",
+    "upload", "verify", "view_rows",
 )  # fmt: skip
 
 

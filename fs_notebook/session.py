@@ -9,12 +9,12 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.drift import check_columns
-from fs_notebook.catalog.lineage import changed_since, running_of, wanted_of
-from fs_notebook.catalog.model import DRAFTED, VALIDATED, AnyDefinition, DerivedDefinition
+from fs_notebook.catalog.lineage import changed_since, running_of
+from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.comparison import CompareCalls
 from fs_notebook.compute.derived import preview_derived
@@ -39,6 +39,7 @@ from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
 from fs_notebook.stream_calls import StreamCalls
+from fs_notebook.training_calls import TrainingCalls
 from fs_notebook.transforms import Transforms, ViewRows
 from fs_notebook.views import Status, all_views, group_view, notes_of, status_of
 from fs_notebook.worker.connection import Connection, default_actor
@@ -47,12 +48,8 @@ from fs_notebook.worker.verify import Verification
 from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
-if TYPE_CHECKING:
-    from fs_notebook.model.lift import Lift
-    from fs_notebook.model.training import TrainingSet
 
-
-class Session(StreamCalls, ExplainCalls, CompareCalls):
+class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -283,105 +280,6 @@ class Session(StreamCalls, ExplainCalls, CompareCalls):
             clock=self.clock, where=where, on_progress=on_progress,
             notes=(*notes_of(group), *self._inspection.limits(definition)),
         )  # fmt: skip
-
-    def training_set(
-        self,
-        labels: Any,
-        features: str | Sequence[str],
-        *,
-        time: str | None = None,
-        entity: str | Mapping[str, str] | None = None,
-        on_progress: OnProgress = silent,
-    ) -> TrainingSet:
-        """Return the labels with each feature as it stood just before each label's time.
-
-        Parameters
-        ----------
-        labels
-            A table (or a stream's name, or a file's path), with the entities' columns and a time.
-        features
-            Names of features or groups, promoted or not.
-        time
-            The labels' time column; default: their only temporal column.
-        entity
-            Entity name → the labels' column, where they differ; for features of one entity the
-            column's name alone will do.
-        """
-        from fs_notebook.model.derived import training_set_of
-
-        names = [features] if isinstance(features, str) else list(features)
-        wanted = wanted_of(self.catalog.refresh(), names)
-        if isinstance(entity, str):
-            keys = {key for definition, _ in wanted for key in definition.plan.entity}
-            if len(keys) != 1:
-                raise UsageError(
-                    "These features have several entities.",
-                    found=", ".join(sorted(keys)),
-                    remedy="entity={'user': 'user_id', …}",
-                )
-            entity = {keys.pop(): entity}
-        return training_set_of(
-            self._sources.labels(labels), wanted, self.log, time=time, entity=entity,
-            clock=self.clock, on_progress=on_progress,
-        )  # fmt: skip
-
-    def lift(
-        self,
-        name: str | Sequence[str],
-        labels: Any,
-        target: str,
-        *,
-        base: Sequence[str] = (),
-        baseline: Sequence[str] | None = None,
-        time: str | None = None,
-        entity: str | Mapping[str, str] | None = None,
-        seed: int = 0,
-        model: Any = None,
-        on_progress: OnProgress = silent,
-    ) -> Lift:
-        """Measure what a feature brings a model on point-in-time-correct training data.
-
-        Parameters
-        ----------
-        name
-            The candidate: a feature, a group, or several.
-        labels, time, entity
-            As for `training_set`.
-        target
-            The labels' column to predict.
-        base
-            Features that the model has already.
-        baseline
-            The labels' columns that the model has already; default: all that are usable.
-        """
-        # scikit-learn takes a second to load: only who measures a lift pays for it.
-        from fs_notebook.model.lift import measure_lift
-
-        candidates = [name] if isinstance(name, str) else list(name)
-        training = self.training_set(
-            labels, [*base, *candidates], time=time, entity=entity, on_progress=on_progress
-        )
-        wanted = wanted_of(self.catalog.refresh(), candidates)
-        chosen = [f for _, features in wanted for f in features]
-        columns = baseline
-        if columns is not None:
-            columns = [*columns, *(f for f in training.features if f not in chosen)]
-        lift = measure_lift(
-            training, target=target, candidate=chosen, baseline=columns, clock=self.clock,
-            seed=seed, model=model, on_progress=on_progress,
-        )  # fmt: skip
-        self._record_lift(candidates, lift, target)
-        return lift
-
-    def _record_lift(self, candidates: Sequence[str], lift: Lift, target: str) -> None:
-        state = self.catalog.refresh()
-        body = {
-            "target": target, "metric": lift.metric, "difference": lift.difference,
-            "low": lift.low, "high": lift.high, "verdict": lift.verdict,
-        }  # fmt: skip
-        for group in {state.group(c.partition("@")[0]).name for c in candidates}:
-            fingerprint = state.groups[group].latest.fingerprint
-            self.catalog.record(VALIDATED, group, {**body, "fingerprint": fingerprint})
 
     def promote(
         self,

@@ -18,7 +18,6 @@ from fs_notebook.errors import NameTaken, UnknownName, UsageError
 from fs_notebook.ingest import declare, fit, time_column, to_frame, with_time
 from fs_notebook.log.frames import check_stream
 from fs_notebook.log.protocol import EventLog, Stream
-from fs_notebook.position import START
 from fs_notebook.types import conform
 from fs_notebook.uploads import Appender, FramePiece, Piece, declared_by, file_pieces
 from fs_notebook.views import Uploaded
@@ -132,20 +131,12 @@ class Sources:
         return state.source(name).stream
 
     def labels(self, labels: Any) -> Any:
-        """Return the table of labels that a stream's name, a file's path or a table stands for."""
-        if isinstance(labels, str) and labels in self.catalog.refresh().sources:
-            stream = self.find(labels)
-            batches = self.log.read(stream, start=START, end=self.log.end(labels))
-            # Partition by partition, though their batches come in turns.
-            found = sorted(((b.partition, b.rows) for b in batches), key=lambda one: one[0])
-            frames = [rows.select(stream.names) for _, rows in found]
-            schema = {n: t.polars for n, t in stream.columns}
-            return pl.concat(frames) if frames else pl.DataFrame(schema=schema)
+        """Return the table of labels that a file's path or a table stands for."""
         if isinstance(labels, (str, Path)) and not Path(labels).suffix:
             raise UnknownName(
                 f"There is no stream of labels named {str(labels)!r}.",
                 found=", ".join(sorted(self.catalog.refresh().sources)) or "no streams",
-                remedy="a stream, a file, or a table",
+                remedy="a stream, a file, a table, or SELECT … FROM stream",
             )
         return to_frame(labels) if isinstance(labels, (str, Path)) else labels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
-from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
@@ -19,7 +20,7 @@ from fs_notebook.language.polars_frame import StreamFrame
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
 from fs_notebook.log.protocol import EventLog, Stream
-from fs_notebook.position import START
+from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.types import Type
 
@@ -136,34 +137,73 @@ class Transforms:
     def rows(self, name: str, *, limit: int) -> ViewRows:
         """Return a view and the first of its rows."""
         view = self.catalog.refresh().view(name)
-        relation = view_relation(view.rows, self.resolver())
+        relation, stream, log = self._opened(view.rows)
+        frame, read = first_rows(relation, stream, log, limit=limit)
+        return ViewRows(view, relation.types, relation.time, frame, read)
+
+    def select(
+        self, text: str, ends: Mapping[str, Cut] | None = None
+    ) -> tuple[pl.DataFrame, dict[str, Cut]]:
+        """Return all rows that a SELECT of row expressions gives, partition after partition.
+
+        Parameters
+        ----------
+        ends
+            Stream → the cut to read up to, to read the same again; default: as far as it goes.
+
+        Returns
+        -------
+        frame
+            Its columns, in the order of the ledger.
+        ends
+            Each stream that was read, and the cut.
+        """
+        relation, stream, _ = self._opened(text)
+        names = [stream.name, *(j.source for j in temporal_joins(relation.joins))]
+        frozen = {n: ends[n] if ends and n in ends else self.log.end(n) for n in names}
+        _, _, log = self._opened(text, frozen_log(self.log, frozen))
+        cut, parts = frozen[stream.name], dict[int, list[pl.DataFrame]]()
+        for batch in log.read(stream, start=START, end=cut):
+            parts.setdefault(batch.partition, []).append(_selected(relation, batch.rows))
+        found = [frame for partition in sorted(parts) for frame in parts[partition]]
+        return pl.concat(found) if found else _nothing(relation), frozen
+
+    def _opened(
+        self, rows: str | PolarsRows, log: EventLog | None = None
+    ) -> tuple[Relation, Stream, EventLog]:
+        """Return what rows mean, the stream they are of, and the log that reads them."""
+        relation = view_relation(rows, self.resolver())
         stream = composed(
             relation.source.name, relation.source.branches, relation.joins, self.sources.find
         )
         joined = [self.sources.find(j.source) for j in relation.joins]
         plan = Plan(stream.name, stream.time, (), None, (), (), relation.joins)
-        log = joined_log(plan, joined, self.log)
-        frame, read = first_rows(relation, stream, log, limit=limit)
-        return ViewRows(view, relation.types, relation.time, frame, read)
+        return relation, stream, joined_log(plan, joined, self.log if log is None else log)
+
+
+def _selected(relation: Relation, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return what a relation makes of rows of its stream."""
+    exprs = [compile_expr(e).alias(n) for n, e in relation.columns.items()]
+    with overflow_named("a SELECT"):
+        kept = rows if relation.where is None else rows.filter(compile_expr(relation.where))
+        # Beside a column, so that a literal gets as many rows as there are.
+        return kept.with_columns(exprs).select(list(relation.columns))
+
+
+def _nothing(relation: Relation) -> pl.DataFrame:
+    return pl.DataFrame(schema={n: e.type.polars for n, e in relation.columns.items()})
 
 
 def first_rows(
     relation: Relation, stream: Stream, log: EventLog, *, limit: int
 ) -> tuple[pl.DataFrame, int]:
     """Return the first `limit` rows of a relation, and how many events were read for them."""
-    exprs = [compile_expr(e).alias(n) for n, e in relation.columns.items()]
-    where = None if relation.where is None else compile_expr(relation.where)
     found: list[pl.DataFrame] = []
     rows = read = 0
     for batch in log.read(stream, start=START, end=log.end(stream.name), rows_max=20_000):
-        with overflow_named("a view"):
-            kept = batch.rows if where is None else batch.rows.filter(where)
-            # Beside a column, so that a literal gets as many rows as there are.
-            part = kept.with_columns(exprs).select(list(relation.columns)).head(limit - rows)
+        part = _selected(relation, batch.rows).head(limit - rows)
         found.append(part)
         rows, read = rows + part.height, read + batch.rows.height
         if rows >= limit or read >= SCAN_ROWS_MAX:
             break
-    if found:
-        return pl.concat(found), read
-    return pl.DataFrame(schema={n: e.type.polars for n, e in relation.columns.items()}), read
+    return pl.concat(found) if found else _nothing(relation), read

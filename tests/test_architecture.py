@@ -31,7 +31,7 @@ ROWS = [
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison"],
-    ["definitions"],
+    ["definitions", "training_calls"],
     ["testing"],
     ["session"],
     ["current", "service", "http"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fs_notebook.catalog.model import (
@@ -147,35 +146,3 @@ def changed_since(state: CatalogState, definition: DerivedDefinition) -> list[st
         for d in definition.inputs
         if not is_latest(state, d)
     ]
-
-
-def wanted_of(
-    state: CatalogState, names: Sequence[str]
-) -> list[tuple[AnyDefinition, tuple[str, ...]]]:
-    """Return the definitions that names of features, groups or versions mean (``reading@2``).
-
-    Each comes with those of its features that were asked for.
-
-    Raises
-    ------
-    UsageError
-        If two versions of one group were asked for.
-    """
-    wanted: dict[str, tuple[AnyDefinition, list[str]]] = {}
-    for asked in names:
-        name, _, number = asked.partition("@")
-        group = state.group(name)
-        definition = group.latest
-        if number:
-            if not number.isdecimal():
-                raise UsageError("A version is a number.", found=asked, remedy=f"{name}@1")
-            definition = group.version(int(number)).definition
-        mine = [name] if name in definition.plan.features else list(definition.plan.features)
-        former, features = wanted.setdefault(group.name, (definition, []))
-        if former.fingerprint != definition.fingerprint:
-            raise UsageError(
-                f"Two versions of {group.name!r} have features of the same names.",
-                found=", ".join(names), remedy="one version of a group in a set",
-            )  # fmt: skip
-        features += [f for f in mine if f not in features]
-    return [(d, tuple(f)) for d, f in wanted.values()]

@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
+from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, saved_of
 from fs_notebook.compute.composed import stream_from_dict
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
@@ -338,6 +339,7 @@ class CatalogState:
     groups: Mapping[str, Group] = field(default_factory=dict)
     events: int = 0
     views: Mapping[str, View] = field(default_factory=dict)
+    training_sets: Mapping[str, SavedTrainingSet] = field(default_factory=dict)
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -420,7 +422,7 @@ class CatalogState:
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
     """Return `state` after `events`: dicts with kind, name, body, actor and at."""
     sources, groups, count = dict(state.sources), dict(state.groups), state.events
-    views = dict(state.views)
+    views, trained = dict(state.views), dict(state.training_sets)
     for event in events:
         count += 1
         kind, name, body = event["kind"], event["name"], event["body"]
@@ -442,6 +444,9 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
                 polars,
             )  # fmt: skip
             continue
+        if kind == TRAINED:
+            trained[name] = saved_of(body, actor, at)
+            continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)
         if group.draft is None and not group.versions:
@@ -450,7 +455,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             continue
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
-    return CatalogState(sources, groups, count, views)
+    return CatalogState(sources, groups, count, views, trained)
 
 
 def _upload(body: Mapping[str, Any], at: datetime) -> Upload:

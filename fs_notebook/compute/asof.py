@@ -4,7 +4,8 @@ Events are sorted once by (entity, time), each label's window becomes a range of
 a range is answered without touching its events one by one: counts and integer sums by
 differences of running totals, everything else by merging the few blocks that tile the range.
 The work grows with events + labels, never with their product. No float is ever subtracted, so
-a window's sum loses nothing to the totals beside it.
+a window's sum loses nothing to the totals beside it. `compute.known` says which of these ranges'
+events a label may see, where publish times matter.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ import polars as pl
 
 from fs_notebook.compute import windows
 from fs_notebook.compute.fold import MOMENT, Fold
+from fs_notebook.compute.known import Known, Part
 from fs_notebook.compute.ranges import merged_ranges
 from fs_notebook.compute.rows import overflow_named
 from fs_notebook.kernel import Field, Fieldwise
 from fs_notebook.kernel.basic import Count
 from fs_notebook.language.plan import Window
+from fs_notebook.log.protocol import PUBLISHED
 from fs_notebook.types import TIME
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
-_NEWEST = "__newest"
+_NEWEST, _OWNER = "__newest", "__owner"
 _LEAST: np.ufunc = np.minimum
 _GREATEST: np.ufunc = np.maximum
 
@@ -46,6 +49,25 @@ class _Ordered:
     event_keys: Ints
     """Of each event one integer that sorts as (entity, time)."""
     time_of: _TimeCode
+    known: Known | None = None
+    """Which events a label may see; None: all."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Which events count for each label: those of [low, high), and of `parts`."""
+
+    low: Ints
+    high: Ints
+    parts: list[Part]
+
+    @property
+    def filled(self) -> npt.NDArray[np.bool_]:
+        """Tell for which labels any event counts."""
+        some = self.high > self.low
+        for part in self.parts:
+            some[part.owners] = True
+        return some
 
 
 @dataclass(frozen=True)
@@ -83,7 +105,14 @@ class _TimeCode:
         return packed
 
 
-def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.DataFrame:
+def values_at(
+    fold: Fold,
+    events: pl.DataFrame,
+    labels: pl.DataFrame,
+    *,
+    known: bool = False,
+    covered: str | None = None,
+) -> pl.DataFrame:
     """Return each feature's value for each label.
 
     Parameters
@@ -94,6 +123,11 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
         Projected events (`Fold.project`), in log order.
     labels
         `fold.keys` in the keys' types, and `TIME` as integer microseconds: t of each label.
+    known
+        Count only events that were published before t, whatever closes the windows: `events` has
+        `PUBLISHED` as integer microseconds.
+    covered
+        Name of a Boolean column to add: whether any event counts for the label.
 
     Returns
     -------
@@ -101,34 +135,41 @@ def values_at(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> pl.Data
         One column a feature, one row a label, in the labels' order. A label whose entity has
         no event before it has the empty fold's value; so has a label with a null in its key.
     """
-    ordered = _order(fold, events, labels)
+    ordered = _order(fold, events, labels, known=known)
     columns: dict[str, pl.Series] = {MOMENT: labels[TIME]}
-    ranges: dict[Window, tuple[Ints, Ints]] = {}
+    ranges: dict[Window, _Range] = {}
     with overflow_named(f"a training set's {fold.told}"):
         for index, aggregation in enumerate(fold.plan.aggregations):
             window = aggregation.window
             if window not in ranges:
                 ranges[window] = _ranges(ordered, window)
-            columns |= _fields(fold, index, ordered, *ranges[window])
+            columns |= _fields(fold, index, ordered, ranges[window])
         if fold.plan.ttl_us is None:
             result = pl.DataFrame(columns).select(fold.outputs)
         else:
             columns[_NEWEST] = _newest(ordered, fold.plan.closed)
             result = pl.DataFrame(columns).select(fold.living(pl.col(_NEWEST)))
     assert result.height == labels.height
+    if covered is not None:
+        filled = [r.filled for r in ranges.values()]
+        some = np.logical_or.reduce(filled) if filled else np.zeros(labels.height, bool)
+        result = result.with_columns(pl.Series(covered, some))
     return result
 
 
 def _newest(ordered: _Ordered, closed: str) -> pl.Series:
     """Return the time of each label's newest event; null where there is none."""
-    low, high = _ranges(ordered, Window(closed=closed))
+    low, high = _bounds(ordered, Window(closed=closed))
     times = ordered.events[TIME]
     if times.is_empty():
         return pl.repeat(None, high.size, dtype=pl.Int64, eager=True)
-    return times.gather(np.maximum(high - 1, 0)).set(pl.Series(high <= low), None)
+    last = np.where(high > low, high - 1, -1)
+    if ordered.known is not None:
+        last = ordered.known.last(low, high)
+    return times.gather(np.maximum(last, 0)).set(pl.Series(last < 0), None)
 
 
-def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> _Ordered:
+def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame, *, known: bool) -> _Ordered:
     entities = labels.select(fold.keys).drop_nulls().unique(maintain_order=True)
     entities = entities.with_row_index("__code").cast({"__code": pl.Int64})
     # Labels with a null in their key get a number of their own, which no event has; so do
@@ -141,11 +182,17 @@ def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame) -> _Ordered:
     starts = np.concatenate(([0], np.cumsum(sizes)))
     order = _by_entity_and_time(codes, times, count + 1)[: starts[count + 1]]
     code = _TimeCode.of(times, count)
+    label_times = labels[TIME].to_numpy()
+    seen = None
+    if known:
+        published = events[PUBLISHED].to_numpy()[order]
+        seen = Known(published, codes[order], label_codes, label_times)
     return _Ordered(
         events=events.select(pl.exclude(*fold.keys).gather(order)),
         firsts=starts[label_codes],
+        known=seen,
         label_codes=label_codes,
-        label_times=labels[TIME].to_numpy(),
+        label_times=label_times,
         event_keys=code.pack(codes, times)[order],
         time_of=code,
     )
@@ -176,8 +223,20 @@ def _by_entity_and_time(codes: Ints, times: Ints, code_max: int) -> Ints:
     return order
 
 
-def _ranges(ordered: _Ordered, window: Window) -> tuple[Ints, Ints]:
-    """Return, for each label, the half-open range [low, high) of events that count."""
+def _ranges(ordered: _Ordered, window: Window) -> _Range:
+    """Return which events count for each label."""
+    low, high = _bounds(ordered, window)
+    if ordered.known is None:
+        return _Range(low, high, [])
+    if window.gap_us is not None:
+        times = ordered.events[TIME].to_numpy()
+        low = ordered.known.session(times, ordered.label_times, low, high, window.gap_us)
+    middle, parts = ordered.known.split(low, high)
+    return _Range(low, middle, parts)
+
+
+def _bounds(ordered: _Ordered, window: Window) -> tuple[Ints, Ints]:
+    """Return, for each label, the half-open range [low, high) of events in the window."""
     side = "left" if window.closed == "left" else "right"
     times = ordered.label_times
     high = _bound(ordered, windows.end(window, times), side)
@@ -211,17 +270,45 @@ def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
     return found
 
 
-def _fields(
-    fold: Fold, index: int, ordered: _Ordered, low: Ints, high: Ints
+def _fields(fold: Fold, index: int, ordered: _Ordered, range_: _Range) -> dict[str, pl.Series]:
+    """Return the merged state fields of one aggregation over each label's events."""
+    plain = _merged(fold, index, ordered.events, range_.low, range_.high)
+    if not range_.parts:
+        return plain
+    # What a label sees of several ranges goes through the aggregate's own merge.
+    whole = pl.DataFrame(plain).with_columns(
+        pl.Series(_OWNER, np.arange(range_.low.size)), pl.Series("__some", range_.high > range_.low)
+    )
+    parts = []
+    for part in range_.parts:
+        states = _merged(fold, index, ordered.events[part.order], part.low, part.high)
+        parts.append(pl.DataFrame(states).with_columns(pl.Series(_OWNER, part.owners)))
+    owners = pl.Series(np.unique(np.concatenate([p.owners for p in range_.parts]))).implode()
+    names = dict(fold.fields_of(index))
+    mine = whole.filter(pl.col(_OWNER).is_in(owners) & pl.col("__some")).drop("__some")
+    together = pl.concat([mine, *(p.select(mine.columns) for p in parts)])
+    # Of what was nothing but nulls some aggregates make no state.
+    together = together.filter(~pl.all_horizontal(pl.col(list(names)).is_null()))
+    typed = [pl.col(_OWNER), *(pl.col(n).cast(f.dtype) for n, f in names.items())]
+    merged = fold.merged(together, [index], [], by=[_OWNER]).select(typed)
+    asked = pl.DataFrame({_OWNER: owners.explode()})
+    merged = asked.join(merged, on=_OWNER, how="left", maintain_order="left")
+    rest = whole.filter(~pl.col(_OWNER).is_in(owners)).select(typed)
+    joined = pl.concat([rest, merged]).sort(_OWNER)
+    return {n: joined.get_column(n) for n in names}
+
+
+def _merged(
+    fold: Fold, index: int, events: pl.DataFrame, low: Ints, high: Ints
 ) -> dict[str, pl.Series]:
-    """Return the merged state fields of one aggregation over each label's range."""
+    """Return the merged state fields of one aggregation over each range of events."""
     bound, names = fold.bound[index], fold.fields_of(index)
     if not isinstance(bound, Fieldwise):
-        states = merged_ranges(bound, ordered.events, fold.args_of(index), low, high)
+        states = merged_ranges(bound, events, fold.args_of(index), low, high)
         return {n: states.get_column(f.name).cast(f.dtype).rename(n) for n, f in names}
     if isinstance(bound, Count) and not bound.types:
         return {names[0][0]: pl.Series(names[0][0], high - low)}
-    lifted = ordered.events.select(
+    lifted = events.select(
         e.alias(name) for e, (name, _) in zip(bound.lift(fold.row_of(index)), names, strict=True)
     )
     return {n: merge_ranges(lifted[n], f, low, high).rename(n) for n, f in names}

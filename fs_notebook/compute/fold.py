@@ -143,7 +143,10 @@ class Fold:
         return self.bound[index].finalise(state, windows.end(window, pl.col(MOMENT)))
 
     def project(
-        self, rows: pl.DataFrame, positions: Callable[[], pl.DataFrame] | None = None
+        self,
+        rows: pl.DataFrame,
+        positions: Callable[[], pl.DataFrame] | None = None,
+        stamps: Sequence[str] = (),
     ) -> tuple[pl.DataFrame, int]:
         """Apply WHERE, keys and arguments to rows of the source.
 
@@ -154,6 +157,8 @@ class Fold:
         positions
             Gives the rows' positions (`Batch.positions`); asked where an aggregate needs them.
             Without it the rows' own order stands for their positions.
+        stamps
+            Columns of times to keep, as integer microseconds.
 
         Returns
         -------
@@ -172,7 +177,7 @@ class Fold:
             lazy = rows.lazy()
             if self._where is not None:
                 lazy = lazy.filter(self._where)
-            time = pl.col(TIME).to_physical().alias(TIME)
+            time = pl.col(TIME, *stamps).to_physical()
             # Beside a column, so that literals get as many rows as there are.
             frame = lazy.select(time, *self._key_exprs, *self._arg_exprs, *extra).collect()
         before = frame.height

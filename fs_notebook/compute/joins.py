@@ -8,7 +8,7 @@ published later changes nothing. A table is read up to the position that the pla
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -57,6 +57,28 @@ def joined_log(
         rows = cast(EventLog, PairLog(plan.pairs, log, wheres))
         where, joins, others = None, joins[1:], others[1:]
     return JoinedLog(joins, others, log, rows, where) if joins else rows
+
+
+def temporal_joins(joins: Sequence[Join]) -> tuple[Join, ...]:
+    """Return those joins that look at a stream as it stood, not at a table or at pairs."""
+    return tuple(j for j in joins if j.cut is None and j.within is None)
+
+
+def frozen_log(log: EventLog, ends: Mapping[str, Cut]) -> EventLog:
+    """Return the log with streams that end at given cuts, for what is joined to read up to."""
+    return cast(EventLog, _FrozenLog(log, ends))
+
+
+class _FrozenLog:
+    def __init__(self, log: EventLog, ends: Mapping[str, Cut]) -> None:
+        self._log = log
+        self._ends = ends
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def end(self, name: str) -> Cut:
+        return self._ends[name] if name in self._ends else self._log.end(name)
 
 
 class JoinedLog:

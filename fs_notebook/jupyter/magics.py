@@ -12,7 +12,13 @@ from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
 from fs_notebook.errors import FeatureStoreError, UsageError
-from fs_notebook.jupyter.options import help_text, parse_line, view_parser
+from fs_notebook.jupyter.options import (
+    check_training_set,
+    entity_of,
+    help_text,
+    parse_line,
+    view_parser,
+)
 from fs_notebook.language.cell import (
     Cell,
     parse_cell,
@@ -69,6 +75,7 @@ class FeatureMagics(Magics):
             %feature connect pulsar://broker:6650 --redis redis://host:6379/0
             %feature upload reads.parquet --stream read_events --time ts
             %feature lift reading_time --labels clicks --target clicked
+            %feature training_set reading_time,recent@2 --labels clicks --lag 5m --into train
             %feature promote reading_time
             %feature status
             %feature verify reading_time
@@ -187,18 +194,38 @@ class FeatureMagics(Magics):
     def _lift(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
 
-        entity = dict(p.partition("=")[::2] for p in split_names(options.entity))
-        if not all(entity.values()):
-            raise UsageError("--entity maps an entity to a column.", found=options.entity,
-                             remedy="--entity plane=tailnum")  # fmt: skip
         with ProgressBar("Measuring lift") as bar:
             lift = _session().lift(
                 list(split_names(options.name)), self._variable(options.labels), options.target,
-                base=split_names(options.base), time=options.time, entity=entity or None,
+                base=split_names(options.base), time=options.time, entity=entity_of(options.entity),
                 baseline=None if options.baseline is None else split_names(options.baseline),
                 seed=options.seed, on_progress=bar,
             )  # fmt: skip
         _show(lift)
+
+    def _training_set(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        labels = None if options.labels is None else self._variable(options.labels)
+        check_training_set(options)
+        with ProgressBar("Joining") as bar:
+            if options.again is not None:
+                made = _session().training_set_again(options.again, labels, on_progress=bar)
+            else:
+                made = _session().training_set(
+                    labels, split_names(options.features), time=options.time,
+                    entity=entity_of(options.entity), lag=options.lag, as_of=options.as_of,
+                    name=options.name, on_progress=bar,
+                )  # fmt: skip
+        if options.into is not None:
+            assert self.shell is not None
+            self.shell.user_ns[options.into] = made
+        _show(made)
+
+    def _training_sets(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.trained import TrainingSetTable
+
+        _show(TrainingSetTable(_session().training_sets()))
 
     def _promote(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar

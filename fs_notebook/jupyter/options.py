@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from fs_notebook.errors import UsageError, near_names
-from fs_notebook.language.cell import OptionParser, add_slice, split_line
+from fs_notebook.language.cell import OptionParser, add_slice, split_line, split_names
 
 _Build = Callable[[OptionParser], None]
 
@@ -46,6 +46,19 @@ def _lift(p: OptionParser) -> None:
     p.add_argument("--time", help="the labels' time column")
     p.add_argument("--entity", help="entity=column, where they differ: plane=tailnum")
     p.add_argument("--seed", type=int, default=0)
+
+
+def _training_set(p: OptionParser) -> None:
+    p.add_argument("features", nargs="?", help="features, groups or versions: total,reading@2")
+    p.add_argument("--labels", help="a variable, a stream, a view, a file, or 'SELECT … FROM …'")
+    p.add_argument("--time", help="the labels' time column")
+    p.add_argument("--entity", help="entity=column, where they differ: plane=tailnum")
+    p.add_argument("--lag", help="how long until an event is in a feature: 5m")
+    p.add_argument("--as-of", choices=("event", "known"), default="event",
+                   help="known: only what was published before the label's time")  # fmt: skip
+    p.add_argument("--name", help="keep it in the catalog under this name")
+    p.add_argument("--again", help="the name of a kept one: make the same again")
+    p.add_argument("--into", help="the notebook's variable to put it into")
 
 
 def _promote(p: OptionParser) -> None:
@@ -132,6 +145,8 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "dead": ("the events of a stream that could not be read", _dead),
     "preview": ("fold a slice of history", _preview),
     "lift": ("measure what a feature brings a model", _lift),
+    "training_set": ("labels with each feature as it stood just before (or: train)", _training_set),
+    "training_sets": ("the training sets in the catalog", _nothing),
     "promote": ("send a feature to a background worker, and serve it", _promote),
     "rollback": ("serve the former version again", _name),
     "retire": ("stop a version and free its state, or discard a draft", _retire),
@@ -148,6 +163,8 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "help": ("this list", _nothing),
 }
 
+ALIASES = {"train": "training_set"}
+
 
 def parser_of(verb: str) -> OptionParser:
     """Return the parser of one verb's options."""
@@ -155,6 +172,37 @@ def parser_of(verb: str) -> OptionParser:
     parser = OptionParser(prog=f"%feature {verb}", description=text, add_help=False)
     build(parser)
     return parser
+
+
+def entity_of(text: str | None) -> dict[str, str] | None:
+    """Return entity → column of ``plane=tailnum,day=date``; None where nothing is said."""
+    entity = dict(p.partition("=")[::2] for p in split_names(text))
+    if not all(entity.values()):
+        raise UsageError("--entity maps an entity to a column.", found=text,
+                         remedy="--entity plane=tailnum")  # fmt: skip
+    return entity or None
+
+
+def check_training_set(options: argparse.Namespace) -> None:
+    """Raise unless the options of `training_set` ask for a new one, or for a kept one again."""
+    given = {"features": options.features, "--name": options.name, "--time": options.time,
+             "--entity": options.entity, "--lag": options.lag}  # fmt: skip
+    if options.again is not None:
+        said = [n for n, value in given.items() if value is not None]
+        said += ["--as-of"] if options.as_of != "event" else []
+        if said:
+            raise UsageError(
+                "What is made again is made as it was.", found=", ".join(said),
+                remedy=f"%feature training_set --again {options.again} [--labels …]",
+            )  # fmt: skip
+    elif options.features is None or options.labels is None:
+        raise UsageError(
+            "A training set is features, and labels to put them beside.",
+            found="no features" if options.features is None else "no labels",
+            remedy="%feature training_set total_readtime --labels clicks",
+        )
+    if options.into is not None and not options.into.isidentifier():
+        raise UsageError("--into names a variable.", found=options.into, remedy="--into train")
 
 
 def view_parser() -> OptionParser:
@@ -169,7 +217,7 @@ def view_parser() -> OptionParser:
 def parse_line(line: str) -> tuple[str, argparse.Namespace]:
     """Return the verb of a `%feature` line and its options."""
     words = split_line(line, magic="%feature") or ["help"]
-    verb, rest = words[0], words[1:]
+    verb, rest = ALIASES.get(words[0], words[0]), words[1:]
     if verb not in VERBS:
         near = near_names(verb, VERBS)
         raise UsageError(

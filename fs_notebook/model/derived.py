@@ -17,11 +17,13 @@ from fs_notebook.errors import UsageError, near_names
 from fs_notebook.language.derived import entity_column, feature_column, request_column
 from fs_notebook.language.plan import Key, Output
 from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.labels import check_entity, key_column, key_values, labels_frame
-from fs_notebook.model.training import TrainingSet, build_training_set, check_names
+from fs_notebook.model.leaks import leaks_of
+from fs_notebook.model.training import TrainingSet, build_training_set, check_names, shares
 from fs_notebook.position import Cut
 
-AnyWanted = Sequence[tuple[AnyDefinition, tuple[str, ...]]]
+AnyWanted = Sequence[Chosen | tuple[AnyDefinition, tuple[str, ...]]]
 
 
 def training_set_of(
@@ -33,6 +35,7 @@ def training_set_of(
     entity: Mapping[str, str] | None = None,
     clock: Clock,
     cuts: Mapping[str, Cut] | None = None,
+    as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
 ) -> TrainingSet:
     """Return the labels with each wanted feature, stored or derived, as of each label's time.
@@ -42,56 +45,75 @@ def training_set_of(
 
     Parameters
     ----------
-    labels, log, time, entity, clock, cuts, on_progress
+    labels, log, time, entity, clock, cuts, as_of, on_progress
         As for `build_training_set`.
     wanted
-        Definitions, each with those of its features that are wanted.
+        Definitions, each with those of its features that are wanted; one of a version that was
+        named by its number gives columns that say so (``total@2``).
 
     Raises
     ------
     UsageError
         If the labels lack a column of a request value, or its type is another.
     """
-    stored = [(d, f) for d, f in wanted if isinstance(d, Definition)]
-    if len(stored) == len(wanted):
-        return build_training_set(
-            labels, stored, log, time=time, entity=entity, clock=clock, cuts=cuts,
+    chosen = [w if isinstance(w, Chosen) else Chosen(*w) for w in wanted]
+    plain = [(c.definition, c.features) for c in chosen if isinstance(c.definition, Definition)]
+    if len(plain) == len(chosen) and all(c.version is None for c in chosen):
+        return _noted(build_training_set(
+            labels, plain, log, time=time, entity=entity, clock=clock, cuts=cuts, as_of=as_of,
             on_progress=on_progress,
-        )  # fmt: skip
+        ))  # fmt: skip
     begun_s = clock.monotonic_s()
     frame = labels_frame(labels)
-    features = check_names(frame, wanted)
+    features = check_names(frame, chosen)
     mapping = dict(entity or {})
-    check_entity(mapping, [d.plan for d, _ in wanted])
+    check_entity(mapping, [c.definition.plan for c in chosen])
     needs = _Needs(frame, mapping)
-    for definition, names in stored:
+    for definition, names in plain:
         needs.add(definition, definition.plan.entity, names)
-    parts = [
-        _Part(d, f, frame, mapping, needs) for d, f in wanted if isinstance(d, DerivedDefinition)
-    ]
+    parts = {
+        c.name: _Part(c.definition, c.features, frame, mapping, needs)
+        for c in chosen
+        if isinstance(c.definition, DerivedDefinition)
+    }
     base = build_training_set(
         labels, needs.wanted, log, time=time, entity=needs.entity, clock=clock, cuts=cuts,
-        on_progress=on_progress,
+        as_of=as_of, on_progress=on_progress,
     )  # fmt: skip
-    columns: dict[str, pl.Series] = {
-        name: base.frame.get_column(needs.column(definition, definition.plan.entity, name)).alias(
-            name
-        )
-        for definition, names in stored
-        for name in names
-    }
-    for part in parts:
-        columns |= part.values(base.frame)
-    versions = {d.name: d.fingerprint for d, _ in wanted}
-    keys = tuple(dict.fromkeys((*base.keys, *(c for p in parts for c in p.key_columns))))
-    return replace(
+    columns: dict[str, pl.Series] = {}
+    covered: dict[str, pl.Series] = {}
+    for one in chosen:
+        if isinstance(one.definition, DerivedDefinition):
+            part = parts[one.name]
+            values, some = part.values(base.frame), part.covered(base)
+            columns |= {c: values[f].alias(c) for f, c in one.named}
+            covered |= dict.fromkeys(one.columns, some)
+            continue
+        for feature, column in one.named:
+            name = needs.column(one.definition, one.definition.plan.entity, feature)
+            columns[column] = base.frame.get_column(name).alias(column)
+            covered[column] = base.covered[name]
+    derived_keys = (c for p in parts.values() for c in p.key_columns)
+    made = replace(
         base,
         frame=frame.hstack([columns[f] for f in features]),
         features=features,
-        keys=keys,
-        versions=versions,
+        keys=tuple(dict.fromkeys((*base.keys, *derived_keys))),
+        versions={c.name: c.definition.fingerprint for c in chosen},
         seconds=clock.monotonic_s() - begun_s,
+        coverage=shares(covered),
+        covered=covered,
+        chosen=tuple(chosen),
+        entity=mapping,
     )
+    return _noted(made)
+
+
+def _noted(made: TrainingSet) -> TrainingSet:
+    """Return the training set with what looks like a leak."""
+    others = [c for c in made.label_columns if c != made.time and c not in made.keys]
+    definitions = [c.definition for c in made.chosen]
+    return replace(made, notes=leaks_of(made.frame, others, made.features, definitions))
 
 
 class _Needs:
@@ -202,6 +224,16 @@ class _Part:
         frame = pl.DataFrame(columns) if columns else pl.DataFrame({"": range(joined.height)})
         values = self.derived.values(frame, self.features)
         return {name: values.get_column(name) for name in self.features}
+
+    def covered(self, base: TrainingSet) -> pl.Series:
+        """Tell for which labels each of its inputs saw an event."""
+        some = pl.repeat(True, base.rows, eager=True)
+        for index, given in enumerate(self.definition.plan.inputs):
+            pinned = self.definition.input(given.group, given.fingerprint)
+            for feature, _ in given.features:
+                if feature_column(index, feature) in self.read:
+                    some &= base.covered[self.needs.column(pinned, given.keys, feature)]
+        return some
 
 
 def _no_request(

@@ -14,17 +14,19 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fs_notebook.catalog.drift import check_columns
-from fs_notebook.catalog.model import AnyDefinition, Definition
+from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute import windows
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
-from fs_notebook.compute.joins import joined_log
+from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.language.plan import Join
-from fs_notebook.log.protocol import Batch, EventLog, Stream
+from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
+from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
+from fs_notebook.model.digest import frame_digest
 from fs_notebook.model.labels import (
     check_entity,
     find_time,
@@ -39,6 +41,8 @@ from fs_notebook.types import TIME
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_COVERED = "__covered"
 
 Wanted = Sequence[tuple[Definition, tuple[str, ...]]]
 
@@ -59,13 +63,27 @@ class TrainingSet:
     versions
         Feature group → fingerprint of its plan.
     cuts
-        Stream → the cut it was read up to.
+        Stream → the cut it was read up to; of streams that are joined too.
     first, last
         The labels' oldest and newest time, UTC; None if there are no labels.
     events
         Events read.
     seconds
         How long it took.
+    as_of
+        Which events count for a label.
+    coverage
+        Feature → the share of labels for which it saw any event, from 0 to 1.
+    notes
+        What to look at before a model learns of it.
+    covered
+        Feature → for each label, whether it saw any event.
+    chosen, entity
+        The definitions and what was asked of them; entity → the labels' column.
+    origin
+        Where the labels came from, if they can be read again.
+    name
+        What it is saved as in the catalog, if it is.
     """
 
     frame: pl.DataFrame
@@ -79,6 +97,14 @@ class TrainingSet:
     last: datetime | None
     events: int
     seconds: float
+    as_of: AsOf = PLAIN
+    coverage: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    covered: Mapping[str, pl.Series] = field(default_factory=dict, repr=False)
+    chosen: tuple[Chosen, ...] = field(default=(), repr=False)
+    entity: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -127,11 +153,20 @@ class TrainingSet:
             "keys": self.keys,
             "versions": dict(self.versions),
             "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
+            "as_of": [self.as_of.lag_us, self.as_of.known],
         }
         digest.update(json.dumps(what, sort_keys=True).encode())
-        for name in self.label_columns:
-            _digest_column(digest, self.frame.get_column(name))
+        digest.update(self.labels_fingerprint.encode())
         return digest.hexdigest()
+
+    @cached_property
+    def labels_fingerprint(self) -> str:
+        """SHA-256 of the labels: names, types, values and order, 64 hexadecimal digits."""
+        return frame_digest(self.frame.select(self.label_columns))
+
+    def digest_of(self, column: str) -> str:
+        """Return SHA-256 of a column's name, type and values, in hexadecimal digits."""
+        return frame_digest(self.frame.select(column))
 
     @property
     def nulls(self) -> dict[str, float]:
@@ -149,10 +184,14 @@ class TrainingSet:
         cuts = "; ".join(f"{name} {cut}" for name, cut in self.cuts.items())
         versions = ", ".join(f"{n} {f[:12]}" for n, f in self.versions.items())
         nulls = ", ".join(f"{n} {percent(share)}" for n, share in self.nulls.items())
+        seen = ", ".join(f"{n} {percent(share)}" for n, share in self.coverage.items())
+        notes = "".join(f"note: {note}\n" for note in self.notes)
         return (
-            f"training set: {count(self.rows)} labels × {len(self.features)} features, "
+            f"training set{f' {self.name}' if self.name else ''}: "
+            f"{count(self.rows)} labels × {len(self.features)} features, "
             f"{self._span}, {count(self.events)} events read in {self.seconds:.2f} s\n"
-            f"nulls: {nulls}\nversions: {versions}\ncuts: {cuts}\n{self.frame.head(10)}"
+            f"{self.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}"
+            f"versions: {versions}\ncuts: {cuts}\n{self.frame.head(10)}"
         )
 
     def _repr_html_(self) -> str:
@@ -160,18 +199,24 @@ class TrainingSet:
             ("labels", count(self.rows)),
             ("features", count(len(self.features))),
             (f"time ({self.time})", self._span),
+            ("features are", str(self.as_of)),
             ("events read", count(self.events)),
             ("took", f"{self.seconds:.2f} s"),
+            ("labels' fingerprint", self.labels_fingerprint[:12]),
             ("fingerprint", self.fingerprint[:12]),
         ]
+        nulls, seen = self.nulls, self.coverage
         tables: list[Table] = [
-            (("feature", "type", "nulls"), [
-                (f, str(self.frame.schema[f]), percent(share)) for f, share in self.nulls.items()
+            (("feature", "type", "coverage", "nulls"), [
+                (f, str(self.frame.schema[f]), percent(seen[f]) if f in seen else "",
+                 percent(nulls[f])) for f in self.features
             ]),
             (("group", "version"), [(n, f[:12]) for n, f in self.versions.items()]),
             (("stream", "cut"), [(name, str(cut)) for name, cut in self.cuts.items()]),
         ]  # fmt: skip
-        return card("Training set", figures, tables=tables)
+        return card(
+            "Training set", figures, subtitle=self.name or "", notes=self.notes, tables=tables
+        )
 
 
 def build_training_set(
@@ -183,6 +228,7 @@ def build_training_set(
     entity: Mapping[str, str] | None = None,
     clock: Clock,
     cuts: Mapping[str, Cut] | None = None,
+    as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
 ) -> TrainingSet:
     """Return the labels with each wanted feature as of just before each label's time.
@@ -206,6 +252,8 @@ def build_training_set(
         Times the work.
     cuts
         Stream → the cut to read up to, to make an earlier training set again.
+    as_of
+        Which events count: t less a lag, or only what was published before t.
 
     Raises
     ------
@@ -215,25 +263,35 @@ def build_training_set(
     """
     begun_s = clock.monotonic_s()
     frame = labels_frame(labels)
-    features = check_names(frame, wanted)
+    features = check_names(frame, [Chosen(d, names) for d, names in wanted])
     mapping = dict(entity or {})
     check_entity(mapping, [d.plan for d, _ in wanted])
     time = find_time(frame, time)
     times = times_us(frame, time).alias(TIME)
+    first, last = times.min(), times.max()
+    times = times - as_of.lag_us
     groups = [_Group.of(d, names, frame, mapping, times) for d, names in wanted]
+    if cuts is None:
+        # What is read up to an earlier cut was written by earlier schemas.
+        for group in groups:
+            check_columns(group.definition, log)
     ends = _freeze(groups, log, cuts or {})
-    reading = _Reading(log, ends, clock, begun_s, on_progress)
+    reading = _Reading(log, ends, as_of.known, clock, begun_s, on_progress)
     columns: dict[str, pl.Series] = {}
+    covered: dict[str, pl.Series] = {}
     for rows in dict.fromkeys(g.rows for g in groups):
         mine = [g for g in groups if g.rows == rows]
         held = reading.read(mine, times)
         for group in mine:
             # Handed over, so that one group's events are gone before the next one's join.
-            found = values_at(group.fold, held.pop(group.definition.name), group.moments)
+            found = values_at(
+                group.fold, held.pop(group.definition.name), group.moments, known=as_of.known,
+                covered=_COVERED,
+            )  # fmt: skip
             columns |= {f: found.get_column(f) for f in group.features}
+            covered |= dict.fromkeys(group.features, found.get_column(_COVERED))
     joined = frame.hstack([columns[f] for f in features]) if features else frame
     assert joined.height == frame.height
-    first, last = times.min(), times.max()
     return TrainingSet(
         frame=joined,
         label_columns=tuple(frame.columns),
@@ -246,6 +304,11 @@ def build_training_set(
         last=from_us(last) if isinstance(last, int) else None,
         events=reading.events,
         seconds=clock.monotonic_s() - begun_s,
+        as_of=as_of,
+        coverage=shares(covered),
+        covered=covered,
+        chosen=tuple(Chosen(d, names) for d, names in wanted),
+        entity=mapping,
         _pandas=labels.copy() if is_pandas(labels) else None,
     )
 
@@ -286,44 +349,48 @@ class _Group:
         return cls(definition, features, fold, names, moments, entities)
 
 
-def check_names(
-    labels: pl.DataFrame, wanted: Sequence[tuple[AnyDefinition, tuple[str, ...]]]
-) -> tuple[str, ...]:
-    """Return the features in the order asked for, once their names are clear."""
+def check_names(labels: pl.DataFrame, wanted: Sequence[Chosen]) -> tuple[str, ...]:
+    """Return the features' columns in the order asked for, once their names are clear."""
     if not wanted:
         raise UsageError("A training set needs at least one feature.", remedy="name one")
     features: dict[str, str] = {}
     versions: dict[str, str] = {}
-    for definition, names in wanted:
-        if versions.setdefault(definition.name, definition.fingerprint) != definition.fingerprint:
+    for chosen in wanted:
+        definition = chosen.definition
+        if versions.setdefault(chosen.name, definition.fingerprint) != definition.fingerprint:
             raise UsageError(
                 f"Two versions of {definition.name!r} are wanted in one training set.",
-                remedy="make one training set for each",
+                remedy="say which by their numbers: feature@1, feature@2",
             )
-        for name in names:
+        for name, column in zip(chosen.features, chosen.columns, strict=True):
             if name not in definition.plan.features:
                 raise unknown_name(
                     f"feature of {definition.name!r}", name, definition.plan.features
                 )
-            if name in features:
+            if column in features:
                 raise UsageError(
-                    f"The feature {name!r} is wanted twice.",
-                    found=f"from {features[name]!r} and {definition.name!r}",
+                    f"The feature {column!r} is wanted twice.",
+                    found=f"from {features[column]!r} and {definition.name!r}",
                     remedy="name it once",
                 )
-            if name in labels.columns:
+            if column in labels.columns:
                 raise UsageError(
-                    f"The labels have a column {name!r} already, like the feature.",
+                    f"The labels have a column {column!r} already, like the feature.",
                     found=", ".join(labels.columns),
                     remedy="rename the labels' column, or drop it",
                 )
-            features[name] = definition.name
+            features[column] = definition.name
     return tuple(features)
 
 
 def _freeze(groups: Sequence[_Group], log: EventLog, given: Mapping[str, Cut]) -> dict[str, Cut]:
-    """Return the cut of each stream: the given one, or its end now."""
-    names = list(dict.fromkeys(g.definition.source.name for g in groups))
+    """Return the cut of each stream: the given one, or its end now.
+
+    Joined streams come last: what an event that was read may see of them is there by then.
+    """
+    folded = [g.definition.source.name for g in groups]
+    joined = [j.source for g in groups for j in temporal_joins(g.definition.plan.joins)]
+    names = list(dict.fromkeys([*folded, *joined]))
     for name in given:
         if name not in names:
             raise unknown_name("stream of these features", name, names)
@@ -337,13 +404,15 @@ class _Reading:
         self,
         log: EventLog,
         ends: Mapping[str, Cut],
+        known: bool,
         clock: Clock,
         begun_s: float,
         on_progress: OnProgress,
     ) -> None:
         self.events = 0
-        self._log = log
+        self._log = frozen_log(log, ends)
         self._ends = ends
+        self._stamps = (PUBLISHED,) if known else ()
         self._clock = clock
         self._begun_s = begun_s
         self._on_progress = on_progress
@@ -355,11 +424,10 @@ class _Reading:
         """
         definition = groups[0].definition
         stream, log = definition.source, self._log
-        for group in groups:
-            check_columns(group.definition, log)
         log = joined_log(definition.plan, definition.joined, log, filtered=len(groups) == 1)
         end = self._ends[stream.name]
         columns = sorted({c for g in groups for c in g.definition.plan.columns})
+        columns += self._stamps
         # By partition, since position decides between equal times and reads may interleave.
         parts: dict[str, dict[int, list[pl.DataFrame]]] = {g.definition.name: {} for g in groups}
         low, high = _interval(groups, times)
@@ -370,7 +438,7 @@ class _Reading:
         with closing(batches):  # type: ignore[type-var]
             for batch in batches:
                 for group in groups:
-                    kept = _of_labels(group, batch)
+                    kept = _of_labels(group, batch, self._stamps)
                     if kept.height:
                         mine = parts[group.definition.name]
                         mine.setdefault(batch.partition, []).append(kept)
@@ -380,7 +448,9 @@ class _Reading:
                     share = max(share, min((batch.end.entry + 1) / (last.entry + 1), 1.0))
                 self._tell(f"replaying {stream.name}", share or None)
         self._tell("joining", None)
-        return {g.definition.name: _joined(g, parts[g.definition.name]) for g in groups}
+        return {
+            g.definition.name: _joined(g, parts[g.definition.name], self._stamps) for g in groups
+        }
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s
@@ -398,37 +468,24 @@ def _interval(groups: Sequence[_Group], times: pl.Series) -> tuple[int | None, i
     return min(windows.start(w, first) for w in spans), last + 1
 
 
-def _of_labels(group: _Group, batch: Batch) -> pl.DataFrame:
-    projected, _ = group.fold.project(batch.rows, batch.positions)
+def _of_labels(group: _Group, batch: Batch, stamps: Sequence[str]) -> pl.DataFrame:
+    projected, _ = group.fold.project(batch.rows, batch.positions, stamps)
     return projected.join(group.entities, on=group.fold.keys, how="semi", maintain_order="left")
 
 
-def _joined(group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]]) -> pl.DataFrame:
+def _joined(
+    group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]], stamps: Sequence[str]
+) -> pl.DataFrame:
     ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
     if ordered:
         return pl.concat(ordered)
     plan, columns = group.definition.plan, dict(group.definition.source.columns)
     schema = {n: columns[n].polars for n in plan.columns}
     schema |= {n: kind.polars for join in plan.joins for n, _, kind in join.columns}
-    empty = pl.DataFrame(schema=schema)
-    time = pl.Series(TIME, [], dtype=pl.Datetime("us", "UTC"))
-    return group.fold.project(empty.with_columns(time))[0]
+    schema |= dict.fromkeys((TIME, *stamps), pl.Datetime("us", "UTC"))
+    return group.fold.project(pl.DataFrame(schema=schema), stamps=stamps)[0]
 
 
-def _digest_column(digest: Any, column: pl.Series) -> None:
-    """Feed a column into a hash by its values, however its memory is laid out."""
-    digest.update(f"{column.name}\0{column.dtype}\0{column.len()}\0".encode())
-    digest.update(column.is_null().to_numpy().tobytes())
-    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
-        column = column.cast(pl.String)
-    if column.dtype == pl.String:
-        digest.update(column.str.len_bytes().fill_null(0).to_numpy().tobytes())
-        digest.update("".join(column.drop_nulls()).encode())
-        return
-    if column.dtype == pl.Boolean:
-        column = column.cast(pl.UInt8)
-    plain = column.dtype.is_integer() or column.dtype.is_float() or column.dtype.is_temporal()
-    if plain and column.dtype not in (pl.Int128, pl.UInt128):
-        digest.update(column.to_physical().fill_null(0).to_numpy().tobytes())
-    else:
-        digest.update("\n".join(repr(v) for v in column).encode())
+def shares(covered: Mapping[str, pl.Series]) -> dict[str, float]:
+    """Return feature → the share of labels that it saw an event for."""
+    return {f: int(some.sum()) / max(some.len(), 1) for f, some in covered.items()}

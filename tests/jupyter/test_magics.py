@@ -151,6 +151,30 @@ def test_an_interrupt_leaves_the_kernel_usable(
     assert "7 entities" in shows(shell, f"%%feature x\n{SQL}")
 
 
+def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events")
+    shows(shell, f"%%feature reading_time\n{SQL}")
+    shell.user_ns["clicks"] = pl.DataFrame(read_events(50, 20)).rename({"user": "who"})
+    line = "%feature training_set reading_time --labels clicks --entity user=who"
+    told = shows(shell, f"{line} --lag 5m --name first --into made")
+    assert "20 labels × 1 features" in told
+    assert "as of just before each label's time less 5m" in told
+    made = shell.user_ns["made"]
+    assert made.to_dict()["total_readtime"][0] == sum(n for n in range(45) if n % 7 == 50 % 7)
+    again = "%feature training_set --again first --labels clicks --into again"
+    shows(shell, "%feature upload reads --stream read_events --again")
+    shows(shell, again)
+    assert shell.user_ns["again"].frame.equals(made.frame)
+    assert "first" in shows(shell, "%feature training_sets")
+    sql = "SELECT user, ts FROM read_events WHERE readtime < 9"
+    assert "18 labels" in shows(shell, f"%feature train total_readtime --labels '{sql}'")
+    assert "no labels" in fails(shell, "%feature train total_readtime")
+    assert "no features" in fails(shell, "%feature train --labels clicks")
+    assert "made as it was" in fails(shell, f"{again} --lag 5m")
+    assert "names a variable" in fails(shell, f"{line} --into 2x")
+    assert "maps an entity" in fails(shell, f"{line} --entity user")
+
+
 def test_help_lists_every_verb_and_unload_puts_things_back(shell: InteractiveShell) -> None:
     from fs_notebook.jupyter.options import VERBS
 

@@ -313,11 +313,13 @@ def test_fingerprint_is_of_values_not_of_memory(log: EmbeddedLog) -> None:
         {"user": ["u0", None, "u1"], "at": [BEGIN] * 3, "y": [1.5, None, 2.0], "b": [True, None, 1]}
         , strict=False
     )  # fmt: skip
+    labels = labels.with_columns(many=pl.lit(pl.Series([list(range(40))])).first())
     chunked = pl.concat([labels[:1], labels[1:]], rechunk=False)
     wanted = [(definition, ("total",))]
     one, two = build(labels, wanted, log), build(chunked, wanted, log)
     assert one.fingerprint == two.fingerprint
-    for change in (pl.col("y").fill_null(0.0), pl.lit("u0").alias("user"), ~pl.col("b")):
+    other = pl.lit(pl.Series("many", [[*range(20), 0, *range(21, 40)]])).first().alias("many")
+    for change in (other, pl.col("y").fill_null(0.0), pl.lit("u0").alias("user"), ~pl.col("b")):
         assert build(labels.with_columns(change), wanted, log).fingerprint != one.fingerprint
 
 

@@ -454,11 +454,18 @@ def test_two_versions_of_a_group_are_not_mixed_up(ready: Session) -> None:
         define(ready, plus)
         ready.promote("reading_time")
     labels = pl.DataFrame({"user": ["u1"], "at": [BEGIN + timedelta(hours=9)]})
-    one = ready.training_set(labels, ["total_readtime@1"]).to_dict()["total_readtime"]
-    two = ready.training_set(labels, ["total_readtime@2"]).to_dict()["total_readtime"]
-    assert (one, two) == ([1 + 8 + 2], [1 + 8 + 4])
-    with pytest.raises(UsageError, match="Two versions"):
-        ready.training_set(labels, ["total_readtime@1", "total_readtime@2"])
+    names = ["total_readtime@2", "total_readtime@1", "total_readtime"]
+    rows = ready.training_set(labels, names)
+    assert rows.features == tuple(names)
+    assert rows.to_dict() == labels.to_dict(as_series=False) | {
+        "total_readtime@2": [1 + 8 + 4], "total_readtime@1": [1 + 8 + 2],
+        "total_readtime": [1 + 8 + 4],
+    }  # fmt: skip
+    assert len(set(rows.versions.values())) == 2
+    with pytest.raises(UnknownName, match="version of 'reading_time'"):
+        ready.training_set(labels, ["total_readtime@3"])
+    with pytest.raises(UsageError, match="A version is a number"):
+        ready.training_set(labels, ["total_readtime@"])
 
 
 @pytest.mark.parametrize(

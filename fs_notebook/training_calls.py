@@ -1,0 +1,337 @@
+"""What a session does with labels: training sets, kept ones among them, and lift."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fs_notebook.catalog import Catalog, CatalogState
+from fs_notebook.catalog.model import VALIDATED, definition_of
+from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, TrainingRecipe
+from fs_notebook.clock import Clock
+from fs_notebook.compute.preview import OnProgress, silent
+from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
+from fs_notebook.language.cell import check_name
+from fs_notebook.log.protocol import EARLIEST, EventLog
+from fs_notebook.model.asked import AsOf, Chosen, chosen_of
+from fs_notebook.position import Cut
+from fs_notebook.sources import Sources
+from fs_notebook.transforms import Transforms
+
+if TYPE_CHECKING:
+    from fs_notebook.model.lift import Lift
+    from fs_notebook.model.training import TrainingSet
+
+_SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+
+
+class TrainingCalls:
+    """The methods of a `Session` that make training sets and measure with them."""
+
+    catalog: Catalog
+    log: EventLog
+    clock: Clock
+    _sources: Sources
+    _transforms: Transforms
+
+    def training_set(
+        self,
+        labels: Any,
+        features: str | Sequence[str],
+        *,
+        time: str | None = None,
+        entity: str | Mapping[str, str] | None = None,
+        lag: str | None = None,
+        as_of: str = "event",
+        name: str | None = None,
+        on_progress: OnProgress = silent,
+    ) -> TrainingSet:
+        """Return the labels with each feature as it stood just before each label's time.
+
+        Parameters
+        ----------
+        labels
+            A table, with the entities' columns and a time; or a stream's or a view's name, a
+            file's path, or a SELECT of rows of a stream:
+            ``"SELECT user, ts, clicked FROM clicks WHERE shown"``.
+        features
+            Names of features or groups, promoted or not. Of a version by its number,
+            ``"total_readtime@2"``, the column is called so too.
+        time
+            The labels' time column; default: their only temporal column.
+        entity
+            Entity name → the labels' column, where they differ; for features of one entity the
+            column's name alone will do.
+        lag
+            How long it takes until an event is in a feature, ``"5m"``: features are as of so
+            much earlier.
+        as_of
+            ``"event"``: what happened before the time counts; ``"known"``: only what was
+            published before it as well.
+        name
+            Save it in the catalog under this name: see `save_training_set`.
+
+        Returns
+        -------
+        TrainingSet
+            Exactly the label rows, in order, and one column a feature.
+
+        Raises
+        ------
+        UsageError
+            If the labels lack a time, a key or a request's value.
+        """
+        from fs_notebook.model.derived import training_set_of
+
+        if name is not None:
+            check_name(name, what="A training set's name")
+        names = [features] if isinstance(features, str) else list(features)
+        chosen = chosen_of(self.catalog.refresh(), names)
+        if isinstance(entity, str):
+            keys = {key for one in chosen for key in one.definition.plan.entity}
+            if len(keys) != 1:
+                raise UsageError(
+                    "These features have several entities.",
+                    found=", ".join(sorted(keys)),
+                    remedy="entity={'user': 'user_id', …}",
+                )
+            entity = {keys.pop(): entity}
+        table, origin = self._labels(labels)
+        made = training_set_of(
+            table, chosen, self.log, time=time, entity=entity, clock=self.clock,
+            as_of=AsOf.of(lag, as_of), on_progress=on_progress,
+        )  # fmt: skip
+        made = replace(made, origin=origin)
+        return made if name is None else self.save_training_set(made, name)
+
+    def save_training_set(self, training: TrainingSet, name: str) -> TrainingSet:
+        """Record in the catalog how a training set was made; return it with its name.
+
+        Definitions, cuts, options and fingerprints are recorded, neither labels nor values.
+        What is saved once stays as it is; the same set may be saved again.
+
+        Raises
+        ------
+        NameTaken
+            If another training set has that name.
+        """
+        check_name(name, what="A training set's name")
+        recipe = self._recipe(training, name)
+
+        def check(state: CatalogState) -> bool:
+            known = state.training_sets.get(name)
+            if known is not None and known.recipe.fingerprint != recipe.fingerprint:
+                raise NameTaken(
+                    f"There is a training set {name!r} already.",
+                    found=repr(known),
+                    remedy="another name for this one, or training_set_again for that one",
+                )
+            return known is None
+
+        self.catalog.record(TRAINED, name, {"recipe": recipe.to_dict()}, check=check)
+        return replace(training, name=name)
+
+    def training_sets(self) -> list[SavedTrainingSet]:
+        """Return the training sets in the catalog, by name."""
+        return [s for _, s in sorted(self.catalog.refresh().training_sets.items())]
+
+    def training_set_again(
+        self, name: str, labels: Any = None, *, on_progress: OnProgress = silent
+    ) -> TrainingSet:
+        """Return a saved training set, the same to the byte, whatever arrived since.
+
+        Parameters
+        ----------
+        labels
+            The same labels; may be left out where they are a stream's, of SQL or of a file.
+
+        Raises
+        ------
+        UsageError
+            If these are other labels.
+        HistoryLost, StreamChanged
+            If a stream lost events since, or is another one by now.
+        """
+        from fs_notebook.model.derived import training_set_of
+        from fs_notebook.model.digest import frame_digest
+        from fs_notebook.model.labels import labels_frame
+
+        known = self.catalog.refresh().training_sets
+        if name not in known:
+            raise unknown_name(
+                "training set", name, known, remedy="fs.training_sets() has those that are saved"
+            )
+        recipe = known[name].recipe
+        self._check_streams(recipe)
+        table = self._same_labels(recipe) if labels is None else self._labels(labels)[0]
+        frame = labels_frame(table)
+        if frame_digest(frame) != recipe.labels_fingerprint:
+            columns = ", ".join(f"{n} {t}" for n, t in frame.schema.items())
+            asked = ", ".join(f"{n} {t}" for n, t in recipe.label_columns)
+            raise UsageError(
+                f"These are not the labels of the training set {name!r}.",
+                found=f"{frame.height:,} rows of {columns}",
+                remedy=f"the very table it was made of: {recipe.rows:,} rows of {asked}, "
+                f"fingerprint {recipe.labels_fingerprint[:12]}",
+            )
+        chosen = [
+            Chosen(definition_of(w["definition"]), tuple(w["features"]), w["version"])
+            for w in recipe.wanted
+        ]
+        made = training_set_of(
+            table, chosen, self.log, time=recipe.time, entity=recipe.entity, clock=self.clock,
+            cuts=recipe.ends, as_of=AsOf(recipe.lag_us, recipe.known), on_progress=on_progress,
+        )  # fmt: skip
+        odd = [c for c in made.features if made.digest_of(c) != recipe.values[c]]
+        notes = made.notes
+        if odd:
+            told = ", ".join(odd)
+            notes = (f"not the same as when it was saved, maybe rounded otherwise: {told}", *notes)
+        return replace(made, name=name, origin=recipe.labels, notes=notes)
+
+    def _recipe(self, training: TrainingSet, name: str) -> TrainingRecipe:
+        if not training.chosen:
+            raise UsageError(
+                "This training set does not say what it was made of.",
+                remedy="fs.training_set(…, name=…)",
+            )
+        frame = training.frame
+        return TrainingRecipe(
+            name=name,
+            wanted=tuple(
+                {"definition": c.definition.to_dict(), "features": list(c.features),
+                 "version": c.version}
+                for c in training.chosen
+            ),
+            columns=training.features,
+            time=training.time,
+            entity=dict(training.entity),
+            lag_us=training.as_of.lag_us,
+            known=training.as_of.known,
+            cuts={s: cut.to_json() for s, cut in training.cuts.items()},
+            streams={
+                s: (self.log.identity(s), self.log.beginning(s).to_json()) for s in training.cuts
+            },
+            labels=dict(training.origin),
+            label_columns=tuple((c, str(frame.schema[c])) for c in training.label_columns),
+            labels_fingerprint=training.labels_fingerprint,
+            fingerprint=training.fingerprint,
+            values={c: training.digest_of(c) for c in training.features},
+            rows=training.rows,
+            first=None if training.first is None else training.first.isoformat(),
+            last=None if training.last is None else training.last.isoformat(),
+            coverage=dict(training.coverage),
+            nulls=training.nulls,
+            notes=training.notes,
+        )  # fmt: skip
+
+    def _check_streams(self, recipe: TrainingRecipe) -> None:
+        for stream, (identity, begun) in recipe.streams.items():
+            now = self.log.identity(stream)
+            if identity != now and EARLIEST not in identity and EARLIEST not in now:
+                raise StreamChanged(
+                    f"The stream {stream!r} is not the one that {recipe.name!r} was made of.",
+                    found="it was deleted and made again",
+                    remedy="make a training set of the new one",
+                )
+            # Of a partition that was empty then nothing before the cut can be gone.
+            there = self.log.beginning(stream)
+            gone = [p for p in Cut.from_json(begun) if there.get(p.partition) != p]
+            if gone:
+                raise HistoryLost(
+                    f"Events that {recipe.name!r} was made of are no longer in {stream!r}.",
+                    found=f"it began at {Cut(tuple(gone))}, and begins at {there} now",
+                    remedy="make a training set of what is left",
+                )
+
+    def _same_labels(self, recipe: TrainingRecipe) -> Any:
+        """Read the labels of a saved training set again."""
+        origin = recipe.labels
+        if not origin:
+            raise UsageError(
+                f"The labels of {recipe.name!r} were a table; they are not in the catalog.",
+                remedy=f"training_set_again({recipe.name!r}, labels)",
+            )
+        if "file" in origin:
+            return self._sources.labels(origin["file"])
+        ends = {s: Cut.from_json(text) for s, text in origin["cuts"].items()}
+        return self._transforms.select(origin["sql"], ends)[0]
+
+    def _labels(self, labels: Any) -> tuple[Any, dict[str, Any]]:
+        """Return the table that labels stand for, and where it can be read from again."""
+        if isinstance(labels, str):
+            state = self.catalog.refresh()
+            sql = labels if _SELECT.match(labels) else None
+            if labels in state.sources or labels in state.views:
+                sql = f'SELECT * FROM "{labels}"'
+            if sql is not None:
+                frame, ends = self._transforms.select(sql)
+                return frame, {"sql": sql, "cuts": {s: c.to_json() for s, c in ends.items()}}
+        table = self._sources.labels(labels)
+        if isinstance(labels, (str, Path)):
+            return table, {"file": str(labels)}
+        return table, {}
+
+    def lift(
+        self,
+        name: str | Sequence[str],
+        labels: Any,
+        target: str,
+        *,
+        base: Sequence[str] = (),
+        baseline: Sequence[str] | None = None,
+        time: str | None = None,
+        entity: str | Mapping[str, str] | None = None,
+        lag: str | None = None,
+        as_of: str = "event",
+        seed: int = 0,
+        model: Any = None,
+        on_progress: OnProgress = silent,
+    ) -> Lift:
+        """Measure what a feature brings a model on point-in-time-correct training data.
+
+        Parameters
+        ----------
+        name
+            The candidate: a feature, a group, or several.
+        labels, time, entity, lag, as_of
+            As for `training_set`.
+        target
+            The labels' column to predict.
+        base
+            Features that the model has already.
+        baseline
+            The labels' columns that the model has already; default: all that are usable.
+        """
+        # scikit-learn takes a second to load: only who measures a lift pays for it.
+        from fs_notebook.model.lift import measure_lift
+
+        candidates = [name] if isinstance(name, str) else list(name)
+        training = self.training_set(
+            labels, [*base, *candidates], time=time, entity=entity, lag=lag, as_of=as_of,
+            on_progress=on_progress,
+        )  # fmt: skip
+        wanted = chosen_of(self.catalog.refresh(), candidates)
+        chosen = [c for one in wanted for c in one.columns]
+        columns = baseline
+        if columns is not None:
+            columns = [*columns, *(f for f in training.features if f not in chosen)]
+        lift = measure_lift(
+            training, target=target, candidate=chosen, baseline=columns, clock=self.clock,
+            seed=seed, model=model, on_progress=on_progress,
+        )  # fmt: skip
+        self._record_lift(candidates, lift, target)
+        return lift
+
+    def _record_lift(self, candidates: Sequence[str], lift: Lift, target: str) -> None:
+        state = self.catalog.refresh()
+        body = {
+            "target": target, "metric": lift.metric, "difference": lift.difference,
+            "low": lift.low, "high": lift.high, "verdict": lift.verdict,
+        }  # fmt: skip
+        for group in {state.group(c.partition("@")[0]).name for c in candidates}:
+            fingerprint = state.groups[group].latest.fingerprint
+            self.catalog.record(VALIDATED, group, {**body, "fingerprint": fingerprint})
