@@ -313,14 +313,14 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         ConflictError
             If somebody else changed the group at the same time; says who and when.
         """
-        former = self.catalog.refresh().group(name).serving
         status = self._promotions.promote(
             name, wait=wait, with_inputs=with_inputs, workers=workers, actor=actor,
             on_progress=on_progress,
         )  # fmt: skip
-        if not wait or former is None:
+        served = self.catalog.refresh().group(status.name).served
+        if not wait or len(served) < 2:
             return status
-        return replace(status, compared=self.glance(status.name, former.number, status.version))
+        return replace(status, compared=self.glance(status.name, served[-2], status.version))
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, at once: it was kept warm.
