@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # For example LAB_OPTIONS="--no-browser --port=8890".
 LAB_OPTIONS ?=
-# These tests need no server: two processes share them.
-PURE := tests/kernel tests/language tests/compute tests/model tests/testing
+# Two processes share these tests. The others start processes of their own, and go one by one.
+SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter transfer)
 SOURCES := pyproject.toml hatch_build.py
 
 .PHONY: demo lab test soak bench lint clean
@@ -31,8 +31,8 @@ lab: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	bash tests/install.sh
 	$(BIN)/python labextension/build.py --required
-	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(PURE)
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(PURE) tests/ui)
+	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(SHARED)
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED) tests/ui)
 	$(BIN)/python -m pytest tests/ui
 
 # What `make test` does with workers a few hundred times, thousands of times.
