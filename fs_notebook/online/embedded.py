@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -87,6 +87,9 @@ def stop_embedded(home: Path, *, clock: Clock = SYSTEM, seconds_max: float = 30.
         if path is None or _ask(path, b"SHUTDOWN\r\n") == "silent":
             server.terminate()
         _await_end(server, folder, clock, seconds_max)
+        if path is not None:
+            with suppress(OSError):
+                path.parent.rmdir()
         return True
 
 

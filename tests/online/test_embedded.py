@@ -79,6 +79,7 @@ def test_data_survive_a_stop(home: Path) -> None:
     assert stop_embedded(home) is True
     assert stop_embedded(home) is False
     assert server_of(home) is None
+    assert not Path((home / "redis" / "socket").read_text()).parent.exists()
     store = open_store(None, home=home)
     assert store.load(store.claim("s", fingerprint="f"), [A]) == [b"1"]
     store.close()
@@ -205,6 +206,7 @@ def test_a_folder_that_is_open_to_others_is_not_used(home: Path) -> None:
     ensure_embedded(home)
     stop_embedded(home)
     folder = Path((home / "redis" / "socket").read_text()).parent
+    folder.mkdir()
     folder.chmod(0o755)
     with pytest.raises(UsageError, match="open to others"):
         ensure_embedded(home)
