@@ -23,6 +23,8 @@ REFRESH_BOOTSTRAP_S = 0.5
 IDLE_S = 30.0
 # The watch takes at most this share of the reader's time, however slow the service is.
 WATCH_SHARE = 0.1
+# But one slow answer, as that which opens the service, must not keep changes from being seen.
+PAUSE_S_MAX = 1.5
 READ_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 5.0
@@ -188,8 +190,8 @@ class CatalogHub:
                     self._log.warning("the feature catalog cannot be watched: %s", error)
                 failing = True
             busy_s = loop.time() - started_s
-            pause_s = RETRY_S if failing else max(POLL_S, busy_s * (1 / WATCH_SHARE - 1))
-            await self._pause(pause_s)
+            rest_s = min(busy_s * (1 / WATCH_SHARE - 1), PAUSE_S_MAX)
+            await self._pause(RETRY_S if failing else max(POLL_S, rest_s))
         self._latest = None
 
     async def _pause(self, seconds: float) -> None:

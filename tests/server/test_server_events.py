@@ -66,6 +66,23 @@ def make_hub(jp_asyncio_loop):
         jp_asyncio_loop.run_until_complete(hub.close())
 
 
+async def test_a_service_that_opens_slowly_is_watched_soon_after(make_hub):
+    made = []
+
+    def opened():
+        threading.Event().wait(1.0)
+        made.append(fake_catalog_service.FakeCatalogService())
+        return made[0]
+
+    emitted = Emitted()
+    hub = make_hub(opened, emitted)
+    await hub.overview()
+    made[0].promote("taste", actor="another notebook")
+    # In proportion to the opening, the watch would rest for nine seconds.
+    async with asyncio.timeout(6):
+        assert await emitted.changes.get() == ["taste"]
+
+
 async def test_a_slow_service_does_not_block_the_loop(make_hub):
     release = threading.Event()
 
