@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import polars as pl
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM
-from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.fold import Fold, State
 from fs_notebook.compute.preview import WHOLE, preview
 from fs_notebook.compute.running import Running
 from fs_notebook.log.embedded import EmbeddedLog
@@ -26,6 +26,7 @@ from fs_notebook.types import TIME
 from fs_notebook.worker.loop import Worker
 from tests.benchmarks import data
 from tests.benchmarks.harness import Config, Run
+from tests.benchmarks.work import filled_ledger
 
 BATCH_ROWS = 10_000
 STRETCH_DAYS = data.WINDOW_DAYS + 1
@@ -53,33 +54,41 @@ def _batches(config: Config) -> list[pl.DataFrame]:
     return [frame[i : i + BATCH_ROWS] for i in range(0, frame.height, BATCH_ROWS)]
 
 
-def _folded(fold: Fold, batches: list[pl.DataFrame]) -> float:
-    begun_s = time.perf_counter()
+Folding = Callable[[Fold, list[pl.DataFrame]], State]
+
+
+def _at_the_end(fold: Fold, batches: list[pl.DataFrame]) -> State:
     running = Running(fold)
     for batch in batches:
         running.add(batch)
-    state = running.state
-    taken_s = time.perf_counter() - begun_s
-    assert state.lifetime.height > 0
-    return taken_s
+    return running.state
 
 
-def _folded_at_once(fold: Fold, batches: list[pl.DataFrame]) -> float:
-    begun_s = time.perf_counter()
+def _after_each(fold: Fold, batches: list[pl.DataFrame]) -> State:
     state = fold.empty
     for batch in batches:
         state = fold.add(state, batch).state
-    taken_s = time.perf_counter() - begun_s
-    assert state.lifetime.height > 0
-    return taken_s
+    return state
+
+
+def _folding(config: Config, sql: str, folding: Folding) -> Run:
+    fold = Fold(data.define("bench", sql, data.stream("read_events")).plan)
+    batches = _batches(config)
+
+    def run() -> float:
+        begun_s = time.perf_counter()
+        state = folding(fold, batches)
+        taken_s = time.perf_counter() - begun_s
+        assert state.lifetime.height > 0
+        return taken_s
+
+    return run
 
 
 @contextmanager
 def lifetime(config: Config) -> Iterator[Run]:
     """Three aggregates over lifetimes, batch after batch, the state of all entities at the end."""
-    fold = Fold(data.define("bench", data.WORKER_SQL, data.stream("read_events")).plan)
-    batches = _batches(config)
-    yield lambda: _folded(fold, batches)
+    yield _folding(config, data.WORKER_SQL, _at_the_end)
 
 
 @contextmanager
@@ -100,9 +109,7 @@ def by_hand(config: Config) -> Iterator[Run]:
 @contextmanager
 def lifetime_each(config: Config) -> Iterator[Run]:
     """Three aggregates over lifetimes, the state of all entities made anew after each batch."""
-    fold = Fold(data.define("bench", data.WORKER_SQL, data.stream("read_events")).plan)
-    batches = _batches(config)
-    yield lambda: _folded_at_once(fold, batches)
+    yield _folding(config, data.WORKER_SQL, _after_each)
 
 
 @contextmanager
@@ -132,21 +139,7 @@ def _grouped(frame: pl.DataFrame) -> pl.DataFrame:
 @contextmanager
 def week(config: Config) -> Iterator[Run]:
     """An exact window of seven days."""
-    sql = data.sum_sql("readtime", windowed=True)
-    fold = Fold(data.define("bench", sql, data.stream("read_events")).plan)
-    batches = _batches(config)
-    yield lambda: _folded(fold, batches)
-
-
-@contextmanager
-def _ledger(config: Config) -> Iterator[EmbeddedLog]:
-    with tempfile.TemporaryDirectory(dir=config["folder"]) as folder:
-        log = EmbeddedLog(Path(folder))
-        source = data.stream("read_events")
-        log.create(source)
-        log.append(source, data.events(config["events"], config["entities"]))
-        yield log
-        log.close()
+    yield _folding(config, data.sum_sql("readtime", windowed=True), _at_the_end)
 
 
 @contextmanager
@@ -154,7 +147,7 @@ def preview_cell(config: Config) -> Iterator[Run]:
     """A whole preview, replay from the embedded ledger included."""
     source = data.stream("read_events")
     plan = data.define("bench", data.WORKER_SQL, source).plan
-    with _ledger(config) as log:
+    with filled_ledger(config, config["events"]) as log:
 
         def run() -> float:
             begun_s = time.perf_counter()
@@ -171,7 +164,7 @@ def query_by_hand(config: Config) -> Iterator[Run]:
     """The query in Polars over the same replay, as one would write it for this query alone."""
     source = data.stream("read_events")
     columns = ["user", "readtime", "amount"]
-    with _ledger(config) as log:
+    with filled_ledger(config, config["events"]) as log:
 
         def run() -> float:
             begun_s = time.perf_counter()

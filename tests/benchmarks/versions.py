@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.online.redis_store import RedisStore
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
 from tests.benchmarks import data
 from tests.benchmarks.harness import Config, Run
-from tests.benchmarks.work import fold_all
+from tests.benchmarks.work import filled_ledger, fold_all
 
 
 @contextmanager
@@ -49,13 +48,9 @@ def rollback(config: Config) -> Iterator[Run]:
 @contextmanager
 def backfill(config: Config) -> Iterator[Run]:
     """A worker from nothing to the end of the stream."""
-    with tempfile.TemporaryDirectory(dir=config["folder"]) as folder:
-        log = EmbeddedLog(Path(folder))
-        source = data.stream("read_events")
-        log.create(source)
-        log.append(source, data.events(config["messages"], config["entities"]))
+    with filled_ledger(config, config["messages"]) as log:
         store = RedisStore(config["redis"])
-        definition = data.define("folded_again", data.WORKER_SQL, source)
+        definition = data.define("folded_again", data.WORKER_SQL, data.stream("read_events"))
 
         def run() -> float:
             store.drop(definition.shard)
@@ -65,4 +60,3 @@ def backfill(config: Config) -> Iterator[Run]:
 
         yield run
         store.close()
-        log.close()

@@ -72,15 +72,23 @@ def on_pulsar(config: Config) -> Iterator[Run]:
 
 
 @contextmanager
-def on_embedded(config: Config) -> Iterator[Run]:
-    """The same events from the embedded ledger."""
+def filled_ledger(config: Config, count: int) -> Iterator[EmbeddedLog]:
+    """An embedded ledger with `count` events in its stream ``read_events``."""
     with tempfile.TemporaryDirectory(dir=config["folder"]) as folder:
         log = EmbeddedLog(Path(folder))
         source = data.stream("read_events")
         log.create(source)
-        log.append(source, data.events(config["messages"], config["entities"]))
+        log.append(source, data.events(count, config["entities"]))
+        yield log
+        log.close()
+
+
+@contextmanager
+def on_embedded(config: Config) -> Iterator[Run]:
+    """The same events from the embedded ledger."""
+    with filled_ledger(config, config["messages"]) as log:
         store = RedisStore(config["redis"])
-        definition = data.define("bench", data.WORKER_SQL, source)
+        definition = data.define("bench", data.WORKER_SQL, data.stream("read_events"))
 
         def run() -> float:
             _flush(config["redis"])
@@ -90,7 +98,6 @@ def on_embedded(config: Config) -> Iterator[Run]:
 
         yield run
         store.close()
-        log.close()
 
 
 def _flush(url: str) -> None:
