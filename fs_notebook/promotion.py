@@ -31,7 +31,7 @@ from fs_notebook.worker.connection import EMBEDDED, Connection
 from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.records import served_record, withdraw
 from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid
-from fs_notebook.worker.shared import members_of, partitions_of, shards_of
+from fs_notebook.worker.shared import members_of, partitions_of, stored_shards
 
 PROMOTE_SECONDS_MAX = 3_600.0
 RETRYING_SECONDS_MAX = 30.0
@@ -115,7 +115,7 @@ class Promotions:
             # Its worker cannot go on with the state as it is (a damaged value, another stream):
             # without one it builds it anew from the ledger.
             withdraw(self.store, definition.shard)
-            for part in shards_of(definition.shard, partitions_of(self.store, definition.shard)):
+            for part in stored_shards(self.store, definition.shard):
                 self.store.drop(part)
             # A runner that waits before the next try takes this as a reason to try at once.
             for member in members_of(definition.shard, known.workers if known else None):
@@ -302,7 +302,7 @@ class Promotions:
         ensure_runner(self.connection, clock=self.clock)
         until_s = self.clock.monotonic_s() + RETIRE_SECONDS_MAX
         shard = chosen.definition.shard
-        parts = shards_of(shard, partitions_of(self.store, shard))
+        parts = stored_shards(self.store, shard)
         while any(self.store.state(part) is not None for part in parts):
             if self.clock.monotonic_s() > until_s:
                 raise FeatureStoreError(

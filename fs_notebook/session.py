@@ -317,8 +317,10 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
             name, wait=wait, with_inputs=with_inputs, workers=workers, actor=actor,
             on_progress=on_progress,
         )  # fmt: skip
+        if not wait:
+            return status
         served = self.catalog.refresh().group(status.name).served
-        if not wait or len(served) < 2:
+        if len(served) < 2:
             return status
         return replace(status, compared=self.glance(status.name, served[-2], status.version))
 

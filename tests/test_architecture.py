@@ -15,6 +15,7 @@ LINES_MAX = 520
 # Each row imports only from rows above it and from its own room.
 ROWS = [
     ["_version", "errors", "clock", "position", "processes"],
+    ["environment"],
     ["types", "embedders"],
     ["decimals"],
     ["kernel"],

@@ -15,7 +15,7 @@ from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import status_of
-from fs_notebook.worker.shared import joined_info, partitions_of, shards_of
+from fs_notebook.worker.shared import joined_info, stored_shards
 from fs_notebook.worker.verify import CHUNK
 
 ENTITIES_MAX = 100_000
@@ -173,8 +173,8 @@ def _warm(state: CatalogState, group: Group, store: OnlineStore) -> set[int]:
         if isinstance(version.definition, DerivedDefinition):
             warm.add(version.number)
             continue
-        shard = version.definition.shard
-        if joined_info(store, shards_of(shard, partitions_of(store, shard))).get("built"):
+        parts = stored_shards(store, version.definition.shard)
+        if joined_info(store, parts).get("built"):
             warm.add(version.number)
     return warm
 

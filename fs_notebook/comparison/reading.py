@@ -21,7 +21,7 @@ from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
-from fs_notebook.worker.shared import joined_info, partitions_of, shards_of
+from fs_notebook.worker.shared import joined_info, stored_shards
 from fs_notebook.worker.verify import same, states_of
 
 SHOWN_MAX = 20
@@ -48,8 +48,7 @@ class Online:
     @property
     def parts(self) -> tuple[str, ...]:
         """The shards that hold the state: one, or one a partition where workers share them."""
-        shard = self.definition.shard
-        return shards_of(shard, partitions_of(self.store, shard))
+        return stored_shards(self.store, self.definition.shard)
 
     @property
     def cut(self) -> Cut:

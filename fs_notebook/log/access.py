@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 
+from fs_notebook.environment import secret, setting
 from fs_notebook.errors import UsageError
 
 
@@ -31,20 +30,11 @@ class Access:
     @classmethod
     def from_environment(cls) -> Access:
         def get(name: str) -> str | None:
-            return os.environ.get(f"FS_NOTEBOOK_PULSAR_{name}") or None
+            return setting(f"FS_NOTEBOOK_PULSAR_{name}")
 
-        token = get("TOKEN")
-        if token is not None and token.startswith("file:"):
-            try:
-                token = Path(token.removeprefix("file:").removeprefix("//")).read_text().strip()
-            except OSError as error:
-                raise UsageError(
-                    "The file that FS_NOTEBOOK_PULSAR_TOKEN names cannot be read.",
-                    found=str(error),
-                ) from None
         return cls(
-            token, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"), get("PRIVATE_KEY"),
-            get("PUBLIC_KEY"), get("KEY_NAME"),
+            secret("FS_NOTEBOOK_PULSAR_TOKEN"), get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"),
+            get("PRIVATE_KEY"), get("PUBLIC_KEY"), get("KEY_NAME"),
         )  # fmt: skip
 
     def context(self) -> ssl.SSLContext:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from fs_notebook.environment import secret, setting
 from fs_notebook.errors import UsageError
 
 
@@ -29,19 +29,12 @@ class RedisAccess:
     @classmethod
     def from_environment(cls) -> RedisAccess:
         def get(name: str) -> str | None:
-            return os.environ.get(f"FS_NOTEBOOK_REDIS_{name}") or None
+            return setting(f"FS_NOTEBOOK_REDIS_{name}")
 
-        password = get("PASSWORD")
-        if password is not None and password.startswith("file:"):
-            path = Path(password.removeprefix("file:").removeprefix("//"))
-            try:
-                password = path.read_text().strip()
-            except OSError as error:
-                raise UsageError(
-                    "The file that FS_NOTEBOOK_REDIS_PASSWORD names cannot be read.",
-                    found=str(error),
-                ) from None
-        return cls(get("USERNAME"), password, get("TLS_CA"), get("TLS_CERT"), get("TLS_KEY"))
+        return cls(
+            get("USERNAME"), secret("FS_NOTEBOOK_REDIS_PASSWORD"), get("TLS_CA"), get("TLS_CERT"),
+            get("TLS_KEY"),
+        )  # fmt: skip
 
     def options(self, url: str) -> dict[str, Any]:
         """Return the options of a connection to `url`; what the URL itself says goes first.

@@ -203,15 +203,9 @@ def unpack_value(blob: bytes) -> Packed:
     IntegrityError
         If `blob` is of another format.
     """
-    try:
-        version, length = _FRONT.unpack_from(blob)
-        if version != _VERSION:
-            raise ValueError(f"format version {version}")
-        start = _FRONT.size + length
-        head = msgpack.unpackb(blob[_FRONT.size : start])
-        return Packed(head[0], head[1], tuple(head[2:]), blob[start:])
-    except (ValueError, IndexError, TypeError, struct.error, msgpack.UnpackException) as error:
-        raise _unreadable(error) from None
+    head = unpack_head(blob)
+    _, length = _FRONT.unpack_from(blob)
+    return Packed(head[0], head[1], tuple(head[2:]), blob[_FRONT.size + length :])
 
 
 def seal(key: bytes, blob: bytes) -> bytes:

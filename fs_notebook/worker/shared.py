@@ -41,6 +41,11 @@ def shards_of(shard: str, partitions: int | None) -> tuple[str, ...]:
     return tuple(part_shard(shard, n) for n in range(partitions))
 
 
+def stored_shards(store: OnlineStore, shard: str) -> tuple[str, ...]:
+    """Return the shards that hold a version's state, as the store has it."""
+    return shards_of(shard, partitions_of(store, shard))
+
+
 def subscription_of(shard: str) -> str:
     """Return the name of the subscription through which a version's workers share partitions."""
     return f"fs-notebook-{shard}"

@@ -22,7 +22,7 @@ from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
-from fs_notebook.worker.shared import partitions_of, shards_of
+from fs_notebook.worker.shared import partitions_of, stored_shards
 
 CHUNK = 1_000
 SNAPSHOTS_MAX = 20
@@ -206,9 +206,8 @@ def merged_of(
     store: OnlineStore, shard: str, keys: list[bytes], codec: StateCodec, now_us: int
 ) -> tuple[Cut, State]:
     """Return the stored states of entities, those of shared partitions merged, and their cut."""
-    partitions = partitions_of(store, shard)
     cut, states = START, []
-    for part in shards_of(shard, partitions):
+    for part in stored_shards(store, shard):
         known = store.state(part)
         if known is None or known.cut is None:
             continue

@@ -22,7 +22,7 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import Cut
-from fs_notebook.worker.shared import partitions_of, shards_of
+from fs_notebook.worker.shared import stored_shards
 from fs_notebook.worker.verify import (
     SHOWN_MAX,
     SNAPSHOTS_MAX,
@@ -158,11 +158,7 @@ def _packed(key: tuple[Any, ...]) -> bytes:
 
 
 def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
-    shards = [
-        part
-        for d in definition.inputs
-        for part in shards_of(d.shard, partitions_of(store, d.shard))
-    ]
+    shards = [part for d in definition.inputs for part in stored_shards(store, d.shard)]
     states = {shard: store.state(shard) for shard in shards}
     return {shard: None if s is None else s.cut for shard, s in states.items()}
 
@@ -176,7 +172,7 @@ def _entities(definition: DerivedDefinition, store: OnlineStore) -> dict[str, li
     known = []
     for given in plan.inputs:
         shard = definition.input(given.group, given.fingerprint).shard
-        parts = shards_of(shard, partitions_of(store, shard))
+        parts = stored_shards(store, shard)
         keys = (k for part in parts for k in store.entities(part) if not is_bucket(k))
         # A key may be in several of them.
         some = dict.fromkeys(itertools.islice(keys, ENTITIES_MAX))
