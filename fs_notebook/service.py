@@ -53,7 +53,7 @@ class Service:
         session = self._follow()
         # What was previewed is promoted: statistics are measured anew where the cell runs.
         cell = replace(parse_source(source), refresh_statistics=False)
-        definition = session.define_cell(cell)
+        definition = session.define_cell(cell, actor=actor)
         return self.promote(definition.name, actor=actor)
 
     def promote(self, name: str, *, actor: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
@@ -157,6 +158,7 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         request: str | None = None,
         refresh_statistics: bool = False,
         written: str | None = None,
+        actor: str | None = None,
     ) -> AnyDefinition:
         """Compile a feature group and record it as a draft in the catalog.
 
@@ -179,6 +181,8 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
             event is older than this, e.g. ``"30d"``.
         written
             How the user wrote the Polars expressions; default: Python that says the same.
+        actor
+            Who it is recorded as; default: the session's user.
 
         Raises
         ------
@@ -195,14 +199,17 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
-            state.check_names(definition, actor=self.catalog.actor)
-            known = state.groups.get(name)
-            return known is None or known.latest != definition
+            state.check_names(definition, actor=actor or self.catalog.actor)
+            known, notes = state.groups.get(name), state.notes.get((GROUP, name))
+            if known is None or notes is None or not notes.repeats(Words.of(definition)):
+                return True
+            return known.latest != replace(definition, **notes.words.to_dict())
 
-        self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
-        return definition
+        body = {"definition": definition.to_dict()}
+        state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
+        return state.groups[name].latest
 
-    def define_cell(self, cell: Cell, *ran: Any) -> AnyDefinition:
+    def define_cell(self, cell: Cell, *ran: Any, actor: str | None = None) -> AnyDefinition:
         """Define what a `%%feature` cell says, if all of its header makes sense.
 
         `ran` is the value of a Polars cell's last line. Where nobody ran the cell the definition is
@@ -217,7 +224,7 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
             window=cell.window, closed=cell.closed, resolution=cell.resolution, ttl=cell.ttl,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
-            request=cell.request, refresh_statistics=cell.refresh_statistics,
+            request=cell.request, refresh_statistics=cell.refresh_statistics, actor=actor,
         )  # fmt: skip
 
     def feature(

@@ -116,8 +116,10 @@ def _events(rows: pl.DataFrame) -> list[dict[str, Any]]:
         at = row["at"]
         assert isinstance(at, datetime)
         try:
-            events.append({**row, "body": json.loads(row["body"])})
+            body = json.loads(row["body"])
         except (ValueError, TypeError):
-            # Something else wrote to the catalog's stream; that must not close it to everybody.
-            continue
+            body = None
+        # Something else wrote to the catalog's stream? That must not close it to everybody.
+        if isinstance(body, dict):
+            events.append({**row, "body": body})
     return events
