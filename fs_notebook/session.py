@@ -16,6 +16,7 @@ from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
+from fs_notebook.catalog.search import Index
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.comparison import CompareCalls
 from fs_notebook.compute.derived import preview_derived
@@ -28,6 +29,7 @@ from fs_notebook.compute.preview import (
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.curation import CurationCalls
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
@@ -36,13 +38,14 @@ from fs_notebook.language.cell import Cell
 from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
+from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
 from fs_notebook.sources import Sources
 from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
 from fs_notebook.transforms import Transforms, ViewRows
-from fs_notebook.views import Status, all_views, group_view, notes_of, status_of
+from fs_notebook.views import Status, group_view, notes_of, status_of, views_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -50,7 +53,7 @@ from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
 
-class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
+class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -85,7 +88,8 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
             if connection.online != EMBEDDED:
                 self.catalog = catalog()
             undo.pop_all()
-        self._reader = FeatureReader(self.store, clock=clock)
+        self._index = Index()
+        self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._inspection = Inspection(self._sources, self.log)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
@@ -367,11 +371,16 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
 
     def reader(self, *, cache_s: float = 0.0) -> FeatureReader:
         """Return a reader of the online store, with a local cache if told so."""
-        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s)
+        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s, uses=self._uses())
 
     def async_reader(self, *, cache_s: float = 0.0) -> AsyncFeatureReader:
         """Return a reader for asyncio, with connections of its own: ``await reader.read(…)``."""
-        return AsyncFeatureReader(reads_of(self.store), clock=self.clock, cache_s=cache_s)
+        return AsyncFeatureReader(
+            reads_of(self.store), clock=self.clock, cache_s=cache_s, uses=self._uses()
+        )
+
+    def _uses(self) -> UseNotes:
+        return UseNotes(self.store, kind=SERVING, actor=self.catalog.actor, clock=self.clock)
 
     def verify(
         self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
@@ -399,8 +408,9 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
         )  # fmt: skip
 
     def features(self, words: str = "") -> list[dict[str, Any]]:
-        """Return the catalog's groups that match all `words`: the twin of `%feature catalog`."""
-        return all_views(self.catalog.refresh(), self.store, words)
+        """Return the catalog's groups that match all `words`, by name; see `search`."""
+        found = self.search(words, kinds=["group"], limit=None)
+        return views_of(self.catalog.refresh(), self.store, sorted(found.names()))
 
     def view(self, name: str) -> dict[str, Any]:
         """Return one group as the catalog and the sidebar show it."""

@@ -31,7 +31,7 @@ ROWS = [
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
-    ["transforms", "stream_calls", "explanation", "comparison"],
+    ["transforms", "stream_calls", "explanation", "comparison", "curation"],
     ["definitions", "training_calls"],
     ["testing"],
     ["session"],

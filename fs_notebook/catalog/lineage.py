@@ -85,19 +85,15 @@ def dependents_of(state: CatalogState, name: str, number: int | None = None) -> 
     )
 
 
-def used_by(state: CatalogState, name: str) -> tuple[str, ...]:
-    """Return the groups whose definition, draft or running, is derived of group `name`."""
-    return tuple(
-        sorted(
-            group.name
-            for group in state.groups.values()
-            if any(
-                isinstance(d, DerivedDefinition)
-                and name in {*d.origins, *(i.name for i in d.inputs)}
-                for d in (group.latest, *(v.definition for v in group.running))
-            )
-        )
-    )
+def users_of(state: CatalogState) -> dict[str, tuple[str, ...]]:
+    """Return group → the groups whose definition, draft or running, is derived of it."""
+    found: dict[str, set[str]] = {}
+    for group in state.groups.values():
+        for definition in (group.latest, *(v.definition for v in group.running)):
+            if isinstance(definition, DerivedDefinition):
+                for name in {*definition.origins, *(i.name for i in definition.inputs)}:
+                    found.setdefault(name, set()).add(group.name)
+    return {name: tuple(sorted(users)) for name, users in found.items()}
 
 
 def missing_inputs(state: CatalogState, definition: AnyDefinition) -> tuple[Pinned, ...]:

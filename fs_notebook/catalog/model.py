@@ -192,7 +192,9 @@ class View:
     description: str | None = None
     polars: PolarsRows | None = None
     views: tuple[str, ...] = ()
-    """The views that it reads from, whose text it was defined with."""
+    """The views that it reads from, as it was defined."""
+    streams: tuple[str, ...] = ()
+    """The streams that its rows come from, joined ones among them."""
 
     @property
     def rows(self) -> str | PolarsRows:
@@ -318,6 +320,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             views[name] = View(
                 name, body["text"], body["source"], number, actor, at,
                 notes[place].words.description, polars, tuple(body.get("views", ())),
+                tuple(body.get("streams", ())),
             )  # fmt: skip
             continue
         if kind == TRAINED:
