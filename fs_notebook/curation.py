@@ -184,7 +184,6 @@ class CurationCalls:
         kind, name = _place(state, name, kind)
         notes = state.notes.get((kind, name), Notes())
         index = self._index.of(state)
-        entry = next(e for e in index.entries if (e.kind, e.name) == (kind, name))
         group = state.groups[name] if kind == GROUP else None
         text, cell = None, None
         if group is not None:
@@ -192,16 +191,17 @@ class CurationCalls:
         elif kind == VIEW:
             text = state.views[name].text
         return About(
-            entry=entry, text=text, cell=cell, created_by=notes.created_by,
+            entry=index.entry(kind, name), text=text, cell=cell, created_by=notes.created_by,
             created_at=notes.created_at, history=notes.history[::-1],
             versions=() if group is None else tuple(_version_lines(group)),
-            lineage=lineage_of(state, name, kind=kind),
+            lineage=lineage_of(state, name, kind=kind, ways=index.ways),
             uses=() if group is None else tuple(uses_of(self.store, name)),
         )  # fmt: skip
 
     def lineage(self, name: str) -> Lineage:
         """Return what a feature, view, stream or training set is made of, and what of it."""
-        return lineage_of(self.catalog.refresh(), name)
+        state = self.catalog.refresh()
+        return lineage_of(state, name, ways=self._index.of(state).ways)
 
     def uses(self, name: str) -> list[Use]:
         """Return who serves and trains with a feature, the last reader first."""

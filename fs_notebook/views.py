@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 
 from fs_notebook.catalog.about import GROUP, Notes
-from fs_notebook.catalog.lineage import inputs_of, streams_of, users_of
+from fs_notebook.catalog.lineage import inputs_of, streams_of
 from fs_notebook.catalog.model import (
     AnyDefinition,
     CatalogState,
@@ -20,7 +20,6 @@ from fs_notebook.catalog.model import (
     Group,
     Version,
 )
-from fs_notebook.catalog.search import status_of_group
 from fs_notebook.clock import from_us
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import span_text
@@ -261,16 +260,8 @@ def _derived_status(
     )  # fmt: skip
 
 
-def group_view(
-    group: Group,
-    store: OnlineStore,
-    catalog: CatalogState,
-    *,
-    users: Mapping[str, tuple[str, ...]] | None = None,
-) -> dict[str, Any]:
+def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[str, Any]:
     """Return one group as the sidebar and the catalog table show it.
-
-    `users` is `users_of` the catalog, where many are asked for.
 
     What serves is what is described; before anything serves it is the newest definition.
     """
@@ -313,8 +304,8 @@ def group_view(
         "source": definition.cell,
         "requests": _requests(definition),
         "depends_on": [str(p) for p in inputs_of(catalog, definition)],
-        "used_by": list((users_of(catalog) if users is None else users).get(group.name, ())),
-        "status": status_of_group(group),
+        "used_by": list(catalog.users.get(group.name, ())),
+        "status": group.status,
         "deprecated": None if group.deprecated is None else group.deprecated.to_dict(),
         "created_by": notes.created_by,
         "created_at": "" if notes.created_at is None else notes.created_at.isoformat(),
@@ -352,5 +343,4 @@ def notes_of(group: Group) -> tuple[str, ...]:
 
 def views_of(state: CatalogState, store: OnlineStore, names: Iterable[str]) -> list[dict[str, Any]]:
     """Return the views of these groups."""
-    users = users_of(state)
-    return [group_view(state.groups[n], store, state, users=users) for n in names]
+    return [group_view(state.groups[n], store, state) for n in names]

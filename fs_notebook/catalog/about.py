@@ -108,7 +108,8 @@ class Notes:
     @property
     def words(self) -> Words:
         """The words that hold now."""
-        return replace(self.said or Words(), **self.edits)
+        said = self.said or Words()
+        return replace(said, **self.edits) if self.edits else said
 
     def repeats(self, words: Words) -> bool:
         """Tell whether a definition with these words says nothing new."""
@@ -132,33 +133,32 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
     kind, body, actor, at = (event[k] for k in ("kind", "body", "actor", "at"))
     if kind == "uploaded":
         return notes
-    text = _told(kind, body, version, notes)
+    line = Change(at, actor, _told(kind, body, version, notes))
+    new: dict[str, Any] = {"history": (*notes.history, line)[-HISTORY_MAX:]}
     if notes.created_at is None:
-        notes = replace(notes, created_by=actor, created_at=at)
+        new |= {"created_by": actor, "created_at": at}
     if kind not in _NOTED_ONLY:
-        notes = replace(notes, changed_by=actor, changed_at=at)
-    notes = replace(notes, history=(*notes.history, Change(at, actor, text))[-HISTORY_MAX:])
-    if kind in ("drafted", "promoted"):
-        # What is promoted carries the words that hold already.
-        said = Words.of(body["definition"])
-        return notes if kind == "promoted" and notes.said is not None else _said(notes, said)
-    if kind in ("declared", "viewed"):
-        return _said(notes, Words(description=body.get("description")))
-    if kind == ANNOTATED:
+        new |= {"changed_by": actor, "changed_at": at}
+    # What is promoted carries the words that hold already.
+    if kind == "drafted" or (kind == "promoted" and notes.said is None):
+        new |= _said(notes, Words.of(body["definition"]))
+    elif kind in ("declared", "viewed"):
+        new |= _said(notes, Words(description=body.get("description")))
+    elif kind == ANNOTATED:
         edits = {n: tuple(body[n]) if n == "tags" else body[n] for n in WORDS if n in body}
-        return replace(notes, edits={**notes.edits, **edits})
-    if kind == DEPRECATED:
+        new["edits"] = {**notes.edits, **edits}
+    elif kind == DEPRECATED:
         undone = bool(body.get("undo"))
         why = None if undone else Deprecation(body.get("reason"), body.get("instead"), actor, at)
-        return replace(notes, deprecated=why)
-    return notes
+        new["deprecated"] = why
+    return replace(notes, **new)
 
 
-def _said(notes: Notes, said: Words) -> Notes:
-    """Return notes after a definition said these words: where they are new, edits end."""
+def _said(notes: Notes, said: Words) -> dict[str, Any]:
+    """Return what is new after a definition said these words: where they differ, edits end."""
     before = notes.said or Words()
     edits = {n: v for n, v in notes.edits.items() if getattr(before, n) == getattr(said, n)}
-    return replace(notes, said=said, edits=edits)
+    return {"said": said, "edits": edits}
 
 
 def _told(kind: str, body: Mapping[str, Any], version: int | None, before: Notes) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW
 from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
-from fs_notebook.catalog.model import CatalogState
-from fs_notebook.catalog.search import status_of_group
+from fs_notebook.catalog.model import CatalogState, Group
 from fs_notebook.errors import unknown_name
 from fs_notebook.language.unions import streams_of as parts_of
 
@@ -18,8 +17,7 @@ NODES_MAX = 400
 """More cannot be drawn, nor looked at."""
 
 
-@dataclass(frozen=True, order=True)
-class Node:
+class Node(NamedTuple):
     """A thing of the catalog in a lineage: its kind (see `about`) and its name."""
 
     kind: str
@@ -29,6 +27,7 @@ class Node:
         return f"{self.name} ({self.kind})"
 
 
+Ways = Mapping[Node, set[Node]]
 Edge = tuple[Node, Node]
 """What is read, and what reads it."""
 
@@ -82,11 +81,17 @@ class Lineage:
 
     def upstream(self) -> tuple[Node, ...]:
         """Return all that the thing is made of."""
-        return _reached(self.node, {(b, a) for a, b in self.edges})
+        reads: dict[Node, set[Node]] = {}
+        for before, after in self.edges:
+            reads.setdefault(after, set()).add(before)
+        return _reached(self.node, reads)
 
     def downstream(self) -> tuple[Node, ...]:
         """Return all that is made of the thing."""
-        return _reached(self.node, set(self.edges))
+        readers: dict[Node, set[Node]] = {}
+        for before, after in self.edges:
+            readers.setdefault(before, set()).add(after)
+        return _reached(self.node, readers)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""
@@ -130,13 +135,21 @@ class Lineage:
                 yield from self._tree(child, ways, indent + ("   " if is_last else "│  "), seen)
 
 
-def lineage_of(state: CatalogState, name: str, *, kind: str | None = None) -> Lineage:
+def lineage_of(
+    state: CatalogState,
+    name: str,
+    *,
+    kind: str | None = None,
+    ways: tuple[Ways, Ways] | None = None,
+) -> Lineage:
     """Return the lineage of a feature, group, view, stream or training set.
 
     Parameters
     ----------
     kind
         What it is, where that is known; else a group is looked for first.
+    ways
+        `ways_of` the catalog, where it is asked more than once.
 
     Raises
     ------
@@ -144,18 +157,29 @@ def lineage_of(state: CatalogState, name: str, *, kind: str | None = None) -> Li
         If nothing of that name is in the catalog.
     """
     node = _named(state, name) if kind is None else Node(kind, name)
-    ways = set(_reduced(edges_of(state)))
-    before = _reached(node, {(b, a) for a, b in ways})
+    reads, readers = ways_of(state) if ways is None else ways
+    before = _reached(node, reads)
     kept = {node, *before[:NODES_MAX]}
-    after = _reached(node, ways)
-    kept |= set(after[: max(NODES_MAX - len(kept), 0)])
-    edges = tuple(sorted((a, b) for a, b in ways if a in kept and b in kept))
+    after = _reached(node, readers)
+    kept.update(after[: max(NODES_MAX - len(kept), 0)])
+    edges = tuple(sorted(
+        (b, a) for a in kept for b in _without_shortcuts(reads.get(a, set()), reads) if b in kept
+    ))  # fmt: skip
     notes = {
-        n: status_of_group(state.groups[n.name])
-        for n in kept
-        if n.kind == GROUP and n.name in state.groups
+        n: state.groups[n.name].status for n in kept if n.kind == GROUP and n.name in state.groups
     }
     return Lineage(node, edges, notes, 1 + len(before) + len(after) - len(kept))
+
+
+def ways_of(state: CatalogState) -> tuple[Ways, Ways]:
+    """Return what each node reads, and what reads it."""
+    reads: dict[Node, set[Node]] = {}
+    readers: dict[Node, set[Node]] = {}
+    for before, after in edges_of(state):
+        if before != after:
+            reads.setdefault(after, set()).add(before)
+            readers.setdefault(before, set()).add(after)
+    return reads, readers
 
 
 def _named(state: CatalogState, name: str) -> Node:
@@ -180,7 +204,7 @@ def edges_of(state: CatalogState) -> Iterator[Edge]:
     """Yield what reads what in all of the catalog; a shortcut beside a longer way among it."""
     for group in state.groups.values():
         mine = Node(GROUP, group.name)
-        for definition in (group.latest, *(v.definition for v in group.running)):
+        for definition in {id(d): d for d in _current(group)}.values():
             yield from ((read, mine) for read in reads_of_definition(definition))
     for view in state.views.values():
         node = Node(VIEW, view.name)
@@ -191,6 +215,11 @@ def edges_of(state: CatalogState) -> Iterator[Edge]:
         node = Node(TRAINING_SET, saved.name)
         yield from ((Node(GROUP, w["definition"]["name"]), node) for w in saved.recipe.wanted)
         yield from ((Node(STREAM, s), node) for s in saved.recipe.labels.get("cuts", ()))
+
+
+def _current(group: Group) -> Iterator[AnyDefinition]:
+    yield group.latest
+    yield from (v.definition for v in group.running)
 
 
 def reads_of_definition(definition: AnyDefinition) -> Iterator[Node]:
@@ -204,39 +233,18 @@ def reads_of_definition(definition: AnyDefinition) -> Iterator[Node]:
     yield from (Node(STREAM, joined.name) for joined in definition.joined)
 
 
-def _reduced(edges: Iterable[Edge]) -> Iterator[Edge]:
-    """Yield edges without those that a way over a view says too."""
-    reads: dict[Node, set[Node]] = {}
-    for before, after in edges:
-        if before != after:
-            reads.setdefault(after, set()).add(before)
-    for after, inputs in reads.items():
-        over = [v for v in inputs if v.kind == VIEW]
-        beyond = {n for v in over for n in _reads_beyond(v, reads)}
-        yield from ((before, after) for before in inputs if before not in beyond)
+def _without_shortcuts(inputs: set[Node], reads: Ways) -> set[Node]:
+    """Return inputs without those that a way over one of the views among them says too."""
+    beyond = {n for view in inputs if view.kind == VIEW for n in _reached(view, reads)}
+    return inputs - beyond
 
 
-def _reads_beyond(node: Node, reads: Mapping[Node, set[Node]]) -> set[Node]:
-    found: set[Node] = set()
-    ahead = [node]
-    while ahead:
-        for before in reads.get(ahead.pop(), ()):
-            if before not in found:
-                found.add(before)
-                ahead.append(before)
-    return found
-
-
-def _reached(node: Node, ways: set[Edge]) -> tuple[Node, ...]:
+def _reached(node: Node, ways: Ways) -> tuple[Node, ...]:
     """Return what is reached from a node, the nearest first."""
-    steps: dict[Node, list[Node]] = {}
-    for start, end in sorted(ways):
-        steps.setdefault(start, []).append(end)
     found: dict[Node, None] = {}
     ahead = [node]
-    while ahead:
-        here = ahead.pop(0)
-        for there in steps.get(here, ()):
+    for here in ahead:
+        for there in sorted(ways.get(here, ())):
             if there not in found and there != node:
                 found[there] = None
                 ahead.append(there)

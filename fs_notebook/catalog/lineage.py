@@ -85,17 +85,6 @@ def dependents_of(state: CatalogState, name: str, number: int | None = None) -> 
     )
 
 
-def users_of(state: CatalogState) -> dict[str, tuple[str, ...]]:
-    """Return group → the groups whose definition, draft or running, is derived of it."""
-    found: dict[str, set[str]] = {}
-    for group in state.groups.values():
-        for definition in (group.latest, *(v.definition for v in group.running)):
-            if isinstance(definition, DerivedDefinition):
-                for name in {*definition.origins, *(i.name for i in definition.inputs)}:
-                    found.setdefault(name, set()).add(group.name)
-    return {name: tuple(sorted(users)) for name, users in found.items()}
-
-
 def missing_inputs(state: CatalogState, definition: AnyDefinition) -> tuple[Pinned, ...]:
     """Return the pinned inputs that were not promoted, or are retired."""
     return tuple(p for p in inputs_of(state, definition) if p.version is None or p.version.retired)

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from fs_notebook.catalog.about import (
+    DEPRECATED,
     GROUP,
     STREAM,
     VIEW,
@@ -82,6 +83,20 @@ class Group:
     at: datetime | None = None
     lifts: tuple[Mapping[str, Any], ...] = ()
     deprecated: Deprecation | None = None
+
+    @property
+    def status(self) -> str:
+        """Where it is in its life, whatever its worker does just now.
+
+        ``draft``, ``promoted`` (not live yet), ``live``, ``deprecated`` or ``retired``.
+        """
+        if self.versions and self.draft is None and all(v.retired for v in self.versions):
+            return RETIRED
+        if self.deprecated is not None:
+            return DEPRECATED
+        if self.wanted is None:
+            return "draft"
+        return PROMOTED if self.serving is None else LIVE
 
     @property
     def latest(self) -> AnyDefinition:
@@ -215,6 +230,17 @@ class CatalogState:
     """(Kind, name) → who made it, what was said of it since, and what became of it."""
 
     @cached_property
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Group → the groups whose definition, draft or running, is derived of it."""
+        found: dict[str, set[str]] = {}
+        for group in self.groups.values():
+            for definition in (group.latest, *(v.definition for v in group.running)):
+                if isinstance(definition, DerivedDefinition):
+                    for name in {*definition.origins, *(i.name for i in definition.inputs)}:
+                        found.setdefault(name, set()).add(group.name)
+        return {name: tuple(sorted(users)) for name, users in found.items()}
+
+    @cached_property
     def owners(self) -> dict[str, str]:
         """Feature name → the group that has it."""
         return {feature: group.name for group in self.groups.values() for feature in group.features}
@@ -340,18 +366,23 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             notes.pop(place, None)
             continue
         notes[place] = told = noted(notes.get(place, Notes()), event, version=group.wanted)
-        group = replace(_described(group, told.words), deprecated=told.deprecated)
+        group = _described(group, told.words)
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
-        groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
+        by = (group.actor, group.at) if kind in (LIVE, VALIDATED) else (actor, at)
+        groups[name] = replace(group, deprecated=told.deprecated, actor=by[0], at=by[1])
     return CatalogState(sources, groups, count, views, trained, notes)
 
 
 def _described(group: Group, words: Words) -> Group:
     """Return a group whose definitions all say these words: they are no version's own."""
 
+    definitions = [v.definition for v in group.versions]
+    definitions += [group.draft] if group.draft is not None else []
+    if all(Words.of(d) == words for d in definitions):
+        return group
+
     def described(definition: AnyDefinition) -> AnyDefinition:
-        same = Words.of(definition) == words
-        return definition if same else replace(definition, **words.to_dict())
+        return replace(definition, **words.to_dict())
 
     versions = tuple(replace(v, definition=described(v.definition)) for v in group.versions)
     draft = None if group.draft is None else described(group.draft)

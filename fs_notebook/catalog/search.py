@@ -7,27 +7,40 @@ of that. Words are looked for in names, features, tags, descriptions, owners, en
 
 from __future__ import annotations
 
+import heapq
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW, Deprecation, Notes
+from fs_notebook.catalog.about import (
+    DEPRECATED,
+    GROUP,
+    STREAM,
+    TRAINING_SET,
+    VIEW,
+    Deprecation,
+    Notes,
+)
 from fs_notebook.catalog.definition import definition_of
+from fs_notebook.catalog.graph import Ways, ways_of
 from fs_notebook.catalog.lineage import streams_of
-from fs_notebook.catalog.model import CatalogState, Group
+from fs_notebook.catalog.model import RETIRED, CatalogState, Group
 from fs_notebook.errors import UsageError, near_names
 
-DRAFT, LIVE, DEPRECATED, RETIRED, PROMOTED, LATENT = (
-    "draft", "live", "deprecated", "retired", "promoted", "known",
-)  # fmt: skip
+KNOWN = "known"
 FILTERS = ("tag", "entity", "owner", "source", "type", "status", "kind", "feature", "name", "by")
 _ALIASES = {"stream": "source", "topic": "source", "state": "status", "actor": "by"}
+_FIELDS = {
+    "tag": "tags", "entity": "entity", "owner": "owner", "source": "sources", "type": "types",
+    "status": "status", "kind": "kind", "feature": "features", "name": "name", "by": "by",
+}  # fmt: skip
+_SINGLE = frozenset({"owner", "status", "kind", "name", "by"})
 _WORD = re.compile(r"[^\W_]+")
-_NEAR_MAX = 5
+_NEAR_MAX = 50
 # Of shorter words everything looks like everything.
 _TYPO_CHARS_MIN = 3
 
@@ -68,14 +81,16 @@ class Entry:
         return "\n".join(parts).casefold()
 
     @cached_property
-    def filters(self) -> Mapping[str, tuple[str, ...]]:
-        """Filter → the values that it can be asked for, folded."""
-        given: dict[str, Sequence[str]] = {
-            "tag": self.tags, "entity": self.entity, "source": self.sources, "type": self.types,
-            "owner": [self.owner or ""], "status": [self.status], "kind": [self.kind],
-            "feature": self.features, "name": [self.name], "by": [self.by],
-        }  # fmt: skip
-        return {name: tuple(v.casefold() for v in values) for name, values in given.items()}
+    def words(self) -> frozenset[str]:
+        """What a mistyped word can be meant for: names as a whole, and the words in all texts."""
+        whole = (*self.values("name"), *self.values("feature"), *self.values("tag"))
+        return frozenset((*_WORD.findall(self.text), *whole))
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Return what a filter can be asked for to find this, folded."""
+        given = getattr(self, _FIELDS[name])
+        values = (given or "",) if name in _SINGLE else given
+        return tuple([v.casefold() for v in values])
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""
@@ -180,51 +195,13 @@ def parse_query(text: str) -> list[Term]:
     return terms
 
 
-def entries_of(state: CatalogState, former: Index | None = None) -> tuple[Entry, ...]:
-    """Return an entry for each thing in the catalog, by name; unchanged ones as they were."""
-    known = {} if former is None else former.known
-    found: list[tuple[object, Entry]] = []
-
-    def add(thing: object, kind: str, name: str, make: Any) -> None:
-        notes = state.notes.get((kind, name), _NO_NOTES)
-        before = known.get((kind, name))
-        same = before is not None and before[0] is thing and before[1] is notes
-        entry = before[2] if before is not None and same else make(thing, notes)
-        known_now[kind, name] = (thing, notes, entry)
-        found.append((thing, entry))
-
-    known_now: dict[tuple[str, str], tuple[object, Notes, Entry]] = {}
-    for name, group in state.groups.items():
-        add(group, GROUP, name, _group_entry)
-    for name, view in state.views.items():
-        add(view, VIEW, name, _view_entry)
-    for name, source in state.sources.items():
-        add(source, STREAM, name, _stream_entry)
-    for name, saved in state.training_sets.items():
-        add(saved, TRAINING_SET, name, _trained_entry)
-    if former is not None:
-        former.known = known_now
-    return tuple(sorted((e for _, e in found), key=lambda e: (e.name, e.kind)))
-
-
 _NO_NOTES = Notes()
-
-
-def status_of_group(group: Group) -> str:
-    """Return a group's place in its life, whatever its worker does: see `Entry.status`."""
-    if group.versions and all(v.retired for v in group.versions) and group.draft is None:
-        return RETIRED
-    if group.deprecated is not None:
-        return DEPRECATED
-    if group.serving is not None:
-        return LIVE
-    return PROMOTED if group.wanted is not None else DRAFT
 
 
 def _group_entry(group: Group, notes: Notes) -> Entry:
     d = group.latest
     return Entry(
-        GROUP, group.name, status_of_group(group), d.plan.entity, d.plan.features,
+        GROUP, group.name, group.status, d.plan.entity, d.plan.features,
         tuple(o.type.value for o in d.plan.outputs), d.tags, d.owner, d.description,
         streams_of(d), group.actor, group.at, group.deprecated,
     )  # fmt: skip
@@ -233,7 +210,7 @@ def _group_entry(group: Group, notes: Notes) -> Entry:
 def _view_entry(view: Any, notes: Notes) -> Entry:
     words = notes.words
     return Entry(
-        VIEW, view.name, DEPRECATED if notes.deprecated else LATENT, tags=words.tags,
+        VIEW, view.name, DEPRECATED if notes.deprecated else KNOWN, tags=words.tags,
         owner=words.owner, description=view.description, sources=(view.source,),
         by=notes.changed_by or view.actor, changed_at=notes.changed_at or view.at,
         deprecated=notes.deprecated,
@@ -243,7 +220,7 @@ def _view_entry(view: Any, notes: Notes) -> Entry:
 def _stream_entry(source: Any, notes: Notes) -> Entry:
     words, stream = notes.words, source.stream
     return Entry(
-        STREAM, stream.name, DEPRECATED if notes.deprecated else LATENT, stream.key,
+        STREAM, stream.name, DEPRECATED if notes.deprecated else KNOWN, stream.key,
         stream.names, tuple(t.value for _, t in stream.columns), words.tags, words.owner,
         source.description, (stream.name,), notes.changed_by or source.actor,
         notes.changed_at or source.at, notes.deprecated,
@@ -254,7 +231,7 @@ def _trained_entry(saved: Any, notes: Notes) -> Entry:
     words, recipe = notes.words, saved.recipe
     named = [w["definition"] for w in recipe.wanted]
     return Entry(
-        TRAINING_SET, saved.name, DEPRECATED if notes.deprecated else LATENT,
+        TRAINING_SET, saved.name, DEPRECATED if notes.deprecated else KNOWN,
         features=recipe.columns, tags=words.tags, owner=words.owner,
         description=words.description,
         sources=tuple(sorted({s for d in named for s in streams_of(definition_of(d))})),
@@ -263,22 +240,57 @@ def _trained_entry(saved: Any, notes: Notes) -> Entry:
     )  # fmt: skip
 
 
+Known = tuple[object, Notes, Entry]
+
+
+_MAKERS: Mapping[str, tuple[str, Callable[[Any, Notes], Entry]]] = {
+    GROUP: ("groups", _group_entry), VIEW: ("views", _view_entry),
+    STREAM: ("sources", _stream_entry), TRAINING_SET: ("training_sets", _trained_entry),
+}  # fmt: skip
+"""Kind → the state's mapping of those things, and what makes an entry of one."""
+
+
 @dataclass
 class Index:
     """The catalog as searches see it; of a newer state only what changed is looked at again."""
 
     state: CatalogState | None = None
     entries: tuple[Entry, ...] = ()
-    known: dict[tuple[str, str], tuple[object, Notes, Entry]] = field(default_factory=dict)
-    _vocabulary: dict[str | None, tuple[str, ...]] = field(default_factory=dict)
+    _known: dict[tuple[str, str], Known] = field(default_factory=dict)
+    _vocabulary: dict[str | None, set[str]] = field(default_factory=dict)
+    _ways: tuple[Ways, Ways] | None = None
 
     def of(self, state: CatalogState) -> Index:
         """Return this index, brought up to a state."""
-        if state is not self.state:
-            self.entries = entries_of(state, self)
-            self._vocabulary = {}
-            self.state = state
+        if state is self.state:
+            return self
+        before, now, new = self._known, dict[tuple[str, str], Known](), list[Entry]()
+        for kind, (things, make) in _MAKERS.items():
+            for name, thing in getattr(state, things).items():
+                notes = state.notes.get((kind, name), _NO_NOTES)
+                known = before.get((kind, name))
+                if known is None or known[0] is not thing or known[1] is not notes:
+                    known = (thing, notes, make(thing, notes))
+                    new.append(known[2])
+                now[kind, name] = known
+        self.entries = tuple([k[2] for _, k in sorted(now.items(), key=lambda i: i[0][::-1])])
+        self._known, self._ways, self.state = now, None, state
+        for kind_of, words in self._vocabulary.items():
+            # Words that are gone stay: they find nothing.
+            words.update(*(_words(entry, kind_of) for entry in new))
         return self
+
+    @property
+    def ways(self) -> tuple[Ways, Ways]:
+        """What each thing of the catalog reads, and what reads it."""
+        if self._ways is None:
+            assert self.state is not None
+            self._ways = ways_of(self.state)
+        return self._ways
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """Return the entry of one thing that is there."""
+        return self._known[kind, name][2]
 
     def search(self, query: str, *, kinds: Iterable[str] = (), limit: int | None = 50) -> Found:
         """Return what matches all terms of a query, the best first.
@@ -297,55 +309,64 @@ class Index:
         scores = [0.0] * len(entries)
         for term in terms:
             hits = _hits(entries, term)
-            if not term.negative and not any(hits):
-                near = self.near(term)
-                read = [Term(n, term.filter) for n in near]
+            if not term.negative and not any(hits) and not self._has(term):
+                hits, read = self._near_hits(entries, term)
                 if read:
-                    notes.append(
-                        f"nothing has {str(term)!r}: read as {' or '.join(map(str, read))}"
-                    )
-                found = [_hits(entries, t) for t in read]
-                hits = [max(scored, default=0.0) for scored in zip(*found, strict=True)] or hits
+                    said = " or ".join(map(str, read))
+                    notes.append(f"nothing has {str(term)!r}: read as {said}")
             kept = [n for n, hit in enumerate(hits) if bool(hit) is not term.negative]
             entries = [entries[n] for n in kept]
             scores = [scores[n] + hits[n] for n in kept]
-        ranked = sorted(
+        ranked = heapq.nsmallest(
+            len(entries) if limit is None else limit,
             range(len(entries)),
             key=lambda n: (-scores[n] + (entries[n].status in (DEPRECATED, RETIRED)), n),
         )
-        best = tuple(entries[n] for n in ranked[:limit])
+        best = tuple([entries[n] for n in ranked])
         return Found(query, best, len(entries), tuple(notes))
 
-    def near(self, term: Term) -> list[str]:
-        """Return the words, or the filter's values, that look most like a term's."""
-        from rapidfuzz import process
+    def _has(self, term: Term) -> bool:
+        """Tell whether a term is anywhere at all: then it was meant as it stands."""
+        return any(_hits(self.entries, term))
+
+    def _near_hits(self, entries: Sequence[Entry], term: Term) -> tuple[list[float], list[Term]]:
+        """Return how well entries have the words that look most like a term, and those words."""
+        for words in self.near(term):
+            read = [Term(word, term.filter) for word in words]
+            found = [_hits(entries, one) for one in read]
+            read = [one for one, hits in zip(read, found, strict=True) if any(hits)]
+            if read:
+                return [max(scored) for scored in zip(*found, strict=True)], read
+        return [0.0] * len(entries), []
+
+    def near(self, term: Term) -> list[list[str]]:
+        """Return the words, or the filter's values, that look like a term's; the nearest first.
+
+        Those that look alike go together.
+        """
+        from rapidfuzz import fuzz, process
         from rapidfuzz.distance import OSA
 
         if len(term.value) < _TYPO_CHARS_MIN:
             return []
         # One slip in a short word, two in a longer one.
         most = 1 if len(term.value) < 6 else 2
+        words = self._vocabulary.get(term.filter)
+        if words is None:
+            words = self._vocabulary[term.filter] = set()
+            words.update(*(_words(entry, term.filter) for entry in self.entries))
         found = process.extract(
-            term.value, self._words(term.filter), scorer=OSA.distance, score_cutoff=most,
-            limit=_NEAR_MAX,
-        )  # fmt: skip
-        least = min((distance for _, distance, _ in found), default=0)
-        return [word for word, distance, _ in found if distance == least]
+            term.value, words, scorer=OSA.distance, score_cutoff=most, limit=_NEAR_MAX
+        )
+        ranked: dict[tuple[float, float], list[str]] = {}
+        for word, distance, _ in sorted(found):
+            place = (distance, -fuzz.ratio(term.value, word))
+            ranked.setdefault(place, []).append(word)
+        return [ranked[place] for place in sorted(ranked)]
 
-    def _words(self, kind: str | None) -> tuple[str, ...]:
-        """Return all words that are anywhere, or all values of a filter."""
-        known = self._vocabulary.get(kind)
-        if known is None:
-            words: set[str] = set()
-            for entry in self.entries:
-                if kind is not None:
-                    words.update(entry.filters[kind])
-                else:
-                    # A name can be mistaken as a whole, and in one of its parts.
-                    words.update(_WORD.findall(entry.text), entry.filters["name"],
-                                 entry.filters["feature"], entry.filters["tag"])  # fmt: skip
-            known = self._vocabulary[kind] = tuple(sorted(words))
-        return known
+
+def _words(entry: Entry, kind: str | None) -> Iterable[str]:
+    return entry.words if kind is None else entry.values(kind)
 
 
 def _hits(entries: Sequence[Entry], term: Term) -> list[float]:
@@ -357,22 +378,27 @@ def _hits(entries: Sequence[Entry], term: Term) -> list[float]:
 
 
 def _filter_hit(entry: Entry, kind: str, value: str) -> float:
-    values = entry.filters[kind]
+    values = entry.values(kind)
     if kind == "type":
         # DECIMAL(12,2) is found by decimal, and FLOAT is what others call a DOUBLE.
-        value = {"float": "double", "int": "bigint", "integer": "bigint", "text": "varchar",
-                 "string": "varchar", "bool": "boolean"}.get(value, value)  # fmt: skip
+        value = _TYPES.get(value, value)
         return float(any(v == value or v.startswith(f"{value}(") for v in values))
     if kind in ("name", "feature"):
         return float(any(value in v for v in values))
     return float(value in values)
 
 
+_TYPES = {
+    "float": "double", "int": "bigint", "integer": "bigint", "text": "varchar",
+    "string": "varchar", "bool": "boolean",
+}  # fmt: skip
+
+
 def _word_hit(entry: Entry, word: str) -> float:
-    name, features = entry.filters["name"][0], entry.filters["feature"]
+    (name,), features = entry.values("name"), entry.values("feature")
     if word == name:
         return 8.0
-    if word in features or word in entry.filters["tag"]:
+    if word in features or word in entry.values("tag"):
         return 5.0
     if name.startswith(word):
         return 4.0

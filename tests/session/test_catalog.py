@@ -195,8 +195,8 @@ def test_lineage_runs_from_stream_over_view_to_features_and_training_sets(known:
     }
     assert [n.name for n in found.downstream()] == ["share", "spring"]
     whole = known.lineage("read_events")
-    assert [n.name for n in whole.nodes][0] == "read_events"
-    assert [n.name for n in whole.nodes][-1] == "spring"
+    assert whole.nodes[0].name == "read_events"
+    assert whole.nodes[-1].name == "spring"
     tree = repr(known.lineage("long_share"))
     assert "├─ long_time (group), draft" in tree
     assert "│  └─ long_reads (view)" in tree
