@@ -41,6 +41,7 @@ from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
+from fs_notebook.review import ReviewCalls
 from fs_notebook.sources import Sources
 from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
@@ -53,7 +54,7 @@ from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
 
-class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls):
+class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls, ReviewCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters

@@ -33,7 +33,7 @@ ROWS = [
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
     ["definitions", "training_calls"],
-    ["testing"],
+    ["testing", "review"],
     ["session"],
     ["current", "service", "http"],
     ["jupyter", "cli", "server"],

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fs_notebook.catalog.about import WORDS
+from fs_notebook.catalog.about import WORDS, Words
 from fs_notebook.catalog.definition import AnyDefinition, Definition, DerivedDefinition
 from fs_notebook.language import expr as ex
 from fs_notebook.language.derived import DerivedPlan
@@ -64,7 +64,7 @@ def difference(
         What the two are called.
     """
     lines = text_diff(before.text, after.text, labels=labels)
-    words = [*_meaning_changes(before, after), *_word_changes(before, after)]
+    words = [*_meaning_changes(before, after), *word_changes(before, after)]
     same = before.fingerprint == after.fingerprint
     if lines and same:
         words.insert(0, "the text only: it means the same")
@@ -77,7 +77,8 @@ def text_diff(before: str, after: str, *, labels: tuple[str, str]) -> tuple[str,
     return tuple(difflib.unified_diff(old, new, *labels, lineterm="", n=2))
 
 
-def _word_changes(before: AnyDefinition, after: AnyDefinition) -> Iterator[str]:
+def word_changes(before: AnyDefinition | Words, after: AnyDefinition | Words) -> Iterator[str]:
+    """Yield what is said otherwise: owner, description, tags."""
     for name in WORDS:
         old, new = getattr(before, name), getattr(after, name)
         if name == "tags":
