@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -65,6 +66,29 @@ class Service:
         session = self._follow()
         session.rollback(name, actor=actor)
         return session.view(name)
+
+    def search(self, query: str, *, limit: int) -> dict[str, Any]:
+        found = self._follow().search(query, limit=limit)
+        return {"entries": found.to_dicts(), "total": found.total, "notes": list(found.notes)}
+
+    def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
+        return self._follow().about(name, kind=kind).to_dict()
+
+    def diff(self, name: str, before: str | None, after: str | None) -> dict[str, Any]:
+        return self._follow().diff(name, before, after).to_dict()
+
+    def edit(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        return self._follow().edit(**given, actor=actor).about.to_dict()
+
+    def deprecate(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        return self._follow().deprecate(**given, actor=actor).about.to_dict()
+
+    def retire(self, name: str, version: int | None, *, actor: str) -> dict[str, Any]:
+        session = self._follow()
+        name = session.catalog.refresh().group(name).name
+        session.retire(name, version, actor=actor)
+        left = name in session.catalog.refresh().groups
+        return {"retired": name, "version": version, "group": session.view(name) if left else None}
 
     def close(self) -> None:
         for session in (*self._former, self.session):

@@ -343,12 +343,12 @@ class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCa
         """
         return self._promotions.rollback(name, actor=actor)
 
-    def retire(self, name: str, version: int | None = None) -> None:
+    def retire(self, name: str, version: int | None = None, *, actor: str | None = None) -> None:
         """Stop a version that does not serve and free its state; without one, drop the draft."""
         if version is None:
-            self._promotions.discard(name)
+            self._promotions.discard(name, actor=actor)
         else:
-            self._promotions.retire(name, version)
+            self._promotions.retire(name, version, actor=actor)
 
     def status(self, name: str | None = None) -> list[Status]:
         """Return what each running version's worker last reported."""
