@@ -25,6 +25,11 @@ _KINDS = {
 _NOTED_ONLY = ("live", "validated")
 
 
+def plain(text: str) -> str:
+    """Return text as one line that steers no terminal: people wrote what is in it."""
+    return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
+
+
 @dataclass(frozen=True)
 class Words:
     """Who answers for a thing, what it is in a sentence, and its tags."""
@@ -59,7 +64,7 @@ class Deprecation:
         """Return the notice that stands wherever the thing is used."""
         why = f": {self.reason}" if self.reason else ""
         use = f"; use {self.instead!r} instead" if self.instead else ""
-        return f"{name!r} is deprecated{why}{use} ({self.actor}, {self.at:%Y-%m-%d})"
+        return plain(f"{name!r} is deprecated{why}{use} ({self.actor}, {self.at:%Y-%m-%d})")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""

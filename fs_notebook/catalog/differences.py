@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fs_notebook.catalog.about import WORDS, Words
+from fs_notebook.catalog.about import WORDS, Words, plain
 from fs_notebook.catalog.definition import AnyDefinition, Definition, DerivedDefinition
 from fs_notebook.language import expr as ex
 from fs_notebook.language.derived import DerivedPlan
@@ -50,7 +50,7 @@ class Difference:
         meaning = "the same meaning" if self.same else "another meaning"
         told = [f"{self.name}: {self.before} → {self.after}, {meaning}"]
         told += [f"  {w}" for w in self.words] or ["  nothing changed"]
-        return "\n".join([*told, *self.lines])
+        return "\n".join(map(plain, [*told, *self.lines]))
 
 
 def difference(

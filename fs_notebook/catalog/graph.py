@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW
+from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW, plain
 from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import CatalogState, Group
@@ -119,7 +119,7 @@ class Lineage:
             lines += self._tree(self.node, ways, "", {self.node})
         if self.cut:
             lines.append(f"and {self.cut:,} more")
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
     def _tree(
         self, node: Node, ways: Mapping[Node, list[Node]], indent: str, seen: set[Node]

@@ -24,6 +24,7 @@ from fs_notebook.catalog.about import (
     VIEW,
     Deprecation,
     Notes,
+    plain,
 )
 from fs_notebook.catalog.definition import definition_of
 from fs_notebook.catalog.graph import Ways, ways_of
@@ -160,7 +161,7 @@ class Found:
             lines.append(f"{e.kind} {e.name}{of}, {e.status}: {what or e.description or ''}{tags}")
         if self.total > len(self.entries):
             lines.append(f"and {self.total - len(self.entries):,} more: say more words")
-        return "\n".join(lines) or "nothing matches"
+        return "\n".join(map(plain, lines)) or "nothing matches"
 
 
 def parse_query(text: str) -> list[Term]:
