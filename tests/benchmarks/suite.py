@@ -92,8 +92,8 @@ def _worker_growth(sizes: Sizes, config: Config) -> str:
     found = ask(scale.worker_growth, config, seconds_max=LONG_S_MAX)
     return (
         f"A worker that folds {sizes.long:,} events from Arrow batches on Pulsar, commits "
-        f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory has grown by "
-        f"{found.tenth_mb:.0f} MB after a tenth of them, by {found.all_mb:.0f} MB after all."
+        f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory "
+        f"has grown by {found.tenth_mb:.0f} MB after a tenth of them, by {found.all_mb:.0f} MB after all."
     )
 
 
