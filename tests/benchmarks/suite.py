@@ -93,7 +93,7 @@ def _worker_growth(sizes: Sizes, config: Config) -> str:
     return (
         f"A worker that folds {sizes.long:,} events from Arrow batches on Pulsar, commits "
         f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory "
-        f"has grown by {found.tenth_mb:.0f} MB after a tenth of them, by {found.all_mb:.0f} MB after all."
+        f"has grown by {found.tenth_mb:.0f} MB after a tenth, by {found.all_mb:.0f} in all."
     )
 
 
