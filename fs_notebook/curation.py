@@ -19,15 +19,15 @@ from fs_notebook.catalog.about import (
     WORDS,
     Change,
     Notes,
-    plain,
 )
 from fs_notebook.catalog.definition import AnyDefinition
 from fs_notebook.catalog.differences import Difference, difference
 from fs_notebook.catalog.graph import Lineage, Node, lineage_of
+from fs_notebook.catalog.index import Index
 from fs_notebook.catalog.model import Group
-from fs_notebook.catalog.search import Entry, Found, Index
+from fs_notebook.catalog.search import Entry, Found
 from fs_notebook.clock import Clock
-from fs_notebook.errors import ConflictError, UsageError, unknown_name
+from fs_notebook.errors import ConflictError, UsageError, plain, unknown_name
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.usage import TRAINING, Use, UseNotes, uses_of
 from fs_notebook.worker.records import published_record

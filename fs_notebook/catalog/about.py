@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.errors import plain
+
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
 GROUP, STREAM, VIEW, TRAINING_SET = "group", "stream", "view", "training set"
 HISTORY_MAX = 100
@@ -23,11 +25,6 @@ _KINDS = {
 }  # fmt: skip
 # What the background processes and measurements note is no change by somebody.
 _NOTED_ONLY = ("live", "validated")
-
-
-def plain(text: str) -> str:
-    """Return text as one line that steers no terminal: people wrote what is in it."""
-    return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
 
 
 @dataclass(frozen=True)

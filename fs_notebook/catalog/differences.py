@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fs_notebook.catalog.about import WORDS, Words, plain
+from fs_notebook.catalog.about import WORDS, Words
 from fs_notebook.catalog.definition import AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.errors import plain
 from fs_notebook.language import expr as ex
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import Aggregation, Plan, span_text

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW, plain
+from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW
 from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import CatalogState, Group
-from fs_notebook.errors import unknown_name
+from fs_notebook.errors import plain, unknown_name
 from fs_notebook.language.unions import streams_of as parts_of
 
 NODES_MAX = 400

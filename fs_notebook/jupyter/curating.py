@@ -30,16 +30,13 @@ class CurationMagics:
 
     def _catalog(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.catalogued import SearchTable
-        from fs_notebook.views import group_view
+        from fs_notebook.views import views_of
 
         session = _session()
         found = session.search(" ".join(options.words), limit=FOUND_MAX)
         state = session.catalog.refresh()
-        groups = {
-            e.name: group_view(state.groups[e.name], session.store, state)
-            for e in found.entries
-            if e.kind == "group" and e.name in state.groups
-        }
+        names = [e.name for e in found.entries if e.kind == "group" and e.name in state.groups]
+        groups = {view["name"]: view for view in views_of(state, session.store, names)}
         _show(SearchTable(found, groups))
 
     def _about(self, options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fs_notebook.catalog.about import plain
+from fs_notebook.errors import plain
 
 NEW, CHANGED, SAME, REFUSED = "new", "changed", "same", "refused"
 
