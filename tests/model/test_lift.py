@@ -16,7 +16,8 @@ from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.model.chart import svg_of
-from fs_notebook.model.lift import Lift, measure_lift
+from fs_notebook.model.lift import Lift
+from fs_notebook.model.measure import measure_lift
 from fs_notebook.model.training import TrainingSet
 
 pytestmark = pytest.mark.timeout(90)
@@ -56,7 +57,7 @@ def training_of(frame: pl.DataFrame, features: tuple[str, ...] = FEATURES) -> Tr
 def lift_of(frame: pl.DataFrame, **options: Any) -> Lift:
     given: dict[str, Any] = {
         "target": "clicked", "candidate": ["knows"], "baseline": ["base"], "bootstraps": 200,
-        "clock": SYSTEM,
+        "clock": SYSTEM, "folds": 1,
     }  # fmt: skip
     return measure_lift(training_of(frame), **given | options)
 
@@ -69,7 +70,10 @@ def test_a_feature_that_knows_helps() -> None:
     assert lift.difference == pytest.approx(lift.with_ - lift.without)
     # What the true chances themselves would reach, less what `base` alone can.
     assert lift.low < 0.16 < lift.high
-    assert lift.noise_low < 0.01 < lift.low
+    assert [c.name for c in lift.controls] == ["shuffled", "random"]
+    for control in lift.controls:
+        assert control.low < 0.01 < control.margin_low
+        assert control.margin == pytest.approx(lift.difference - control.difference)
     assert lift.error_with is not None
     assert lift.error_without is not None
     assert lift.error_with < lift.error_without
@@ -93,7 +97,7 @@ def test_a_regression() -> None:
     assert lift.without == pytest.approx(9 / 26, abs=0.08)
     assert lift.with_ == pytest.approx(25 / 26, abs=0.08)
     importances = dict(lift.importances)
-    assert list(importances) == ["knows", "noise"]
+    assert list(importances) == ["knows", "base", "noise"]
     assert importances["knows"] > 0.5
     assert abs(importances["noise"]) < 0.05
 
@@ -168,7 +172,7 @@ def test_same_seed_same_result() -> None:
     frame = planted(2000)
     one, two = lift_of(frame, seed=3), lift_of(frame, seed=3)
     assert replace(one, seconds=0) == replace(two, seconds=0)
-    assert lift_of(frame, seed=4).noise_difference != one.noise_difference
+    assert lift_of(frame, seed=4).controls != one.controls
 
 
 def test_any_scikit_learn_model() -> None:
@@ -183,7 +187,9 @@ def test_any_scikit_learn_model() -> None:
 
 def test_a_leak_is_suspicious() -> None:
     frame = planted().with_columns(knows=pl.col("clicked").cast(pl.Float64))
-    assert any(note.startswith("suspicious") for note in lift_of(frame).notes)
+    lift = lift_of(frame)
+    assert lift.verdict == "suspicious: leak"
+    assert lift.reason.startswith("too good: with it ROC AUC is 1.0000")
     assert lift_of(planted()).notes == ()
 
 
@@ -214,7 +220,13 @@ def test_a_constant_candidate_is_noted() -> None:
             {},
             "earlier labels have hardly any clicked = True",
         ),
-        (planted(200), {"target": "kind"}, r"neither of two values nor a number.*\n.*3 values"),
+        (
+            planted(200).with_columns(
+                day=pl.col("at").dt.date() + pl.duration(days=pl.col("base"))
+            ),
+            {"target": "day"},
+            r"neither of classes nor a number.*\n.*Date",
+        ),
         (planted(200), {"target": "knows"}, "cannot be what it is predicted from"),
         (planted(200), {"baseline": ["knows"]}, "both candidate and baseline"),
         (planted(200), {"candidate": []}, "needs a candidate"),
@@ -239,10 +251,12 @@ def test_names_that_are_not_there_are_suggested() -> None:
 def test_progress_grows_to_the_bootstrap() -> None:
     told: list[Progress] = []
     lift_of(planted(400), on_progress=told.append)
-    assert [t.what for t in told] == [
-        "preparing", "fitting without", "fitting with", "fitting with the control",
-        "bootstrapping",
+    assert list(dict.fromkeys(t.what for t in told)) == [
+        "preparing", "fitting without", "fitting with", "fitting with shuffled",
+        "fitting with random numbers", "bootstrapping", "measuring importance",
     ]  # fmt: skip
+    assert told[-1].share is not None
+    assert 0.7 < told[-1].share <= 1
     shares = [t.share for t in told if t.share is not None]
     assert shares == sorted(shares)
 
