@@ -22,7 +22,7 @@ _SHORT = 26
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # A notebook's own style sheet floats the parts of a list beside each other, at fixed widths.
 _PLAIN = "float:none;width:auto;margin:0;padding:0"
-TEXT_MAX = 120
+TEXT_MAX, SENTENCE_MAX = 120, 500
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
@@ -37,9 +37,9 @@ class Section:
     table: Table | None = None
 
 
-def text(value: str) -> str:
+def text(value: str, length_max: int = TEXT_MAX) -> str:
     """Return any text as safe HTML on one line, of bounded length, with nothing that steers it."""
-    cut = value if len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
+    cut = value if len(value) <= length_max else value[: length_max - 1] + "…"
     return html.escape("".join("\ufffd" if _steers(c) else c for c in cut))
 
 
@@ -89,7 +89,7 @@ def card(
         More of them, each folded away.
     """
     head = f'<strong style="font-size:16px;overflow-wrap:anywhere">{text(title)}</strong>'
-    beside = f'<span style="color:{_SOFT}">{text(subtitle)}</span>'
+    beside = f'<span style="color:{_SOFT}">{text(subtitle, SENTENCE_MAX)}</span>'
     parts = [f'<p style="margin:0 0 6px">{head} {beside}</p>']
     shown = "".join(
         f'<div style="margin:0"><dt style="{_PLAIN};color:{_SOFT};font-size:11px;'
@@ -102,14 +102,14 @@ def card(
     parts.append(f'<dl style="{style}">{shown}</dl>')
     parts += [
         f'<p style="margin:0 0 8px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b">'
-        f"{text(note)}</p>"
+        f"{text(note, SENTENCE_MAX)}</p>"
         for note in notes
     ]
     if svg:
         parts.append(_drawing(svg, f"Chart: {title} {subtitle}".strip()))
     parts += [
         f'<details style="margin:0 0 4px"><summary style="cursor:pointer">{text(one.title)} '
-        f'<span style="color:{_SOFT}">{text(one.told)}</span></summary>'
+        f'<span style="color:{_SOFT}">{text(one.told, SENTENCE_MAX)}</span></summary>'
         f"{_drawing(one.svg, f'Chart: {one.title} of {title}')}"
         f"{_tables([] if one.table is None else [one.table])}</details>"
         for one in sections

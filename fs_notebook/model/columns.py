@@ -52,6 +52,16 @@ class Matrix:
             (*self.origins, *other.origins),
         )
 
+    def only(self, columns: npt.NDArray[np.bool_]) -> Matrix:
+        """Return the columns that are marked."""
+        kept = np.flatnonzero(columns)
+        return Matrix(
+            self.values[:, kept],
+            tuple(self.names[i] for i in kept),
+            tuple(self.categorical[i] for i in kept),
+            tuple(self.origins[i] for i in kept),
+        )
+
     def taken(self, rows: Rows) -> Matrix:
         """Return these rows, in this order."""
         return replace(self, values=self.values[rows])

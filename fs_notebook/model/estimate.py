@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,12 @@ def predict_with(
     """
     if not matrix.names:
         return _constant(target, train, test)
+    if model is None:
+        some = np.asarray(~np.isnan(matrix.values[train]).all(axis=0))
+        if not some.all():
+            # Boosting cannot bin a column of which nothing is known yet; nothing is learnt of it.
+            fit = predict_with(None, matrix.only(some), target, train, test, seed=seed)
+            return replace(fit, predict=lambda x: fit.predict(x[:, some]))
     estimator = _default(matrix, target, train.size, seed) if model is None else _copy(model)
     name = _name_of(estimator)
     how, probabilities, threshold = _how(estimator, target, alone=model is None)
