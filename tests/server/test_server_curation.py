@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from fs_notebook.session import Session
-from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.connection import Connection, default_actor
 from tests.support.sessions import SUM_SQL, read_events, stop_all
 
 HOSTILE = "<script>alert(1)</script> **bold** [x](javascript:alert(1))"
@@ -130,3 +130,15 @@ async def test_hostile_texts_stay_texts_on_every_route(ask, session, jp_fetch):
         assert answer.headers["Content-Type"].startswith("application/json")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert HOSTILE in answer.body.decode()
+
+
+async def test_what_the_promote_bar_defines_is_the_users_from_the_first(ask, session):
+    cell = (
+        "%%feature fresh --entity user\nSELECT user, COUNT(*) AS n FROM read_events GROUP BY user"
+    )
+    status, body = await ask("promote", body={"source": cell})
+    assert status == 200
+    about = session.about("fresh")
+    people = {c.actor for c in about.history if not c.text.endswith("is live")}
+    assert people == {about.created_by} == {body["actor"]}
+    assert about.created_by not in ("notebook", default_actor())
