@@ -251,7 +251,9 @@ def _categories(known: pl.Series) -> _Drawn:
         labels.append(label)
     rows = [{"value": v, "n": n} for v, n in zip(labels, top["n"], strict=True)]
     drawn = f", the {TOP} most frequent drawn" if distinct > TOP else ""
-    y_axis = {"labelLimit": 0, "ticks": False, "domain": False, "grid": False}
+    # A browser's letters may be wider than those that the drawing was laid out with.
+    room = 6 + 6 * max(map(len, labels))
+    y_axis = {"labelLimit": 0, "ticks": False, "domain": False, "grid": False, "minExtent": room}
     spec = _spec(
         rows,
         {
