@@ -235,13 +235,10 @@ def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: in
 @click.pass_context
 def stop(ctx: click.Context, with_redis: bool) -> None:
     """Stop the background runner, its workers, and the embedded Redis. Nothing is lost."""
-    from fs_notebook.online.embedded import stop_embedded
-    from fs_notebook.worker.runner import stop_runner
+    from fs_notebook.worker.ending import stop_background
 
-    click.echo("runner stopped" if stop_runner(ctx.obj) else "no runner was running")
-    if with_redis and ctx.obj.online == "embedded:":
-        stopped = stop_embedded(ctx.obj.home)
-        click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")
+    for line in stop_background(ctx.obj, redis=with_redis):
+        click.echo(line)
 
 
 @main.group("log")

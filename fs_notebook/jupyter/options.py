@@ -138,6 +138,10 @@ def _stream(p: OptionParser) -> None:
     p.add_argument("name", help="a stream")
 
 
+def _stop(p: OptionParser) -> None:
+    p.add_argument("--keep-redis", action="store_true", help="leave the embedded Redis running")
+
+
 VERBS: Mapping[str, tuple[str, _Build]] = {
     "connect": ("connect to a ledger and an online store", _connect),
     "upload": ("append events to a stream", _upload),
@@ -160,6 +164,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "describe": ("what is known of a stream", _stream),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
+    "stop": ("end the background workers and the embedded Redis; nothing is lost", _stop),
     "help": ("this list", _nothing),
 }
 

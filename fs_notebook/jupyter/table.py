@@ -40,7 +40,7 @@ float:none;width:auto}}
 overflow-wrap:break-word}}
 .fsn p.fsn-note{{margin:0 0 5px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b}}
 .fsn p.fsn-foot{{margin:2px 0 8px;color:{_SOFT};font-size:12px}}
-.fsn .fsn-scroll{{overflow-x:auto;margin:0}}
+.fsn .fsn-scroll{{overflow-x:auto;margin:0 0 6px}}
 .fsn .fsn-scroll table.fsn-table{{border-collapse:collapse;margin:0;width:auto;
 table-layout:auto;font-size:12.5px;border:0}}
 .fsn .fsn-scroll table.fsn-table caption{{text-align:left;caption-side:top;padding:0 0 2px;
