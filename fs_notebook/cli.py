@@ -45,10 +45,7 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if not log and not redis:
-        ctx.obj = Connection.remembered(place)
-    else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
+    ctx.obj = Connection.named(place, log, redis, admin)
 
 
 def _session(ctx: click.Context) -> Any:

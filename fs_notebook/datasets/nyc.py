@@ -123,7 +123,11 @@ def bulletins() -> pl.DataFrame:
         pl.when(wind > 25).then(pl.lit("gale warning"))
         .when(wind > 15).then(pl.lit("strong wind")),
         pl.when(pl.col("temp") < 32).then(pl.lit("freezing"))
-        .when(pl.col("temp") > 86).then(pl.lit("great heat")),
+        .when(pl.col("dewp") > 69).then(pl.lit("thundery"))
+        .when(pl.col("dewp") > 60).then(pl.lit("muggy")),
+        pl.when(pl.col("humid") > 90).then(pl.lit("wet everywhere"))
+        .when(pl.col("humid") > 75).then(pl.lit("damp"))
+        .when(pl.col("humid") < 40).then(pl.lit("dry air")),
     ]  # fmt: skip
     text = pl.concat_str(said, separator=", ", ignore_nulls=True)
     return weather().select(
