@@ -1,4 +1,4 @@
-"""Run a notebook as `make demo` and the tests do: a fresh home, a real kernel, the executed copy kept.
+"""Run a notebook as `make demo` and the tests do: fresh home, real kernel, executed copy kept.
 
 Usage: python notebooks/run.py NOTEBOOK [--home FOLDER] [--out FOLDER]
 """

@@ -17,6 +17,9 @@ from tests.support.broker import Broker
 from tests.support.redis import RedisServer, free_port
 from tests.support.sessions import stop_all
 
+# A notebook is some forty cells; one machine's load is not another's.
+pytestmark = pytest.mark.timeout(300)
+
 BOOKS = Path(__file__).parents[1] / "notebooks"
 ADDRESSES = ("FS_NOTEBOOK_LOG", "FS_NOTEBOOK_REDIS", "FS_NOTEBOOK_ADMIN")
 
@@ -50,6 +53,8 @@ class Book:
 
     def __init__(self, name: str, home: Path) -> None:
         self.notebook, well = runner().execute(BOOKS / name, home)
+        # pytest keeps the folders of its last runs: what was shown can be looked at.
+        nbformat.write(self.notebook, home.parent / name)
         assert well, "see above for the cell that failed"
         # Its last cell stops what it started.
         assert "runner stopped" in self.said("%feature stop")

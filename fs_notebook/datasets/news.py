@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fs_notebook.datasets.times import beginning
+from fs_notebook.datasets.times import beginning_us, moments
 from fs_notebook.errors import UsageError
 
 GENRES = ("business", "culture", "food", "politics", "science", "sport", "technology", "travel")
@@ -123,7 +123,7 @@ def reading(
             remedy="datasets.reading()",
         )
     random = np.random.default_rng(seed)
-    first_us = int(beginning(days, until).timestamp()) * 1_000_000
+    first_us = beginning_us(days, until)
     paper = _paper(random, articles, days)
     reads: list[tuple[Any, ...]] = []
     shown: list[tuple[Any, ...]] = []
@@ -205,11 +205,6 @@ def _session(
         shown.append((number, int(there[candidate]), place, at, place in clicked))
 
 
-def _times(days: list[float] | _Floats, first_us: int) -> pl.Series:
-    moments = first_us + np.round(np.asarray(days) * 86_400) * 1_000_000
-    return pl.Series(moments.astype(np.int64)).cast(pl.Datetime("us", "UTC"))
-
-
 def _user(numbers: list[int]) -> list[str]:
     return [f"u{n}" for n in numbers]
 
@@ -219,23 +214,22 @@ def _events(reads: list[tuple[Any, ...]], days: int, first_us: int) -> pl.DataFr
     arrived = np.array(ts) + np.array(late)
     frame = pl.DataFrame(
         {"user": _user(user), "article": article, "readtime": readtime, "battery": battery,
-         "ts": _times(ts, first_us), "arrived": arrived}
+         "ts": moments(ts, first_us), "arrived": arrived}
     )  # fmt: skip
     # What a phone still keeps to itself at the end has not arrived.
-    return frame.filter(pl.col("arrived") < days).sort("arrived", maintain_order=True).drop("arrived")
+    there = frame.filter(pl.col("arrived") < days)
+    return there.sort("arrived", maintain_order=True).drop("arrived")
 
 
 def _shown(shown: list[tuple[Any, ...]], first_us: int) -> pl.DataFrame:
     user, article, place, at, clicked = map(list, zip(*shown, strict=True))
     return pl.DataFrame(
         {"user": _user(user), "article": article, "place": place,
-         "shown_at": _times(at, first_us), "clicked": clicked}
+         "shown_at": moments(at, first_us), "clicked": clicked}
     ).sort("shown_at", "user", "place")  # fmt: skip
 
 
-def _articles(
-    random: np.random.Generator, paper: _Paper, days: int, first_us: int
-) -> pl.DataFrame:
+def _articles(random: np.random.Generator, paper: _Paper, days: int, first_us: int) -> pl.DataFrame:
     """Return the published articles, and for one in eight its revision: a longer one."""
     count = paper.words.size
     genres = [GENRES[g] for g in paper.genre]
@@ -243,11 +237,11 @@ def _articles(
     first = pl.DataFrame(
         {"article": np.arange(count), "title": titles, "genre": genres,
          "category": [CATEGORIES[c] for c in paper.category],
-         "words": paper.words.astype(np.int64), "at": _times(paper.published, first_us)}
+         "words": paper.words.astype(np.int64), "at": moments(paper.published, first_us)}
     )  # fmt: skip
     again = np.flatnonzero(random.random(count) < 0.125)
     when = paper.published[again] + random.uniform(0.5, 3.0, size=again.size)
     revised = first[again].with_columns(
-        (pl.col("words") * 1.2).round().cast(pl.Int64), _times(when, first_us).alias("at")
+        (pl.col("words") * 1.2).round().cast(pl.Int64), moments(when, first_us).alias("at")
     )[np.flatnonzero(when < days)]
     return pl.concat([first, revised]).sort("at", "article")

@@ -112,7 +112,7 @@ def bulletins() -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        26,115 rows: `issued_at`, `origin` and `text`, e.g. ``"heavy rain, low cloud, strong wind"``.
+        26,115 rows: `issued_at`, `origin` and `text`, e.g. ``"heavy rain, strong wind, damp"``.
     """
     rain, sight, wind = pl.col("precip"), pl.col("visib"), pl.col("wind_speed")
     said = [

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from fs_notebook.datasets.times import beginning
+from fs_notebook.datasets.times import beginning_us, moments
 from fs_notebook.errors import UsageError
 
 COUNTRIES = ("AT", "CH", "CZ", "DE", "FR", "IT", "PL")
@@ -87,7 +86,7 @@ def payments(
             remedy="datasets.payments()",
         )
     random = np.random.default_rng(seed)
-    first_us = int(beginning(days, until).timestamp()) * 1_000_000
+    first_us = beginning_us(days, until)
     shops = _shops(random, merchants)
     home = random.integers(len(COUNTRIES), size=accounts)
     wealth = random.lognormal(0.0, 0.5, size=accounts)
@@ -102,10 +101,13 @@ def payments(
         _merchant(random, int(shady), accounts, days, rows)
     table = _table(rows, days, first_us)
     fraud = table.filter(pl.col("fraud"))
-    delay = pl.duration(seconds=pl.Series(random.uniform(1, 6, fraud.height) * 86_400).cast(pl.Int64))
+    delay_us = pl.Series((random.uniform(1, 6, fraud.height) * 86_400_000_000).astype(np.int64))
     last = first_us + days * 86_400_000_000
     reports = fraud.select(
-        "tx", "account", "merchant", (pl.col("ts") + delay).alias("reported_at")
+        "tx",
+        "account",
+        "merchant",
+        (pl.col("ts") + delay_us.cast(pl.Duration("us"))).alias("reported_at"),
     ).filter(pl.col("reported_at").dt.timestamp("us") < last)
     return Payments(
         accounts=_accounts(random, home, days, first_us),
@@ -190,11 +192,6 @@ def _merchant(
         rows.append((account, merchant, float(random.uniform(15, 120)), at, "merchant"))
 
 
-def _moment(days: Any, first_us: int) -> pl.Series:
-    moments = first_us + np.round(np.asarray(days) * 86_400) * 1_000_000
-    return pl.Series(moments.astype(np.int64)).cast(pl.Datetime("us", "UTC"))
-
-
 def _table(rows: list[_Row], days: int, first_us: int) -> pl.DataFrame:
     rows = sorted((r for r in rows if r[3] < days), key=lambda r: r[3])
     account, merchant, amount, at, pattern = map(list, zip(*rows, strict=True))
@@ -204,7 +201,7 @@ def _table(rows: list[_Row], days: int, first_us: int) -> pl.DataFrame:
             "account": [f"a{a}" for a in account],
             "merchant": [f"m{m}" for m in merchant],
             "amount": np.round(np.maximum(amount, 0.5), 2),
-            "ts": _moment(at, first_us),
+            "ts": moments(at, first_us),
             "fraud": [bool(p) for p in pattern],
             "pattern": pattern,
         }
@@ -218,13 +215,13 @@ def _accounts(random: np.random.Generator, home: _Ints, days: int, first_us: int
             "account": [f"a{a}" for a in range(count)],
             "country": [COUNTRIES[c] for c in home],
             "segment": random.choice(["private", "student", "business"], size=count),
-            "at": _moment(-random.uniform(30, 1_500, size=count), first_us),
+            "at": moments(-random.uniform(30, 1_500, size=count), first_us),
         }
     )
     promoted = np.flatnonzero(random.random(count) < 0.1)
     again = opened[promoted].with_columns(
         pl.lit("premium").alias("segment"),
-        _moment(random.uniform(1, days - 1, size=promoted.size), first_us).alias("at"),
+        moments(random.uniform(1, days - 1, size=promoted.size), first_us).alias("at"),
     )
     return pl.concat([opened, again]).sort("at", "account")
 
