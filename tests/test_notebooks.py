@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -140,9 +141,22 @@ def test_to_production(
     described = book.said("%feature describe")
     assert "for ever" in described
     assert len(re.findall(r"\b\d:\d+:\d+:", described)) == partitions
-    assert "live v2" in book.said("%feature promote reading_time")
+    assert "live v2" in book.said("%feature promote time_read")
     assert re.search(r"v2 differs from v1 in \d+ of 250 entities", book.said("%feature compare"))
-    assert "0 mismatches" in book.said("%feature verify reading_time")
+    assert "0 mismatches" in book.said("%feature verify time_read")
     assert "fs_notebook_lag_messages" in book.said("page =")
     assert "'status': ['present', 'not found']" in book.said("answer.json()")
     assert "The token is missing" in book.said("requests.post(")
+
+
+def test_binder_brings_a_python_that_the_package_takes() -> None:
+    """Left to itself, repo2docker builds images with Python 3.10."""
+    root = BOOKS.parent
+    brought = re.fullmatch(r"python-3\.(\d+)\n", (root / "binder" / "runtime.txt").read_text())
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    least = re.fullmatch(r">=3\.(\d+)", declared["requires-python"])
+    assert brought is not None
+    assert least is not None
+    assert int(brought[1]) >= int(least[1])
+    assert f"Programming Language :: Python :: 3.{brought[1]}" in declared["classifiers"]
+    assert (root / "binder" / "requirements.txt").read_text() == ".[demo]\n"
