@@ -45,10 +45,7 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if not log and not redis:
-        ctx.obj = Connection.remembered(place)
-    else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
+    ctx.obj = Connection.named(place, log, redis, admin)
 
 
 def _session(ctx: click.Context) -> Any:
@@ -347,13 +344,10 @@ def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: in
 @click.pass_context
 def stop(ctx: click.Context, with_redis: bool) -> None:
     """Stop the background runner, its workers, and the embedded Redis. Nothing is lost."""
-    from fs_notebook.online.embedded import stop_embedded
-    from fs_notebook.worker.runner import stop_runner
+    from fs_notebook.worker.ending import stop_background
 
-    click.echo("runner stopped" if stop_runner(ctx.obj) else "no runner was running")
-    if with_redis and ctx.obj.online == "embedded:":
-        stopped = stop_embedded(ctx.obj.home)
-        click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")
+    for line in stop_background(ctx.obj, redis=with_redis):
+        click.echo(line)
 
 
 @main.group("log")

@@ -12,7 +12,7 @@ from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.about import VIEW, Words
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
-from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
+from fs_notebook.compute.joins import frozen_log, joined_log, lonely_rows, temporal_joins
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
@@ -46,6 +46,8 @@ class ViewRows:
         The first rows, in the order of the ledger.
     read
         How many events of the stream were read for them.
+    notes
+        Why there are none, where a join left them out.
     """
 
     view: View
@@ -53,6 +55,7 @@ class ViewRows:
     time: str | None
     frame: pl.DataFrame
     read: int
+    notes: tuple[str, ...] = ()
 
     def to_polars(self) -> pl.DataFrame:
         """Return the rows."""
@@ -61,7 +64,8 @@ class ViewRows:
     def __repr__(self) -> str:
         columns = ", ".join(f"{n} {t}" for n, t in self.types)
         head = f"view {self.view.name} v{self.view.version} of {self.view.source}: {columns}"
-        return f"{head}\n{self.frame}"
+        notes = "".join(f"\nnote: {n}" for n in self.notes)
+        return f"{head}{notes}\n{self.frame}"
 
 
 class Transforms:
@@ -153,7 +157,8 @@ class Transforms:
         view = self.catalog.refresh().view(name)
         relation, stream, log = self._opened(view.rows)
         frame, read = first_rows(relation, stream, log, limit=limit)
-        return ViewRows(view, relation.types, relation.time, frame, read)
+        notes = () if frame.height else lonely_rows(log)
+        return ViewRows(view, relation.types, relation.time, frame, read, notes)
 
     def select(
         self, text: str, ends: Mapping[str, Cut] | None = None

@@ -38,6 +38,7 @@ ROWS = [
     ["session"],
     ["current", "service", "http"],
     ["jupyter", "cli", "server"],
+    ["__main__"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

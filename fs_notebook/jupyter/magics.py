@@ -334,6 +334,12 @@ class FeatureMagics(CurationMagics, Magics):
 
         _show(FunctionTable(functions(" ".join(options.words))))
 
+    def _stop(self, options: argparse.Namespace) -> None:
+        from fs_notebook.worker.ending import stop_background
+
+        stopped = stop_background(_session().connection, redis=not options.keep_redis)
+        print(f"{'; '.join(stopped)}. %feature connect starts them again.")
+
     def _help(self, options: argparse.Namespace) -> None:
         if options.verb is None:
             print(help_text())

@@ -193,6 +193,10 @@ def _help(p: OptionParser) -> None:
     p.add_argument("verb", nargs="?", help="a verb; default: the list of them")
 
 
+def _stop(p: OptionParser) -> None:
+    p.add_argument("--keep-redis", action="store_true", help="leave the embedded Redis running")
+
+
 VERBS: Mapping[str, tuple[str, _Build]] = {
     "connect": ("connect to a ledger and an online store", _connect),
     "upload": ("append events to a stream", _upload),
@@ -223,6 +227,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "describe": ("what is known of a stream or a feature, or say what it is", _describe),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
+    "stop": ("end the background workers and the embedded Redis; nothing is lost", _stop),
     "help": ("this list, or a verb's options with examples", _help),
 }
 

@@ -14,6 +14,7 @@ from IPython.utils.capture import CapturedIO, capture_output
 import fs_notebook
 from fs_notebook import current
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
 from tests.support.sessions import read_events, stop_all
 
 SQL = "SELECT user, SUM(readtime) AS total_readtime FROM read_events GROUP BY user;"
@@ -173,6 +174,22 @@ def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> 
     assert "made as it was" in fails(shell, f"{again} --lag 5m")
     assert "names a variable" in fails(shell, f"{line} --into 2x")
     assert "maps an entity" in fails(shell, f"{line} --entity user")
+
+
+def test_stop_ends_what_runs_in_the_background(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events --time ts")
+    shows(shell, f"%%feature reading_time --entity user\n{SQL}")
+    shows(shell, "%feature promote reading_time")
+    connection = current.get_session().connection
+    said = shows(shell, "%feature stop --keep-redis")
+    assert said.startswith("runner stopped. ")
+    assert runner_pid(connection) is None
+    assert "no runner was running; embedded Redis stopped" in shows(shell, "%feature stop")
+    # Nothing is lost: the same values are there again, and the worker goes on.
+    shows(shell, "%feature connect")
+    assert runner_pid(connection) is not None
+    _, shown = run(shell, "print(fs.serve('total_readtime', user='u1').to_dict())")
+    assert shown.stdout.strip() == "{'user': ['u1'], 'total_readtime': [750]}"
 
 
 def test_help_lists_every_verb_and_unload_puts_things_back(shell: InteractiveShell) -> None:
