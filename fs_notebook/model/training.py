@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,8 @@ from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.digest import frame_digest
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.export import Exports
 from fs_notebook.model.labels import (
     check_entity,
     find_time,
@@ -48,7 +50,7 @@ Wanted = Sequence[tuple[Definition, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
+class TrainingSet(Exports):
     """Labels and features, and all that is needed to make the same again.
 
     Attributes
@@ -84,6 +86,8 @@ class TrainingSet:
         Where the labels came from, if they can be read again.
     name
         What it is saved as in the catalog, if it is.
+    encoding
+        What its features become before a model, if it is saved.
     """
 
     frame: pl.DataFrame
@@ -105,6 +109,7 @@ class TrainingSet:
     entity: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    encoding: Encoding | None = field(default=None, repr=False)
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -113,10 +118,6 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return self.frame.height
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the frame."""
-        return self.frame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the same as a pandas frame.
@@ -136,9 +137,26 @@ class TrainingSet:
         joined: pd.DataFrame = pd.concat([self._pandas, features], axis=1)
         return joined
 
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Return column → values, one a label."""
-        return self.frame.to_dict(as_series=False)
+    def about(self) -> dict[str, Any]:
+        """Return what is written beside its rows: all but the rows, fit for `json.dumps`."""
+        return {
+            "name": self.name,
+            "label_columns": self.label_columns,
+            "features": self.features,
+            "schema": {n: str(t) for n, t in self.frame.schema.items()},
+            "time": self.time,
+            "keys": self.keys,
+            "versions": dict(self.versions),
+            "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
+            "as_of": str(self.as_of),
+            "fingerprint": self.fingerprint,
+            "encoding": None if self.encoding is None else self.encoding.to_dict(),
+        }
+
+    def ordered(self, features: Sequence[str]) -> TrainingSet:
+        """Return the same with its features' columns in this order."""
+        frame = self.frame.select(*self.label_columns, *features)
+        return replace(self, frame=frame, features=tuple(features))
 
     @cached_property
     def fingerprint(self) -> str:
