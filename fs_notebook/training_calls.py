@@ -16,12 +16,15 @@ from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.log.protocol import EARLIEST, EventLog
-from fs_notebook.model.asked import AsOf, Chosen, chosen_of
+from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
 
 if TYPE_CHECKING:
+    from fs_notebook.model.encoder import FeatureEncoder
     from fs_notebook.model.lift import Lift
     from fs_notebook.model.training import TrainingSet
 
@@ -40,7 +43,7 @@ class TrainingCalls:
     def training_set(
         self,
         labels: Any,
-        features: str | Sequence[str],
+        features: str | PinnedSet | Sequence[str | PinnedSet],
         *,
         time: str | None = None,
         entity: str | Mapping[str, str] | None = None,
@@ -59,7 +62,8 @@ class TrainingCalls:
             ``"SELECT user, ts, clicked FROM clicks WHERE shown"``.
         features
             Names of features or groups, promoted or not. Of a version by its number,
-            ``"total_readtime@2"``, the column is called so too.
+            ``"total_readtime@2"``, the column is called so too. ``"set:ranker"`` is a feature
+            set's newest version: the columns in its order, as they are served.
         time
             The labels' time column; default: their only temporal column.
         entity
@@ -88,8 +92,8 @@ class TrainingCalls:
 
         if name is not None:
             check_name(name, what="A training set's name")
-        names = [features] if isinstance(features, str) else list(features)
-        chosen = chosen_of(self.catalog.refresh(), names)
+        state, names = self.catalog.refresh(), names_of(features)
+        chosen = chosen_of(state, names)
         if isinstance(entity, str):
             keys = {key for one in chosen for key in one.definition.plan.entity}
             if len(keys) != 1:
@@ -104,14 +108,24 @@ class TrainingCalls:
             table, chosen, self.log, time=time, entity=entity, clock=self.clock,
             as_of=AsOf.of(lag, as_of), on_progress=on_progress,
         )  # fmt: skip
-        made = replace(made, origin=origin)
+        made = made.ordered(order_of(state, names, made.features))
+        made = replace(made, origin=origin, set=sole_set(state, names))
         return made if name is None else self.save_training_set(made, name)
 
-    def save_training_set(self, training: TrainingSet, name: str) -> TrainingSet:
+    def save_training_set(
+        self, training: TrainingSet, name: str, *, encoder: FeatureEncoder | None = None
+    ) -> TrainingSet:
         """Record in the catalog how a training set was made; return it with its name.
 
-        Definitions, cuts, options and fingerprints are recorded, neither labels nor values.
-        What is saved once stays as it is; the same set may be saved again.
+        Definitions, cuts, options and fingerprints are recorded, neither labels nor values; and
+        what its features become before a model, of texts the categories. What is saved once
+        stays as it is; the same set may be saved again.
+
+        Parameters
+        ----------
+        encoder
+            What encodes its features: fitted on the rows that the model learns of, say; default:
+            the set's own, ``training.encoder()``.
 
         Raises
         ------
@@ -119,11 +133,20 @@ class TrainingCalls:
             If another training set has that name.
         """
         check_name(name, what="A training set's name")
+        if encoder is not None:
+            training = replace(training, encoding=encoder.encoding_)
+        elif training.encoding is None and training.rows:
+            training = replace(training, encoding=training.encoder().encoding_)
         recipe = self._recipe(training, name)
 
         def check(state: CatalogState) -> bool:
             known = state.training_sets.get(name)
-            if known is not None and known.recipe.fingerprint != recipe.fingerprint:
+            other = (
+                known is not None
+                and encoder is not None
+                and (known.recipe.encoding != recipe.encoding)
+            )
+            if other or (known is not None and known.recipe.fingerprint != recipe.fingerprint):
                 raise NameTaken(
                     f"There is a training set {name!r} already.",
                     found=repr(known),
@@ -185,12 +208,16 @@ class TrainingCalls:
             table, chosen, self.log, time=recipe.time, entity=recipe.entity, clock=self.clock,
             cuts=recipe.ends, as_of=AsOf(recipe.lag_us, recipe.known), on_progress=on_progress,
         )  # fmt: skip
+        made = made.ordered(recipe.columns)
         odd = [c for c in made.features if made.digest_of(c) != recipe.values[c]]
         notes = made.notes
         if odd:
             told = ", ".join(odd)
             notes = (f"not the same as when it was saved, maybe rounded otherwise: {told}", *notes)
-        return replace(made, name=name, origin=recipe.labels, notes=notes)
+        kept = None if recipe.encoding is None else Encoding.from_dict(recipe.encoding)
+        return replace(
+            made, name=name, origin=recipe.labels, notes=notes, set=recipe.set, encoding=kept
+        )
 
     def _recipe(self, training: TrainingSet, name: str) -> TrainingRecipe:
         if not training.chosen:
@@ -226,6 +253,8 @@ class TrainingCalls:
             coverage=dict(training.coverage),
             nulls=training.nulls,
             notes=training.notes,
+            set=training.set,
+            encoding=None if training.encoding is None else training.encoding.to_dict(),
         )  # fmt: skip
 
     def _check_streams(self, recipe: TrainingRecipe) -> None:
@@ -309,7 +338,7 @@ class TrainingCalls:
         # scikit-learn takes a second to load: only who measures a lift pays for it.
         from fs_notebook.model.lift import measure_lift
 
-        candidates = [name] if isinstance(name, str) else list(name)
+        candidates = names_of(name)
         training = self.training_set(
             labels, [*base, *candidates], time=time, entity=entity, lag=lag, as_of=as_of,
             on_progress=on_progress,

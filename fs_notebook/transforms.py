@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -23,6 +23,8 @@ from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.types import Type
+
+T = TypeVar("T")
 
 SCAN_ROWS_MAX = 2_000_000
 """Events that a look at a view reads at most, where its WHERE lets few through."""
@@ -90,6 +92,22 @@ class Transforms:
             cut = end.to_json() if end.positions else None
         return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
+    @staticmethod
+    def _noting(find: Callable[[str], T], found: dict[str, None]) -> Callable[[str], T]:
+        """Return `find`, which notes the names that it found."""
+
+        def noted(name: str) -> T:
+            value = find(name)
+            if value is not None:
+                found[name] = None
+            return value
+
+        return noted
+
+    def finding_views(self, found: dict[str, None]) -> Callable[[str], str | PolarsRows | None]:
+        """Return what finds views by name, and notes those that it found."""
+        return self._noting(self.find, found)
+
     def create(
         self, name: str, given: object, *, description: str | None, written: str | None = None
     ) -> View:
@@ -106,13 +124,20 @@ class Transforms:
         if self.log.exists(name):
             raise self._taken(name)
         # Its own former text must not stand for a name that the new one uses.
-        find = Resolver(self._columns, lambda n: None if n == name else self.find(n))
+        views: dict[str, None] = {}
+        streams: dict[str, None] = {}
+        find = Resolver(
+            self._noting(self._columns, streams),
+            self._noting(lambda n: None if n == name else self.find(n), views),
+        )
         relation = view_relation(given, find)
         text = given if isinstance(given, str) else written or str(given)
         body: dict[str, Any] = {
             "text": text,
             "source": relation.source.name,
             "description": description,
+            "views": list(views),
+            "streams": list(streams),
         }
         if isinstance(given, PolarsRows):
             body["polars"] = given.to_json()

@@ -32,7 +32,7 @@ ROWS = [
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison"],
-    ["definitions", "training_calls"],
+    ["definitions", "training_calls", "set_calls"],
     ["testing"],
     ["session"],
     ["current", "service", "http"],

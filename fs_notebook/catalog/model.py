@@ -13,7 +13,9 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, saved_of
+from fs_notebook.catalog.entries import Source, View, upload_of
+from fs_notebook.catalog.recipes import SavedTrainingSet
+from fs_notebook.catalog.sets import KEPT, FeatureSet, Kept, Model, keep
 from fs_notebook.compute.composed import stream_from_dict
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.derived import DerivedPlan, is_derived
@@ -21,7 +23,6 @@ from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
-from fs_notebook.position import START, Cut
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
     "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
@@ -267,71 +268,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """How far an upload of one table or file came, noted as it went on.
-
-    Attributes
-    ----------
-    at
-        When this was noted.
-    rows
-        How many of its rows are dealt with, from the first on.
-    whole
-        Whether those are all.
-    file
-        The file's name, if it is one.
-    chain
-        A digest of those rows as they were given: what tells the same beginning in a file that
-        was changed since.
-    next, cut
-        How many rows were about to be stored just then, and the stream's end before them: where
-        to look for them if nothing was noted any more.
-    """
-
-    at: datetime
-    rows: int
-    whole: bool = False
-    file: str | None = None
-    chain: str = ""
-    next: int = 0
-    cut: Cut = START
-
-
-@dataclass(frozen=True)
-class Source:
-    """A stream that was declared."""
-
-    stream: Stream
-    actor: str
-    at: datetime
-    description: str | None = None
-    uploads: Mapping[str, Upload] = field(default_factory=dict)
-    """Digest of what was uploaded `once` → how far that came."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A named row transform, kept as text; features inline it as it was when they were defined.
-
-    `version` counts its texts, from 1.
-    """
-
-    name: str
-    text: str
-    source: str
-    version: int
-    actor: str
-    at: datetime
-    description: str | None = None
-    polars: PolarsRows | None = None
-
-    @property
-    def rows(self) -> str | PolarsRows:
-        """What it says: SQL, or Polars as trees, whose text is for people alone."""
-        return self.text if self.polars is None else self.polars
-
-
-@dataclass(frozen=True)
 class CatalogState:
     """All that the catalog knows after some number of events."""
 
@@ -339,7 +275,19 @@ class CatalogState:
     groups: Mapping[str, Group] = field(default_factory=dict)
     events: int = 0
     views: Mapping[str, View] = field(default_factory=dict)
-    training_sets: Mapping[str, SavedTrainingSet] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
+
+    @property
+    def training_sets(self) -> Mapping[str, SavedTrainingSet]:
+        return self.kept.training_sets
+
+    @property
+    def feature_sets(self) -> Mapping[str, FeatureSet]:
+        return self.kept.feature_sets
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        return self.kept.models
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -422,7 +370,7 @@ class CatalogState:
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
     """Return `state` after `events`: dicts with kind, name, body, actor and at."""
     sources, groups, count = dict(state.sources), dict(state.groups), state.events
-    views, trained = dict(state.views), dict(state.training_sets)
+    views, kept = dict(state.views), state.kept
     for event in events:
         count += 1
         kind, name, body = event["kind"], event["name"], event["body"]
@@ -433,7 +381,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             sources[name] = Source(stream, actor, at, body.get("description"), uploads)
             continue
         if kind == UPLOADED:
-            known = {**sources[name].uploads, body["digest"]: _upload(body, at)}
+            known = {**sources[name].uploads, body["digest"]: upload_of(body, at)}
             sources[name] = replace(sources[name], uploads=known)
             continue
         if kind == VIEWED:
@@ -441,11 +389,11 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             polars = PolarsRows.from_json(body["polars"]) if "polars" in body else None
             views[name] = View(
                 name, body["text"], body["source"], number, actor, at, body.get("description"),
-                polars,
+                polars, tuple(body.get("views", ())), tuple(body.get("streams", ())),
             )  # fmt: skip
             continue
-        if kind == TRAINED:
-            trained[name] = saved_of(body, actor, at)
+        if kind in KEPT:
+            kept = keep(kept, kind, name, body, actor, at)
             continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)
@@ -455,14 +403,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             continue
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
-    return CatalogState(sources, groups, count, views, trained)
-
-
-def _upload(body: Mapping[str, Any], at: datetime) -> Upload:
-    return Upload(
-        at, body["rows"], body.get("whole", False), body.get("file"), body.get("chain", ""),
-        body.get("next", 0), Cut.from_json(body.get("cut", "[]")),
-    )  # fmt: skip
+    return CatalogState(sources, groups, count, views, kept)
 
 
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:

@@ -49,6 +49,11 @@ class TrainingRecipe:
         Column → the share of labels that saw an event, and of nulls.
     notes
         What to look at before a model learns of it.
+    set
+        The feature set that it was made of, ``set:ranker@2``, if it was one.
+    encoding
+        What its features become before a model: see `model.encoding.Encoding`. It holds the
+        categories of texts, and no other values.
     """
 
     name: str
@@ -71,6 +76,8 @@ class TrainingRecipe:
     coverage: Mapping[str, float] = field(default_factory=dict)
     nulls: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    set: str | None = None
+    encoding: Mapping[str, Any] | None = None
 
     @property
     def ends(self) -> dict[str, Cut]:

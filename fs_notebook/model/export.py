@@ -189,7 +189,7 @@ def float32(values: Any) -> Numbers:
     given = np.asarray(values)
     if given.dtype == np.float32:
         return given
-    return np.clip(given, -LARGE, LARGE).astype(np.float32)
+    return np.asarray(np.clip(given, -LARGE, LARGE), dtype=np.float32)
 
 
 def classes_of(

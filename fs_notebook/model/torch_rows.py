@@ -70,7 +70,13 @@ class TrainingStream(IterableDataset):  # type: ignore[misc]
             yield _tensors(values, target)
 
     def loader(self, **options: Any) -> Any:
-        """Return a `DataLoader` of it: its batches are the ones that are read."""
+        """Return a `DataLoader` of it: its batches are the ones that are read.
+
+        Its workers are new processes, unless told otherwise: Polars has threads, and a fork of a
+        process with threads may hang.
+        """
+        if options.get("num_workers"):
+            options = {"multiprocessing_context": "spawn", **options}
         return DataLoader(self, batch_size=None, **options)
 
     def __repr__(self) -> str:

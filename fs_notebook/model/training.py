@@ -88,6 +88,8 @@ class TrainingSet(Exports):
         What it is saved as in the catalog, if it is.
     encoding
         What its features become before a model, if it is saved.
+    set
+        The feature set that it was made of, ``set:ranker@2``, if it was one.
     """
 
     frame: pl.DataFrame
@@ -110,6 +112,7 @@ class TrainingSet(Exports):
     origin: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     encoding: Encoding | None = field(default=None, repr=False)
+    set: str | None = None
     _pandas: Any = field(default=None, repr=False)
 
     @property
