@@ -34,9 +34,9 @@ _OF_SESSION = (
     "append", "async_reader", "compare", "create_view", "dead_letters", "declare", "define",
     "delete_training_set", "describe", "encoder", "explain", "export_stream", "feature",
     "feature_set", "feature_sets", "features", "import_stream", "lift", "lineage", "models",
-    "peek", "preview", "promote", "reader", "register_model", "remove_model",
-    "rename_training_set", "retire", "retire_feature_set", "rollback", "row_views",
-    "save_training_set", "serve", "status", "stop", "streams", "training_pieces",
+    "peek", "preview", "promote", "reader", "register_model", "registered_model",
+    "remove_model", "rename_training_set", "retire", "retire_feature_set", "rollback",
+    "row_views", "save_training_set", "serve", "status", "stop", "streams", "training_pieces",
     "training_set", "training_set_again", "training_sets", "upload", "verify", "view_rows",
 )  # fmt: skip
 

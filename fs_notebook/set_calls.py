@@ -207,6 +207,11 @@ class SetCalls:
         state = self.catalog.record(MODEL_REGISTERED, name, body, check=check)
         return RegisteredModel.of(state.models[name])
 
+    def registered_model(self, name: str) -> RegisteredModel:
+        """Return a registered model."""
+        state = self.catalog.refresh()
+        return RegisteredModel.of(self._model(state, name.removeprefix("model:")))
+
     def models(self) -> list[RegisteredModel]:
         """Return the registered models, by name."""
         return [RegisteredModel.of(m) for _, m in sorted(self.catalog.refresh().models.items())]

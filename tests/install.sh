@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, the
-# Pulsar server, and what moves its ledgers to tiered storage. It can be run again at any time; what
+# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, a C
+# compiler, the Pulsar server, and what moves its ledgers to tiered storage. It can be run again at any time; what
 # is there already is left as it is.
 set -euo pipefail
 

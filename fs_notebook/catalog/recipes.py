@@ -119,6 +119,15 @@ class SavedTrainingSet:
     def name(self) -> str:
         return self.recipe.name
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a list shows of it, fit for `json.dumps`."""
+        made = self.recipe
+        return {
+            "name": made.name, "rows": made.rows, "features": list(made.columns),
+            "first": made.first, "last": made.last, "set": made.set,
+            "fingerprint": made.fingerprint, "actor": self.actor, "at": self.at.isoformat(),
+        }  # fmt: skip
+
     def __repr__(self) -> str:
         made = self.recipe
         return (

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 from fs_notebook.catalog.graph import KINDS, Graph, Node
 from fs_notebook.model.card import card, text
 
 NODES_DRAWN_MAX = 120
-_LABEL_MAX, _DETAIL_MAX = 26, 34
-_WIDTH_PX, _HEIGHT_PX, _GAP_X_PX, _GAP_Y_PX, _MARGIN_PX = 196, 42, 56, 14, 6
+_LABEL_MAX, _DETAIL_MAX = 18, 24
+_WIDTH_PX, _HEIGHT_PX, _GAP_X_PX, _GAP_Y_PX, _LANE_PX, _MARGIN_PX = 138, 42, 30, 14, 6, 6
+_Slot = tuple[Node, int | None]
+"""A thing's box; or, with a column, where a line from it passes by."""
+
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
 _COLOURS = {
     "stream": "#7b7b7b", "view": "#8a6fb0", "feature": "#3f87c9", "set": "#2e9e4f",
@@ -88,24 +92,29 @@ class Lineage:
 
     def svg(self) -> str:
         """Return the drawing: streams to the left, models to the right. It needs nothing else."""
-        places = self._places()
-        width = max(x for x, _ in places.values()) + _WIDTH_PX + _MARGIN_PX
-        height = max(y for _, y in places.values()) + _HEIGHT_PX + _MARGIN_PX
+        layers = self._layers()
+        places = _places(layers)
+        width = _MARGIN_PX * 2 + len(layers) * (_WIDTH_PX + _GAP_X_PX) - _GAP_X_PX
+        height = max(y + (_HEIGHT_PX if at is None else 0) for (_, at), (_, y) in places.items())
         lines = [
-            _line(places[source], places[node])
+            _line(places, source, node)
             for node, sources in self.graph.sources.items()
             for source in sources
-            if node in places and source in places
+            if (node, None) in places and (source, None) in places
         ]
-        boxes = [self._box(node, *place) for node, place in places.items()]
+        boxes = [self._box(node, *xy) for (node, at), xy in places.items() if at is None]
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}" font-family="sans-serif">'
-            f"{''.join(lines)}{''.join(boxes)}</svg>"
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height + _MARGIN_PX}" '
+            f'width="{width}" height="{height + _MARGIN_PX}" font-family="sans-serif">'
+            f"{''.join(dict.fromkeys(lines))}{''.join(boxes)}</svg>"
         )
 
-    def _places(self) -> dict[Node, tuple[int, int]]:
-        """Return where each thing's box is: a column further right than all it is made of."""
+    def _layers(self) -> list[list[_Slot]]:
+        """Return what stands in each column: each thing further right than all it is made of.
+
+        A line to a thing some columns further on goes by a slot of its own in each between, one
+        for all lines from the same thing, so that none runs across a box.
+        """
         shown = list(self.graph.sources)
         if len(shown) > NODES_DRAWN_MAX:
             shown = list(self._upstream)[:NODES_DRAWN_MAX]
@@ -117,19 +126,23 @@ class Lineage:
                 ranks[node] = 1 + max(below, default=-1)
             return ranks[node]
 
-        columns: dict[int, list[Node]] = {}
         for node in sorted(shown, key=lambda n: (KINDS.index(n.kind), n.name, n.version or 0)):
-            columns.setdefault(rank(node), []).append(node)
-        rows = max(len(nodes) for nodes in columns.values())
-        step = _HEIGHT_PX + _GAP_Y_PX
-        return {
-            node: (
-                _MARGIN_PX + column * (_WIDTH_PX + _GAP_X_PX),
-                _MARGIN_PX + row * step + (rows - len(nodes)) * step // 2,
-            )
-            for column, nodes in columns.items()
-            for row, node in enumerate(nodes)
-        }
+            rank(node)
+        layers: list[list[_Slot]] = [[] for _ in range(1 + max(ranks.values()))]
+        for node, place in ranks.items():
+            layers[place].append((node, None))
+        before: dict[_Slot, list[_Slot]] = {}
+        for node, place in ranks.items():
+            for source in (s for s in self.graph.sources.get(node, ()) if s in ranks):
+                way: list[_Slot] = [(source, at) for at in range(ranks[source] + 1, place)]
+                for slot in way:
+                    if slot not in layers[slot[1] or 0]:
+                        layers[slot[1] or 0].append(slot)
+                for former, slot in zip([(source, None), *way], [*way, (node, None)], strict=True):
+                    before.setdefault(slot, []).append(former)
+        for left, layer in pairwise(layers):
+            layer.sort(key=lambda slot: _middle(before.get(slot, []), left))
+        return layers
 
     def _box(self, node: Node, x: int, y: int) -> str:
         colour = _COLOURS[node.kind]
@@ -142,7 +155,7 @@ class Lineage:
             f'<g><title>{title}</title><rect x="{x}" y="{y}" width="{_WIDTH_PX}" '
             f'height="{_HEIGHT_PX}" rx="5" fill="{colour}" fill-opacity="0.12" stroke="{colour}" '
             f'stroke-width="{chosen}"/>'
-            f'<text x="{x + 10}" y="{y + 18}" font-size="12.5" font-weight="600" '
+            f'<text x="{x + 10}" y="{y + 18}" font-size="12" font-weight="600" '
             f'fill="currentColor">{text(_cut(node.label, _LABEL_MAX))}</text>'
             f'<text x="{x + 10}" y="{y + 33}" font-size="10" fill="{_SOFT}">'
             f"{text(_cut(small, _DETAIL_MAX))}</text></g>"
@@ -165,11 +178,41 @@ def _cut(label: str, most: int) -> str:
     return label if len(label) <= most else label[: most - 1] + "…"
 
 
-def _line(start: tuple[int, int], end: tuple[int, int]) -> str:
-    x, y = start[0] + _WIDTH_PX, start[1] + _HEIGHT_PX // 2
-    to_x, to_y = end[0], end[1] + _HEIGHT_PX // 2
-    bend = _GAP_X_PX // 2
-    return (
-        f'<path d="M{x} {y} C{x + bend} {y} {to_x - bend} {to_y} {to_x} {to_y}" fill="none" '
-        f'stroke="#8a8a8a" stroke-opacity="0.7"/>'
-    )
+def _middle(slots: Sequence[_Slot], layer: Sequence[_Slot]) -> float:
+    """Return the mean place of slots among those of a layer."""
+    return sum(layer.index(slot) for slot in slots) / max(len(slots), 1)
+
+
+def _places(layers: Sequence[Sequence[_Slot]]) -> dict[_Slot, tuple[int, int]]:
+    """Return where each slot is: a box by its upper left corner, a line's by its left end."""
+    heights = [
+        sum((_HEIGHT_PX if at is None else _LANE_PX) + _GAP_Y_PX for _, at in layer) - _GAP_Y_PX
+        for layer in layers
+    ]
+    places: dict[_Slot, tuple[int, int]] = {}
+    for column, layer in enumerate(layers):
+        y = _MARGIN_PX + (max(heights) - heights[column]) // 2
+        for slot in layer:
+            tall = _HEIGHT_PX if slot[1] is None else _LANE_PX
+            places[slot] = (
+                _MARGIN_PX + column * (_WIDTH_PX + _GAP_X_PX),
+                y if slot[1] is None else y + tall // 2,
+            )
+            y += tall + _GAP_Y_PX
+    return places
+
+
+def _line(places: Mapping[_Slot, tuple[int, int]], source: Node, node: Node) -> str:
+    """Return the line from a thing to what is made of it, by way of the slots between."""
+    x, y = places[source, None]
+    y += _HEIGHT_PX // 2
+    path = f"M{x + _WIDTH_PX} {y}"
+    to_x, to_y = places[node, None]
+    lanes = sorted(xy for (n, at), xy in places.items() if n == source and at is not None)
+    for end_x, end_y in [*(xy for xy in lanes if xy[0] < to_x), (to_x, to_y + _HEIGHT_PX // 2)]:
+        bend = _GAP_X_PX // 2
+        path += f" C{end_x - bend} {y} {end_x - bend} {end_y} {end_x} {end_y}"
+        y = end_y
+        if end_x != to_x:
+            path += f" H{end_x + _WIDTH_PX}"
+    return f'<path d="{path}" fill="none" stroke="#8a8a8a" stroke-opacity="0.7"/>'

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from fs_notebook.catalog.model import CatalogState
 from fs_notebook.catalog.sets import FeatureSet, Member, Model, SetVersion, difference
@@ -64,6 +65,17 @@ class PinnedSet:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it, fit for `json.dumps`."""
+        return {
+            "name": self.name, "version": self.version, "versions": list(self.versions),
+            "features": [m.to_dict() | {"type": t, "column": m.column}
+                         for m, t in zip(self.members, self.types, strict=True)],
+            "entity": list(self.entities), "description": self.description, "owner": self.owner,
+            "models": list(self.models), "changes": list(self.changes), "actor": self.actor,
+            "at": self.at.isoformat(),
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         said = f": {self.description}" if self.description else ""
@@ -136,6 +148,10 @@ class RegisteredModel:
             model.name, set_, model.training_set, model.description, model.owner, model.actor,
             model.at,
         )  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it, fit for `json.dumps`."""
+        return asdict(self) | {"at": self.at.isoformat()}
 
     def __repr__(self) -> str:
         said = f": {self.description}" if self.description else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
-from typing import Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 SERVICE_VARIABLE = "FS_NOTEBOOK_SERVICE"
 """Tests set it to `module:factory` to put a service of theirs in place of the real session."""
@@ -56,6 +56,14 @@ class Overview(TypedDict):
     groups: list[GroupView]
 
 
+class KeptView(TypedDict):
+    """What the catalog keeps beside features: JSON objects, each with a name."""
+
+    training_sets: list[dict[str, Any]]
+    feature_sets: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+
+
 class CatalogService(Protocol):
     """The feature store, as the server extension uses it.
 
@@ -66,6 +74,10 @@ class CatalogService(Protocol):
 
     def overview(self) -> Overview:
         """Return every group, with what its worker says of itself."""
+        ...
+
+    def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
         ...
 
     def revision(self) -> str:

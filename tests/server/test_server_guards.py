@@ -67,6 +67,7 @@ def routes(jp_web_app, jp_base_url):
     found = [(method, below(jp_base_url, path)) for method, path in served(jp_web_app)]
     assert found == [
         ("GET", "fs-notebook/catalog"),
+        ("GET", "fs-notebook/kept"),
         ("POST", "fs-notebook/promote"),
         ("POST", "fs-notebook/rollback"),
     ]
