@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import polars as pl
 
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.model.encoding import Encoding
+from fs_notebook.position import Cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,12 +34,43 @@ class Exports:
     """The methods of a training set that give it to other libraries."""
 
     frame: pl.DataFrame
+    label_columns: tuple[str, ...]
     features: tuple[str, ...]
+    time: str
+    keys: tuple[str, ...]
+    versions: Mapping[str, str]
+    cuts: Mapping[str, Cut]
     encoding: Encoding | None
+    set: str | None
+    name: str | None
 
+    @property
     @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 of all that decides its values."""
+
+    def ordered(self, features: Sequence[str]) -> Self:
+        """Return the same with its features' columns in this order."""
+        frame = self.frame.select(*self.label_columns, *features)
+        # What these methods are of is a dataclass.
+        made: Self = replace(self, frame=frame, features=tuple(features))  # type: ignore[type-var]
+        return made
+
     def about(self) -> dict[str, Any]:
         """Return what is written beside its rows: all but the rows, fit for `json.dumps`."""
+        return {
+            "name": self.name,
+            "set": self.set,
+            "label_columns": self.label_columns,
+            "features": self.features,
+            "schema": {n: str(t) for n, t in self.frame.schema.items()},
+            "time": self.time,
+            "keys": self.keys,
+            "versions": dict(self.versions),
+            "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
+            "fingerprint": self.fingerprint,
+            "encoding": None if self.encoding is None else self.encoding.to_dict(),
+        }
 
     def to_polars(self) -> pl.DataFrame:
         """Return the frame."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -139,27 +139,6 @@ class TrainingSet(Exports):
         features.index = self._pandas.index
         joined: pd.DataFrame = pd.concat([self._pandas, features], axis=1)
         return joined
-
-    def about(self) -> dict[str, Any]:
-        """Return what is written beside its rows: all but the rows, fit for `json.dumps`."""
-        return {
-            "name": self.name,
-            "label_columns": self.label_columns,
-            "features": self.features,
-            "schema": {n: str(t) for n, t in self.frame.schema.items()},
-            "time": self.time,
-            "keys": self.keys,
-            "versions": dict(self.versions),
-            "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
-            "as_of": str(self.as_of),
-            "fingerprint": self.fingerprint,
-            "encoding": None if self.encoding is None else self.encoding.to_dict(),
-        }
-
-    def ordered(self, features: Sequence[str]) -> TrainingSet:
-        """Return the same with its features' columns in this order."""
-        frame = self.frame.select(*self.label_columns, *features)
-        return replace(self, frame=frame, features=tuple(features))
 
     @cached_property
     def fingerprint(self) -> str:
