@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +17,7 @@ from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.log.protocol import EARLIEST, EventLog
-from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set
+from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set, spelt
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.position import Cut
@@ -136,7 +137,9 @@ class TrainingCalls:
         if encoder is not None:
             training = replace(training, encoding=encoder.encoding_)
         elif training.encoding is None and training.rows:
-            training = replace(training, encoding=training.encoder().encoding_)
+            # A set that no encoder takes is kept all the same.
+            with contextlib.suppress(UsageError):
+                training = replace(training, encoding=training.encoder().encoding_)
         recipe = self._recipe(training, name)
 
         def check(state: CatalogState) -> bool:
@@ -338,7 +341,7 @@ class TrainingCalls:
         # scikit-learn takes a second to load: only who measures a lift pays for it.
         from fs_notebook.model.lift import measure_lift
 
-        candidates = names_of(name)
+        candidates = spelt(self.catalog.refresh(), names_of(name))
         training = self.training_set(
             labels, [*base, *candidates], time=time, entity=entity, lag=lag, as_of=as_of,
             on_progress=on_progress,

@@ -12,7 +12,6 @@ from fs_notebook.catalog.model import (
     Group,
     Version,
 )
-from fs_notebook.catalog.usage import pinned_by_sets
 from fs_notebook.errors import UsageError
 from fs_notebook.language.unions import streams_of as parts_of
 
@@ -57,7 +56,7 @@ def workers(state: CatalogState) -> dict[str, Version]:
     """
     needed: dict[str, Version] = {}
     wanted = [v for group in state.groups.values() for v in group.running]
-    wanted += [v for v in pinned_by_sets(state).values() if not v.retired]
+    wanted += state.pinned.values()
     for version in wanted:
         if isinstance(version.definition, Definition):
             needed[version.definition.shard] = version
@@ -70,8 +69,7 @@ def workers(state: CatalogState) -> dict[str, Version]:
 def running_of(state: CatalogState, group: Group) -> tuple[Version, ...]:
     """Return a group's versions that run: its own wish, and what sets and derived ones need."""
     numbers = {v.number for v in group.running}
-    numbers |= {n for (name, n), v in pinned_by_sets(state).items()
-                if name == group.name and not v.retired}  # fmt: skip
+    numbers |= {v.number for v in group.versions if (group.name, v.number) in state.pinned}
     numbers |= {v.number for v in workers(state).values() if v.definition.name == group.name}
     return tuple(v for v in group.versions if v.number in numbers)
 
@@ -79,7 +77,7 @@ def running_of(state: CatalogState, group: Group) -> tuple[Version, ...]:
 def dependents_of(state: CatalogState, name: str, number: int | None = None) -> tuple[str, ...]:
     """Return the running derived versions that pin a group's version (default: any), as text."""
     running = {(g.name, v.number): v for g in state.groups.values() for v in g.running}
-    running |= {place: v for place, v in pinned_by_sets(state).items() if not v.retired}
+    running |= state.pinned
     return tuple(
         f"{group} v{version.number}"
         for (group, _), version in sorted(running.items())

@@ -290,6 +290,19 @@ class CatalogState:
         return self.kept.models
 
     @cached_property
+    def pinned(self) -> Mapping[tuple[str, int], Version]:
+        """The versions that a kept version of some feature set pins, by group and number."""
+        return {
+            (m.group, m.version): version
+            for one in self.feature_sets.values()
+            for kept in one.kept
+            for m in kept.members
+            if m.group in self.groups
+            for version in [self.groups[m.group].version(m.version)]
+            if not version.retired
+        }
+
+    @cached_property
     def owners(self) -> dict[str, str]:
         """Feature name → the group that has it."""
         return {feature: group.name for group in self.groups.values() for feature in group.features}

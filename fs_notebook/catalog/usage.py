@@ -89,17 +89,6 @@ def _current(group: Group) -> Version:
     return group.version(group.wanted)
 
 
-def pinned_by_sets(state: CatalogState) -> dict[tuple[str, int], Version]:
-    """Return the versions that some set's kept version pins, by group and number."""
-    return {
-        (m.group, m.version): state.groups[m.group].version(m.version)
-        for one in state.feature_sets.values()
-        for version in one.kept
-        for m in version.members
-        if m.group in state.groups
-    }
-
-
 def sets_with(state: CatalogState, group: str, number: int | None = None) -> tuple[str, ...]:
     """Return the kept versions of sets that pin a group's version (default: any), as text."""
     return tuple(

@@ -143,3 +143,9 @@ def sole_set(state: CatalogState, names: Sequence[str]) -> str | None:
     """Return the one feature set, with its version, that is among the names; None if none is."""
     sets = [set_of(state, name) for name in names if name.startswith(SET)]
     return f"{SET}{sets[0][0].name}@{sets[0][1].number}" if len(sets) == 1 else None
+
+
+def spelt(state: CatalogState, names: Sequence[str]) -> list[str]:
+    """Return names with each feature set's features in its place."""
+    parts = [set_of(state, n)[1].columns if n.startswith(SET) else (n,) for n in names]
+    return [name for part in parts for name in part]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -106,13 +106,21 @@ class Part:
     length: bool = False
     fields: tuple[tuple[str, Part], ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it, fit for `json.dumps`, without what is as ever."""
+        said = {f.name: getattr(self, f.name) for f in fields(self)}
+        said |= {"places": [p.to_dict() for p in self.places]}
+        said |= {"fields": [(n, p.to_dict()) for n, p in self.fields]}
+        return {name: value for name, value in said.items() if value}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Part:
+        """Return the part that `to_dict` wrote."""
         return cls(**{
             **data,
-            "categories": tuple(data["categories"]),
-            "places": tuple(map(cls.from_dict, data["places"])),
-            "fields": tuple((n, cls.from_dict(p)) for n, p in data["fields"]),
+            "categories": tuple(data.get("categories", ())),
+            "places": tuple(map(cls.from_dict, data.get("places", ()))),
+            "fields": tuple((n, cls.from_dict(p)) for n, p in data.get("fields", ())),
         })  # fmt: skip
 
 
@@ -173,8 +181,9 @@ class Encoding:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, fit for `json.dumps`."""
         return {
-            "columns": [[n, asdict(p)] for n, p in self.columns], "options": asdict(self.options)
-        }  # fmt: skip
+            "columns": [[n, p.to_dict()] for n, p in self.columns],
+            "options": asdict(self.options),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Encoding:

@@ -180,8 +180,9 @@ class TrainingPieces:
 
     def __repr__(self) -> str:
         named = f" {self.name}" if self.name else ""
+        pieces = "1 piece" if len(self.pieces) == 1 else f"{count(len(self.pieces))} pieces"
         return (
-            f"training set{named} in {len(self.pieces):,} pieces: {count(self.rows)} labels × "
+            f"training set{named} in {pieces}: {count(self.rows)} labels × "
             f"{len(self.features)} features, in {self.folder}\n"
             f"features: {', '.join(self.features)}"
         )

@@ -68,7 +68,7 @@ def names(encoder: FeatureEncoder) -> list[str]:
     return list(encoder.get_feature_names_out())
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(ROWS, ROWS, OPTIONS)
 def test_a_row_is_encoded_alike_wherever_it_comes_from(
     learnt: list[dict[str, Any]], other: list[dict[str, Any]], options: dict[str, Any]
@@ -92,7 +92,7 @@ def test_a_row_is_encoded_alike_wherever_it_comes_from(
     assert again.get_params() == encoder.get_params() | {"columns": list(TYPES)}
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(ROWS, min_size=2, max_size=3))
 def test_it_learns_in_batches_what_it_learns_at_once(batches: list[list[dict[str, Any]]]) -> None:
     frames = [frame_of(rows) for rows in batches]

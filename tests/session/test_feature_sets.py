@@ -329,6 +329,17 @@ def test_the_command_line_and_the_sidebar_s_route_list_them(lasting: Session) ->
     assert "listed_later" in {s["name"] for s in kept["training_sets"]}
 
 
+def test_lift_takes_sets_for_what_is_in_them(lasting: Session) -> None:
+    lasting.feature_set("had", ["reads"])
+    lasting.feature_set("brought", ["total", "genre"])
+    many = pl.concat([labels(7)] * 60).with_columns(
+        ts=pl.lit(LATER) + pl.duration(minutes=pl.int_range(420))
+    )
+    lift = lasting.lift("set:brought", many, "clicked", base=["set:had"], baseline=[])
+    assert set(lift.candidate) >= {"total@1", "genre@1"}
+    assert "reads@1" in lift.baseline
+
+
 def test_two_who_make_a_set_at_once_get_two_versions(lasting: Session) -> None:
     other = Session(lasting.connection, actor="other")
     one = lasting.feature_set("shared", ["total"])
