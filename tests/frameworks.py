@@ -96,8 +96,9 @@ def stand_ins(folder: Path) -> int:
 
 
 def pip(*arguments: str) -> None:
-    """Install something into this environment."""
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *arguments], check=True)
+    """Install something into this environment; bytecode is made of what is imported, not of all."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *arguments]
+    subprocess.run(command, check=True)
 
 
 def is_there(module: str) -> bool:
@@ -110,16 +111,17 @@ def main() -> None:
     begun_s = time.monotonic()
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = declared["optional-dependencies"]
-    if not is_there("torch"):
+    missing = [module for module in ("torch", "tensorflow") if not is_there(module)]
+    if "torch" in missing:
         pip(*BESIDE_TORCH)
         pip("--no-deps", *extras["torch"])
         if sys.platform == "linux":
             count = stand_ins(Path(sysconfig.get_paths()["purelib"], "torch", "lib"))
             print(f"{count} libraries of a GPU are stood in for")
     # The same as the `tensorflow` of the extra, without what only a GPU needs.
-    if not is_there("tensorflow"):
+    if "tensorflow" in missing:
         pip(*(name.replace("tensorflow", "tensorflow-cpu") for name in extras["tensorflow"]))
-    for module in ("torch", "tensorflow"):
+    for module in missing:
         if not is_there(module):
             sys.exit(f"{module} does not load: {sys.executable} -c 'import {module}' says why")
     print(f"torch and tensorflow are there, after {time.monotonic() - begun_s:.0f} s")
