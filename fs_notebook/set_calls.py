@@ -25,6 +25,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.cell import check_name
 from fs_notebook.model.sets import PinnedSet, RegisteredModel, names_of, pinned_set
+from fs_notebook.online.board import SET
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.records import set_records
@@ -104,7 +105,7 @@ class SetCalls:
             {"members": [m.to_dict() for m in members], "description": said, "owner": owned},
             check=check,
         )  # fmt: skip
-        self._publish_sets(state)
+        self._publish_sets()
         return self._shown(state, name)
 
     def feature_sets(self) -> list[PinnedSet]:
@@ -136,8 +137,8 @@ class SetCalls:
             known = state.feature_sets[name].kept
             return any(version in (None, v.number) for v in known)
 
-        state = self.catalog.record(SET_RETIRED, name, {"version": version}, check=check)
-        self._publish_sets(state)
+        self.catalog.record(SET_RETIRED, name, {"version": version}, check=check)
+        self._publish_sets()
 
     def register_model(
         self,
@@ -322,10 +323,12 @@ class SetCalls:
     def _shown(self, state: CatalogState, name: str) -> PinnedSet:
         return pinned_set(state, *set_of(state, name))
 
-    def _publish_sets(self, state: CatalogState) -> None:
+    def _publish_sets(self) -> None:
         """Let the store know what sets mean, and see that what they pin is kept current."""
-        records, published = set_records(state), self.store.published()[1]
-        stale = [n for n in published if n.startswith("set:") and n not in records]
+        # In this order: whatever anybody published, the catalog had before.
+        published = self.store.published()[1]
+        records = set_records(self.catalog.refresh())
+        stale = [n for n in published if n.startswith(SET) and n not in records]
         for name in [*records, *stale]:
             if published.get(name) != records.get(name):
                 self.store.publish(name, records.get(name))
