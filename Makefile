@@ -33,6 +33,7 @@ lab: $(VENV)/.installed-demo
 
 test: $(VENV)/.installed-test
 	bash tests/install.sh
+	$(BIN)/python tests/frameworks.py
 	$(BIN)/python labextension/build.py --required
 	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(SHARED)
 	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED) tests/ui)

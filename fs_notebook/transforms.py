@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -20,11 +20,12 @@ from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_frame import StreamFrame
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
-from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.types import Type
+
+T = TypeVar("T")
 
 SCAN_ROWS_MAX = 2_000_000
 """Events that a look at a view reads at most, where its WHERE lets few through."""
@@ -96,6 +97,22 @@ class Transforms:
             cut = end.to_json() if end.positions else None
         return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
+    @staticmethod
+    def _noting(find: Callable[[str], T], found: dict[str, None]) -> Callable[[str], T]:
+        """Return `find`, which notes the names that it found."""
+
+        def noted(name: str) -> T:
+            value = find(name)
+            if value is not None:
+                found[name] = None
+            return value
+
+        return noted
+
+    def finding_views(self, found: dict[str, None]) -> Callable[[str], str | PolarsRows | None]:
+        """Return what finds views by name, and notes those that it found."""
+        return self._noting(self.find, found)
+
     def create(
         self, name: str, given: object, *, description: str | None, written: str | None = None
     ) -> View:
@@ -111,24 +128,21 @@ class Transforms:
             )
         if self.log.exists(name):
             raise self._taken(name)
-        seen: set[str] = set()
-
-        def find_view(other: str) -> str | PolarsRows | None:
-            # Its own former text must not stand for a name that the new one uses.
-            rows = None if other == name else self.find(other)
-            if rows is not None:
-                seen.add(other)
-            return rows
-
-        relation = view_relation(given, Resolver(self._columns, find_view))
-        joined = [join.source for join in relation.joins]
+        # Its own former text must not stand for a name that the new one uses.
+        views: dict[str, None] = {}
+        streams: dict[str, None] = {}
+        find = Resolver(
+            self._noting(self._columns, streams),
+            self._noting(lambda n: None if n == name else self.find(n), views),
+        )
+        relation = view_relation(given, find)
         text = given if isinstance(given, str) else written or str(given)
         body: dict[str, Any] = {
             "text": text,
             "source": relation.source.name,
             "description": description,
-            "views": sorted(seen),
-            "streams": sorted({*streams_of(relation.source.name), *joined}),
+            "views": list(views),
+            "streams": list(streams),
         }
         if isinstance(given, PolarsRows):
             body["polars"] = given.to_json()

@@ -33,7 +33,7 @@ ROWS = [
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
-    ["definitions", "training_calls"],
+    ["definitions", "training_calls", "set_calls"],
     ["testing", "review"],
     ["session"],
     ["current", "service", "http"],

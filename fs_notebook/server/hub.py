@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fs_notebook.errors import ConflictError, UnreachableError
-from fs_notebook.server.service import CatalogService, GroupView, Overview
+from fs_notebook.server.service import CatalogService, GroupView, KeptView, Overview
 
 T = TypeVar("T")
 
@@ -83,6 +83,10 @@ class CatalogHub:
         """Return the catalog as it was read last, at most one refresh ago."""
         self._wake()
         return self._latest or await self._read_overview()
+
+    async def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
+        return await self._read(lambda service: service.kept())
 
     async def promote_source(self, source: str, *, actor: str) -> GroupView:
         """Promote what a cell text defines."""

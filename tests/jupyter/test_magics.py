@@ -152,6 +152,35 @@ def test_an_interrupt_leaves_the_kernel_usable(
     assert "7 entities" in shows(shell, f"%%feature x\n{SQL}")
 
 
+def test_sets_and_models_by_magic(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events --time ts --key user")
+    shows(shell, f"%%feature reading_time --entity user\n{SQL}")
+    assert "No feature set yet" in shows(shell, "%feature sets")
+    assert "No model is registered" in shows(shell, "%feature models")
+    assert "never promoted" in fails(shell, "%feature set ranker reading_time")
+    shows(shell, "%feature promote reading_time")
+    made = shows(shell, "%feature set ranker reading_time -d 'Who reads' --owner ann")
+    assert made.startswith("feature set ranker v1 by user: Who reads\nowned by ann")
+    assert "v2" in shows(shell, "%feature set ranker --owner bob")
+    assert "total_readtime@1" in shows(shell, "%feature set ranker@1")
+    shell.user_ns["labels"] = shell.user_ns["reads"].select("user", "ts")
+    rows = shows(shell, "%feature training_set set:ranker --labels labels --name one --into train")
+    assert "total_readtime@1" in rows
+    assert shell.user_ns["train"].set == "set:ranker@2"
+    assert "set:ranker@2" in shows(shell, "%feature model net-1 --training-set one")
+    assert "└─ training set one" in shows(shell, "%feature lineage model:net-1")
+    assert "is a model's" in fails(shell, "%feature set ranker --retire")
+    assert "model:net-1" in fails(shell, "%feature training_sets --delete one")
+    assert "net-1" in shows(shell, "%feature models")
+    assert "two" in shows(shell, "%feature training_sets --rename one=two")
+    assert "says both names" in fails(shell, "%feature training_sets --rename one")
+    assert "training set: two" in shows(shell, "%feature model net-1")
+    assert "No model is registered" in shows(shell, "%feature model net-1 --remove")
+    assert "No training set is kept" in shows(shell, "%feature training_sets --delete two")
+    assert "v1" in shows(shell, "%feature set ranker@2 --retire")
+    assert fs_notebook.serve("set:ranker", user=["u1"]).features == ("total_readtime@1",)
+
+
 def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> None:
     shows(shell, "%feature upload reads --stream read_events")
     shows(shell, f"%%feature reading_time\n{SQL}")
