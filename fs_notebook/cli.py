@@ -66,16 +66,128 @@ def status(ctx: click.Context, name: str | None) -> None:
         click.echo(repr(row))
 
 
-@main.command()
-@click.argument("words", nargs=-1)
+class _Words(_Group):
+    """A group whose first word, where it is no command, begins a search."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            args = ["search", *args]
+        return super().resolve_command(ctx, args)
+
+
+@main.group("catalog", cls=_Words, invoke_without_command=True,
+            context_settings={"ignore_unknown_options": True})  # fmt: skip
 @click.pass_context
-def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
-    """Search the shared catalog."""
-    for view in _session(ctx).features(" ".join(words)):
+def catalog(ctx: click.Context) -> None:
+    """Search the shared catalog (tag:reading entity:user type:double owner:ann WORDS …).
+
+    Or one of the commands below.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(search)
+
+
+@catalog.command("search", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def search(ctx: click.Context, words: tuple[str, ...] = ()) -> None:
+    """Search the shared catalog: words, and filters like tag:reading."""
+    session = _session(ctx)
+    found = session.search(" ".join(words), limit=200)
+    for note in found.notes:
+        click.echo(note)
+    for entry in found.entries:
+        if entry.kind != "group":
+            click.echo(f"{entry.name} ({entry.kind}): {', '.join(entry.features)}")
+            continue
+        view = session.view(entry.name)
         version = "" if view["version"] is None else f" v{view['version']}"
         features = ", ".join(f"{f['name']} {f['type']}" for f in view["features"])
         entity = ", ".join(view["entity"])
-        click.echo(f"{view['name']} ({entity}): {view['state']}{version}; {features}")
+        old = ", deprecated" if view["deprecated"] else ""
+        click.echo(f"{view['name']} ({entity}): {view['state']}{version}{old}; {features}")
+    if found.total > len(found):
+        click.echo(f"and {found.total - len(found):,} more: say more words")
+
+
+@catalog.command("show")
+@click.argument("name")
+@click.pass_context
+def show(ctx: click.Context, name: str) -> None:
+    """Show all that the catalog knows of one thing: versions, lineage, readers, history."""
+    click.echo(repr(_session(ctx).about(name)))
+
+
+@catalog.command("diff")
+@click.argument("name")
+@click.argument("versions", nargs=-1)
+@click.pass_context
+def diff(ctx: click.Context, name: str, versions: tuple[str, ...]) -> None:
+    """Show what changed between two versions: reading_time 1 2 (or draft)."""
+    click.echo(repr(_session(ctx).diff(name, *versions[:2])))
+
+
+@catalog.command("edit")
+@click.argument("name")
+@click.option("--owner")
+@click.option("--description", "-d")
+@click.option("--tag", "add", multiple=True, help="A tag that comes.")
+@click.option("--untag", "remove", multiple=True, help="A tag that goes.")
+@click.pass_context
+def edit(
+    ctx: click.Context, name: str, owner: str | None, description: str | None,
+    add: tuple[str, ...], remove: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Change owner, description or tags; that makes no version."""
+    click.echo(repr(_session(ctx).edit(
+        name, owner=owner, description=description, add=add, remove=remove
+    )))  # fmt: skip
+
+
+@catalog.command("deprecate")
+@click.argument("name")
+@click.option("--reason", help="Why.")
+@click.option("--instead", help="What to use instead.")
+@click.option("--undo", is_flag=True, help="Take it back.")
+@click.pass_context
+def deprecate(
+    ctx: click.Context, name: str, reason: str | None, instead: str | None, undo: bool
+) -> None:
+    """Say that a feature should not be used any more; shows who depends on it."""
+    told = _session(ctx).deprecate(name, reason=reason, instead=instead, undo=undo)
+    click.echo(repr(told))
+
+
+@catalog.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_context
+def export_files(ctx: click.Context, folder: Path) -> None:
+    """Write the catalog to files for review in git: one a feature, view and stream."""
+    click.echo(repr(_session(ctx).export_catalog(folder)))
+
+
+@catalog.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Apply without asking.")
+@click.option("--check", is_flag=True, help="Only show; exit with 1 if something would change.")
+@click.pass_context
+def import_files(ctx: click.Context, folder: Path, yes: bool, check: bool) -> None:
+    """Show how an export's files differ from the catalog, and take that over once confirmed.
+
+    Features become drafts; nothing is promoted, and nothing in a file is executed.
+    """
+    session = _session(ctx)
+    planned = session.import_catalog(folder)
+    click.echo(repr(planned))
+    if check:
+        sys.exit(1 if planned.changes or planned.refused else 0)
+    # What reads from something that the import brings is refused until that is there.
+    open_ = planned.changes or planned.refused
+    if open_ and (yes or click.confirm("Apply this?", default=False)):
+        done = session.import_catalog(folder, apply=True)
+        click.echo(repr(done))
+        sys.exit(1 if done.refused else 0)
+    sys.exit(1 if planned.refused else 0)
 
 
 @main.command()

@@ -24,6 +24,7 @@ from fs_notebook.language.derived_sql import (
 )
 from fs_notebook.language.expr import Call, walk
 from fs_notebook.language.operations import is_open
+from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.unions import canonical
 from fs_notebook.log.protocol import EventLog, Stream
@@ -242,6 +243,13 @@ class Definitions:
         written: str | None,
     ) -> Definition:
         sources: dict[str, Stream] = {}
+        views: set[str] = set()
+
+        def find_view(view: str) -> str | PolarsRows | None:
+            rows = self.transforms.find(view)
+            if rows is not None:
+                views.add(view)
+            return rows
 
         def find(source: str) -> SourceColumns:
             stream = sources[source] = self.sources.find(source)
@@ -252,7 +260,7 @@ class Definitions:
             return None if given is None else parse_span(given, option=f"--{option}")
 
         compiled = compile_definition(
-            given, name=name, find_source=find, find_view=self.transforms.find,
+            given, name=name, find_source=find, find_view=find_view,
             columns_of_streams=self._columns, stream=stream, written=written, entity=entities,
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
@@ -260,7 +268,7 @@ class Definitions:
         plan = replace(compiled.plan, ttl_us=length_us("ttl"))
         return Definition(
             name, compiled.text, plan, source_of(plan, sources.__getitem__), compiled.language,
-            {**windows, "entity": entities, **compiled.options},
+            {**windows, "entity": entities, **compiled.options, **_noted(views)},
             joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
 
@@ -290,3 +298,8 @@ class Definitions:
     def _is_source(self, name: str) -> bool:
         state = self.catalog.refresh()
         return name in state.sources or name in state.views or self.log.exists(name)
+
+
+def _noted(views: set[str]) -> dict[str, list[str]]:
+    """Return the views that a definition was compiled with, for its lineage."""
+    return {"views": sorted(views)} if views else {}

@@ -13,10 +13,12 @@ from fs_notebook.catalog.model import VALIDATED, definition_of
 from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, TrainingRecipe
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, silent
+from fs_notebook.curation import training_notices
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
 from fs_notebook.language.cell import check_name, split_names
 from fs_notebook.log.protocol import EARLIEST, EventLog
 from fs_notebook.model.asked import AsOf, Chosen, chosen_of
+from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
@@ -40,6 +42,7 @@ class TrainingCalls:
     catalog: Catalog
     log: EventLog
     clock: Clock
+    store: OnlineStore
     _sources: Sources
     _transforms: Transforms
 
@@ -110,7 +113,9 @@ class TrainingCalls:
             table, chosen, self.log, time=time, entity=entity, clock=self.clock,
             as_of=AsOf.of(lag, as_of), on_progress=on_progress,
         )  # fmt: skip
-        made = replace(made, origin=origin)
+        groups = [one.definition.name for one in chosen]
+        notices = training_notices(groups, self.catalog, self.store, self.clock)
+        made = replace(made, origin=origin, notes=(*notices, *made.notes))
         return made if name is None else self.save_training_set(made, name)
 
     def save_training_set(self, training: TrainingSet, name: str) -> TrainingSet:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.about import VIEW, Words
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
 from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
@@ -19,6 +20,7 @@ from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_frame import StreamFrame
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
+from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
@@ -105,14 +107,24 @@ class Transforms:
             )
         if self.log.exists(name):
             raise self._taken(name)
-        # Its own former text must not stand for a name that the new one uses.
-        find = Resolver(self._columns, lambda n: None if n == name else self.find(n))
-        relation = view_relation(given, find)
+        seen: set[str] = set()
+
+        def find_view(other: str) -> str | PolarsRows | None:
+            # Its own former text must not stand for a name that the new one uses.
+            rows = None if other == name else self.find(other)
+            if rows is not None:
+                seen.add(other)
+            return rows
+
+        relation = view_relation(given, Resolver(self._columns, find_view))
+        joined = [join.source for join in relation.joins]
         text = given if isinstance(given, str) else written or str(given)
         body: dict[str, Any] = {
             "text": text,
             "source": relation.source.name,
             "description": description,
+            "views": sorted(seen),
+            "streams": sorted({*streams_of(relation.source.name), *joined}),
         }
         if isinstance(given, PolarsRows):
             body["polars"] = given.to_json()
@@ -121,8 +133,10 @@ class Transforms:
             if name in state.sources:
                 raise self._taken(name)
             known = state.views.get(name)
-            said = (given, text, description)
-            return known is None or (known.rows, known.text, known.description) != said
+            notes = state.notes.get((VIEW, name))
+            if known is None or notes is None or not notes.repeats(Words(description=description)):
+                return True
+            return (known.rows, known.text) != (given, text)
 
         return self.catalog.record(VIEWED, name, body, check=check).views[name]
 

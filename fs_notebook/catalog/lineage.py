@@ -85,21 +85,6 @@ def dependents_of(state: CatalogState, name: str, number: int | None = None) -> 
     )
 
 
-def used_by(state: CatalogState, name: str) -> tuple[str, ...]:
-    """Return the groups whose definition, draft or running, is derived of group `name`."""
-    return tuple(
-        sorted(
-            group.name
-            for group in state.groups.values()
-            if any(
-                isinstance(d, DerivedDefinition)
-                and name in {*d.origins, *(i.name for i in d.inputs)}
-                for d in (group.latest, *(v.definition for v in group.running))
-            )
-        )
-    )
-
-
 def missing_inputs(state: CatalogState, definition: AnyDefinition) -> tuple[Pinned, ...]:
     """Return the pinned inputs that were not promoted, or are retired."""
     return tuple(p for p in inputs_of(state, definition) if p.version is None or p.version.retired)

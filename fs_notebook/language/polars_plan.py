@@ -116,6 +116,8 @@ def read_polars(value: object) -> PolarsDefinition:
     DefinitionError
         If it is something else, or holds what cannot be stored.
     """
+    if isinstance(value, PolarsDefinition):
+        return value
     if isinstance(value, Aggregates):
         rows = value.rows
         plain = all(step.kind == "filter" for step in rows.steps)

@@ -39,6 +39,8 @@ class Served:
     """What the key's parts are called in the source; also understood as entity names."""
     partitions: int | None = None
     """How many shards hold the state, one a partition; None: it is in one."""
+    notice: str | None = None
+    """What whoever reads it should know: that it is deprecated."""
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -57,17 +59,19 @@ class Served:
             plan=Plan.from_dict(record["plan"]),
             columns=tuple(record["columns"]),
             partitions=record.get("partitions"),
+            notice=record.get("notice"),
         )
 
     def to_record(self) -> dict[str, Any]:
-        record = {
+        record: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
             "shard": self.shard,
             "plan": self.plan.to_dict(),
             "columns": list(self.columns),
         }
-        return record if self.partitions is None else record | {"partitions": self.partitions}
+        record |= {} if self.partitions is None else {"partitions": self.partitions}
+        return record if self.notice is None else record | {"notice": self.notice}
 
 
 AnyServed = Served | ServedDerived
@@ -159,6 +163,8 @@ class Wanted:
         What is shown → the name of its version among those that were asked for.
     versions
         That name → the version's number.
+    notices
+        What whoever reads these should know.
     """
 
     reads: Mapping[Read, Sequence[tuple[str, str]]]
@@ -168,6 +174,7 @@ class Wanted:
     schema: Mapping[str, pl.DataType]
     owners: Mapping[str, str]
     versions: Mapping[str, int]
+    notices: tuple[str, ...] = ()
     _parts: dict[tuple[str, ...], tuple[tuple[Part, ...], ...]] = field(default_factory=dict)
 
     @cached_property
@@ -264,9 +271,13 @@ class Board:
         """Group → the version of it that serves."""
         self.serving: dict[str, int] = {}
         self.owners: dict[str, str] = {}
+        self.notices: dict[str, str] = {}
+        """Group → what whoever reads it should know; compiled versions may be of before it."""
         for name, record in records.items():
             group, pin, _ = name.partition("@")
             self.versions.setdefault(group, {})[int(record["version"])] = record
+            if record.get("notice"):
+                self.notices[group] = str(record["notice"])
             if not pin:
                 self.groups[group] = ready = self._made_ready(group, record)
                 self.serving[group] = int(record["version"])
@@ -342,7 +353,9 @@ class Board:
             for read in needed:
                 reads.setdefault(read, [])
         schema = {n: types[n] for n in order}
-        return Wanted(reads, derived, inputs, tuple(order), schema, owners, versions)
+        groups = dict.fromkeys(owner.partition("@")[0] for owner in versions)
+        notices = tuple(self.notices[g] for g in groups if g in self.notices)
+        return Wanted(reads, derived, inputs, tuple(order), schema, owners, versions, notices)
 
     def _meant(self, name: str) -> tuple[str, Ready | ReadyDerived, Sequence[str]]:
         """Return the published name of a version, the version, and which features are meant."""

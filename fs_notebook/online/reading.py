@@ -199,7 +199,7 @@ class Reading:
             columns={**columns, **{n: made[n] for n in wanted.features}},
             schema=wanted.schema, owners=wanted.owners, versions=wanted.versions,
             newest_us=newest, expired=expired, at_us=now_us, fetched_us=min(fetched_us, now_us),
-            count=count,
+            count=count, notices=wanted.notices,
         )  # fmt: skip
 
     def _values(

@@ -96,6 +96,15 @@ class CatalogHub:
         """Serve a group's previous version again."""
         return await self._write(lambda service: service.rollback(name, actor=actor))
 
+    async def ask(self, ask: Callable[[CatalogService], T]) -> T:
+        """Return what the service answers to a question that changes nothing."""
+        self._wake()
+        return await self._read(ask)
+
+    async def change(self, ask: Callable[[CatalogService], T]) -> T:
+        """Change something, and return what the service answers."""
+        return await self._write(ask)
+
     async def close(self) -> None:
         """Stop the watch and let go of the service."""
         if self._watch is not None:
@@ -129,7 +138,7 @@ class CatalogHub:
     async def _read(self, ask: Callable[[CatalogService], T]) -> T:
         return await self._call(self._reader, lambda: ask(self._open()), READ_TIMEOUT_S)
 
-    async def _write(self, ask: Callable[[CatalogService], GroupView]) -> GroupView:
+    async def _write(self, ask: Callable[[CatalogService], T]) -> T:
         if self._writes >= WRITES_MAX:
             raise ConflictError(
                 f"{self._writes} changes of the catalog are still under way.",

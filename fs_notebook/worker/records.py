@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from fs_notebook.catalog import Group, Version
 from fs_notebook.catalog.model import AnyDefinition, Definition, DerivedDefinition
@@ -24,13 +26,26 @@ def served_record(
 ) -> Served | ServedDerived:
     """Return what the store must know to serve `version` of `group`."""
     definition = version.definition
+    notice = None if group.deprecated is None else group.deprecated.told(group.name)
     if isinstance(definition, DerivedDefinition):
         pinned = [definition.input(i.group, i.fingerprint) for i in definition.plan.inputs]
         inputs = tuple(stored_record(d, None, partitions(d.shard)).to_record() for d in pinned)
         return ServedDerived(
-            group.name, version.number, version.fingerprint, definition.plan, inputs
+            group.name, version.number, version.fingerprint, definition.plan, inputs, notice
         )
-    return stored_record(definition, version.number, partitions(definition.shard))
+    stored = stored_record(definition, version.number, partitions(definition.shard))
+    return replace(stored, notice=notice)
+
+
+def published_record(
+    group: Group, record: Mapping[str, Any], partitions: PartitionsOf
+) -> dict[str, Any]:
+    """Return what a group's published record is now, of the version that it is of."""
+    number = int(record["version"])
+    version = next((v for v in group.versions if v.number == number), None)
+    if version is None:
+        return dict(record)
+    return served_record(group, version, partitions).to_record()
 
 
 def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:

@@ -29,6 +29,8 @@ class Sizes:
         Events of the stream over which a worker's memory is watched.
     many
         Entities that a worker has when it is started again.
+    features
+        In the catalog that is searched.
     repeats
         How often each side of a long duel runs; `repeats_many` of a short one.
     """
@@ -43,12 +45,13 @@ class Sizes:
     read_entities: tuple[int, ...]
     long: int
     many: int
+    features: int
     repeats: int
     repeats_many: int
 
 
 FULL = Sizes(
     1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000),
-    50_000_000, 1_000_000, 5, 11,
+    50_000_000, 1_000_000, 10_000, 5, 11,
 )  # fmt: skip
-QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 1, 2)
+QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 300, 1, 2)
