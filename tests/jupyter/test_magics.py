@@ -168,7 +168,7 @@ def test_sets_and_models_by_magic(shell: InteractiveShell) -> None:
     assert "total_readtime@1" in rows
     assert shell.user_ns["train"].set == "set:ranker@2"
     assert "set:ranker@2" in shows(shell, "%feature model net-1 --training-set one")
-    assert "└─ training set one" in shows(shell, "%feature lineage model:net-1")
+    assert "└─ one (training set)" in shows(shell, "%feature lineage model:net-1")
     assert "is a model's" in fails(shell, "%feature set ranker --retire")
     assert "model:net-1" in fails(shell, "%feature training_sets --delete one")
     assert "net-1" in shows(shell, "%feature models")

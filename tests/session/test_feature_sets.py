@@ -7,7 +7,6 @@ import json
 import re
 from datetime import timedelta
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
@@ -19,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 
 from fs_notebook.cli import main
 from fs_notebook.errors import NameTaken, UnknownName, UsageError
+from fs_notebook.jupyter.catalogued import about_html, lineage_html
 from fs_notebook.model.encoder import FeatureEncoder
 from fs_notebook.model.sets import PinnedSet
 from fs_notebook.service import Service
@@ -251,18 +251,20 @@ def test_a_model_knows_its_set_and_its_training_set(lasting: Session) -> None:
         lasting.remove_model("clicks-2025")
 
 
-TREE = """model lin-1
-├─ set lin v1 (share@1, total@1)
-│  ├─ feature shares v1 (share)
-│  │  ├─ feature reading v1 (total, genre)
-│  │  │  └─ stream read_events
-│  │  └─ feature recent v1 (last_3, mean, reads, newest)
-│  │     └─ view long_reads
-│  │        └─ stream read_events
-│  └─ feature reading v1 (total, genre), as above
-└─ training set lineage (9 labels)
-   ├─ feature shares v1 (share), as above
-   └─ feature reading v1 (total, genre), as above"""
+TREE = """lin-1 (model), served with set:lin@1
+made of:
+├─ lin (feature set), v1: share@1, total@1
+│  ├─ reading (group), live
+│  │  └─ read_events (stream)
+│  └─ shares (group), live
+│     ├─ reading (group), live, see above
+│     └─ recent (group), live
+│        └─ long_reads (view)
+│           └─ read_events (stream)
+└─ lineage (training set)
+   ├─ reading (group), live, see above
+   └─ shares (group), live, see above
+read by nothing"""
 
 
 def test_lineage_goes_from_a_model_to_the_streams(lasting: Session) -> None:
@@ -271,37 +273,31 @@ def test_lineage_goes_from_a_model_to_the_streams(lasting: Session) -> None:
     lasting.register_model("lin-1", training_set="lineage")
     found = lasting.lineage("model:lin-1")
     assert repr(found) == TREE
-    assert (found.streams, found.users) == (("read_events",), ())
-    view = lasting.lineage("long_reads")
-    assert view.streams == ("read_events",)
-    assert "model lin-1" in view.users
-    assert "used by\n└─ feature recent v1" in repr(view)
-    assert "feature reading v1" in lasting.lineage("stream:read_events").users
-    assert repr(lasting.lineage("total")).startswith("feature reading v1")
-    assert repr(lasting.lineage("set:lin@1")).startswith("set lin v1")
+    assert [n.name for n in found.upstream() if n.kind == "stream"] == ["read_events"]
+    view = lasting.lineage("view:long_reads")
+    assert [n.name for n in view.upstream()] == ["read_events"]
+    assert ("model", "lin-1") in view.downstream()
+    assert ("group", "reading") in lasting.lineage("stream:read_events").downstream()
+    assert repr(lasting.lineage("feature:total")).startswith("reading (group)")
+    assert repr(lasting.lineage("set:lin@1")).startswith("lin (feature set)")
     with pytest.raises(UnknownName, match="did you mean 'lin-1'"):
         lasting.lineage("model:lin-2")
     with pytest.raises(UsageError, match=r"(?s)Lineage is of.*model:NAME"):
         lasting.lineage("modle:lin-1")
 
 
-def test_lineage_is_drawn_without_a_network(lasting: Session) -> None:
+def test_sets_and_models_are_found_and_shown_as_text(lasting: Session) -> None:
     lasting.feature_set("drawn", ["share", "total"], description="<script>alert(1)</script>")
     lasting.register_model("drawn-1", set="drawn", description="</svg><script>alert(1)</script>")
-    found = lasting.lineage("model:drawn-1")
-    drawing = ElementTree.fromstring(found.svg())
-    space = "{http://www.w3.org/2000/svg}"
-    boxes = {g.find(f"{space}text").text: g.find(f"{space}rect") for g in drawing.iter(f"{space}g")}  # type: ignore[union-attr]
-    assert set(boxes) == {
-        "read_events", "long_reads", "reading v1", "recent v1", "shares v1", "drawn v1", "drawn-1",
-    }  # fmt: skip
-    columns = {name: int(box.attrib["x"]) for name, box in boxes.items()}  # type: ignore[union-attr]
-    assert columns["read_events"] < columns["long_reads"] < columns["recent v1"]
-    assert columns["shares v1"] < columns["drawn v1"] < columns["drawn-1"]
-    for shown in (found, lasting.feature_set("drawn"), lasting.registered_model("drawn-1")):
-        html = shown._repr_html_()
+    assert {e.name for e in lasting.search("drawn").entries} == {"drawn", "drawn-1"}
+    assert [e.name for e in lasting.search("kind:model drawn").entries] == ["drawn-1"]
+    drawing = lineage_html(lasting.lineage("model:drawn-1"))
+    kept = (lasting.feature_set("drawn"), lasting.registered_model("drawn-1"))
+    shown = [one._repr_html_() for one in kept]
+    for html in (about_html(lasting.about("drawn")), drawing, *shown):
         assert "<script" not in html
         assert not re.search(r"(?:src|href)=", html)
+    assert "<svg" in drawing
 
 
 def test_the_command_line_and_the_sidebar_s_route_list_them(lasting: Session) -> None:
@@ -319,7 +315,7 @@ def test_the_command_line_and_the_sidebar_s_route_list_them(lasting: Session) ->
     assert "model:listed-1" in run("feature-sets")
     assert run("feature-sets", "listed@1").startswith("feature set listed v1 by user")
     assert "set:listed@1" in run("models")
-    assert run("lineage", "model:listed-1").startswith("model listed-1\n├─ set listed v1")
+    assert run("lineage", "model:listed-1").startswith("listed-1 (model), served with set:listed@1")
     assert "listed_later" in run("training-sets", "--rename", "listed_rows", "listed_later")
     kept = json.loads(json.dumps(Service(lasting).kept()))
     model = next(m for m in kept["models"] if m["name"] == "listed-1")
