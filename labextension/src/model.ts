@@ -6,7 +6,7 @@ import type { Event, ServiceManager } from '@jupyterlab/services';
 import { Poll } from '@lumino/polling';
 
 import { CatalogApi, Refusal } from './api';
-import type { ICatalog, IGroup } from './api';
+import type { ICatalog, IGroup, IOutlook } from './api';
 
 export const EVENT_SCHEMA = 'https://fs-notebook.dev/events/catalog/v1';
 
@@ -19,6 +19,9 @@ export type Notice =
   | { readonly kind: 'absent' }
   | { readonly kind: 'refused'; readonly text: string };
 
+/** What is going on about a group: what a promotion would do is asked, or a change is sent. */
+export type Doing = 'asking' | 'sending';
+
 // Lab's event socket backs off for up to half a minute after an outage. The pulse notices the outage
 // and the return, and picks up what was missed; changes themselves come by event.
 const PULSE_MS = 4000;
@@ -26,9 +29,9 @@ const PULSE_GONE_MS = 1500;
 const PULSE_ABSENT_MS = 30000;
 
 export class CatalogModel extends VDomModel {
-  constructor(services: ServiceManager.IManager, api?: CatalogApi) {
+  constructor(services: ServiceManager.IManager) {
     super();
-    this._api = api ?? new CatalogApi(services.serverSettings);
+    this.api = new CatalogApi(services.serverSettings);
     this._services = services;
     services.events.stream.connect(this._onEvent, this);
     this._pulse = new Poll({
@@ -39,6 +42,8 @@ export class CatalogModel extends VDomModel {
       standby: 'when-hidden'
     });
   }
+
+  readonly api: CatalogApi;
 
   /** False until the first answer of any kind. */
   get ready(): boolean {
@@ -66,21 +71,27 @@ export class CatalogModel extends VDomModel {
     return this._byName.get(name);
   }
 
-  /** Whether a request about this group is under way. */
-  busy(name: string): boolean {
-    return this._busy.has(name);
+  /** Which request about this group is under way, if one is. */
+  busy(name: string): Doing | null {
+    return this._busy.get(name) ?? null;
+  }
+
+  /** What promoting a cell's text, or else the group's latest version, would do. */
+  outlook(name: string, source: string | null): Promise<IOutlook> {
+    const what = source === null ? { name } : { source };
+    return this._during(name, 'asking', () => this.api.outlook(what));
   }
 
   promoteSource(name: string, source: string): Promise<IGroup> {
-    return this._act(name, () => this._api.promoteSource(source));
+    return this._act(name, () => this.api.promoteSource(source));
   }
 
   promote(name: string): Promise<IGroup> {
-    return this._act(name, () => this._api.promote(name));
+    return this._act(name, () => this.api.promote(name));
   }
 
   rollback(name: string): Promise<IGroup> {
-    return this._act(name, () => this._api.rollback(name));
+    return this._act(name, () => this.api.rollback(name));
   }
 
   /** Read the whole catalog again; requests that come meanwhile share one more read. */
@@ -119,13 +130,28 @@ export class CatalogModel extends VDomModel {
     }
   }
 
-  private async _act(name: string, action: () => Promise<IGroup>): Promise<IGroup> {
-    this._busy.add(name);
-    this.stateChanged.emit();
+  /** Change something about a group by `action`, and read what became of the catalog. */
+  async change<T>(name: string, action: (api: CatalogApi) => Promise<T>): Promise<T> {
     try {
+      return await this._during(name, 'sending', () => action(this.api));
+    } finally {
+      void this.refresh();
+    }
+  }
+
+  private _act(name: string, action: () => Promise<IGroup>): Promise<IGroup> {
+    return this.change(name, async () => {
       const group = await action();
       this._put(group);
       return group;
+    });
+  }
+
+  private async _during<T>(name: string, doing: Doing, action: () => Promise<T>): Promise<T> {
+    this._busy.set(name, doing);
+    this.stateChanged.emit();
+    try {
+      return await action();
     } catch (error) {
       if (error instanceof ServerConnection.NetworkError) {
         this._notify({ kind: 'gone' });
@@ -134,7 +160,6 @@ export class CatalogModel extends VDomModel {
     } finally {
       this._busy.delete(name);
       this.stateChanged.emit();
-      void this.refresh();
     }
   }
 
@@ -142,7 +167,7 @@ export class CatalogModel extends VDomModel {
   private async _read(since: string): Promise<void> {
     const order = ++this._asked;
     try {
-      const catalog = await this._api.catalog(this._notice ? '' : since);
+      const catalog = await this.api.catalog(this._notice ? '' : since);
       if (this.isDisposed || order < this._answered) {
         return; // A later question was answered first: this answer is older.
       }
@@ -203,10 +228,9 @@ export class CatalogModel extends VDomModel {
     }
   }
 
-  private readonly _api: CatalogApi;
   private readonly _services: ServiceManager.IManager;
   private readonly _pulse: Poll;
-  private readonly _busy = new Set<string>();
+  private readonly _busy = new Map<string, Doing>();
   private _byName = new Map<string, IGroup>();
   private _groups: readonly IGroup[] = [];
   private _connection: Readonly<Record<string, unknown>> = {};
