@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # For example LAB_OPTIONS="--no-browser --port=8890".
 LAB_OPTIONS ?=
 # Two processes share these tests. The others start processes of their own, and go one by one.
-SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter transfer)
+SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter \
+	transfer benchmarks $(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py))
 SOURCES := pyproject.toml hatch_build.py
 
 .PHONY: demo lab test soak bench lint clean

@@ -23,10 +23,11 @@ from fs_notebook.catalog.about import (
 from fs_notebook.catalog.definition import AnyDefinition
 from fs_notebook.catalog.differences import Difference, difference
 from fs_notebook.catalog.graph import Lineage, Node, lineage_of
+from fs_notebook.catalog.index import Index
 from fs_notebook.catalog.model import Group
-from fs_notebook.catalog.search import Entry, Found, Index
+from fs_notebook.catalog.search import Entry, Found
 from fs_notebook.clock import Clock
-from fs_notebook.errors import ConflictError, UsageError, unknown_name
+from fs_notebook.errors import ConflictError, UsageError, plain, unknown_name
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.usage import TRAINING, Use, UseNotes, uses_of
 from fs_notebook.worker.records import published_record
@@ -120,10 +121,10 @@ class About:
         for v in self.versions:
             at = "" if v.at is None else f", {v.at:%Y-%m-%d %H:%M}"
             lines.append(f"{v.label} {v.state}: {v.fingerprint[:12]} by {v.actor}{at}")
-        lines += [repr(self.lineage)]
+        lines += repr(self.lineage).split("\n")
         lines += [f"read: {use!r}" for use in self.uses] or ["nobody has read it so far"]
         lines += [f"{c.at:%Y-%m-%d %H:%M} {c.actor}: {c.text}" for c in self.history[:10]]
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Curated:
             lines += [f"  reads it: {use!r}" for use in self.about.uses]
             if not self.about.dependents and not self.about.uses:
                 lines.append("  nothing depends on it, and nobody has read it so far")
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
 
 class CurationCalls:

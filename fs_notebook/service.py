@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fs_notebook.glances import glance_at
 from fs_notebook.language.cell import parse_source
 from fs_notebook.session import Session
 from fs_notebook.views import status_of
@@ -43,10 +44,11 @@ class Service:
         """Return text that changes whenever the overview does."""
         session = self._follow()
         state = session.catalog.refresh()
+        store = glance_at(session.store, state.groups.values())
         running = [
             (s.name, s.version, s.state, s.serving, s.lag, s.error, round(s.progress or 0, 2))
             for g in state.groups.values()
-            for s in (status_of(g, v, session.store) for v in g.running)
+            for s in (status_of(g, v, store) for v in g.running)
         ]
         return f"{session.connection.id}:{state.events}:{hash(tuple(running))}"
 

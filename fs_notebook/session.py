@@ -14,9 +14,9 @@ from typing import Any
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
+from fs_notebook.catalog.index import Index
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
-from fs_notebook.catalog.search import Index
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.comparison import CompareCalls
 from fs_notebook.compute.derived import preview_derived

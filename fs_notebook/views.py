@@ -21,6 +21,7 @@ from fs_notebook.catalog.model import (
     Version,
 )
 from fs_notebook.clock import from_us
+from fs_notebook.glances import glance_at
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import span_text
 from fs_notebook.online.protocol import OnlineStore
@@ -342,5 +343,7 @@ def notes_of(group: Group) -> tuple[str, ...]:
 
 
 def views_of(state: CatalogState, store: OnlineStore, names: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the views of these groups."""
-    return [group_view(state.groups[n], store, state) for n in names]
+    """Return the views of these groups, their workers asked for together."""
+    groups = [state.groups[n] for n in names]
+    glance = glance_at(store, groups)
+    return [group_view(group, glance, state) for group in groups]

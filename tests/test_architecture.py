@@ -27,6 +27,7 @@ ROWS = [
     ["worker"],
     ["model"],
     ["files"],
+    ["glances"],
     ["ingest", "views", "datasets"],
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.errors import plain
+
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
 GROUP, STREAM, VIEW, TRAINING_SET = "group", "stream", "view", "training set"
 HISTORY_MAX = 100
@@ -59,7 +61,7 @@ class Deprecation:
         """Return the notice that stands wherever the thing is used."""
         why = f": {self.reason}" if self.reason else ""
         use = f"; use {self.instead!r} instead" if self.instead else ""
-        return f"{name!r} is deprecated{why}{use} ({self.actor}, {self.at:%Y-%m-%d})"
+        return plain(f"{name!r} is deprecated{why}{use} ({self.actor}, {self.at:%Y-%m-%d})")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""

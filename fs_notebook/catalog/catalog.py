@@ -53,6 +53,11 @@ class Catalog:
         self._state = CatalogState()
         log.create(STREAM)
 
+    @property
+    def known(self) -> CatalogState:
+        """The state as it was when it was looked at last; asks nobody."""
+        return self._state
+
     def refresh(self) -> CatalogState:
         """Fold what was appended since the last call; return the state now."""
         with self._lock:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fs_notebook.catalog.about import WORDS, Words
 from fs_notebook.catalog.definition import AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.errors import plain
 from fs_notebook.language import expr as ex
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import Aggregation, Plan, span_text
@@ -50,7 +51,7 @@ class Difference:
         meaning = "the same meaning" if self.same else "another meaning"
         told = [f"{self.name}: {self.before} → {self.after}, {meaning}"]
         told += [f"  {w}" for w in self.words] or ["  nothing changed"]
-        return "\n".join([*told, *self.lines])
+        return "\n".join(map(plain, [*told, *self.lines]))
 
 
 def difference(

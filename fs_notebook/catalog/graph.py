@@ -10,7 +10,7 @@ from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW
 from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import CatalogState, Group
-from fs_notebook.errors import unknown_name
+from fs_notebook.errors import plain, unknown_name
 from fs_notebook.language.unions import streams_of as parts_of
 
 NODES_MAX = 400
@@ -119,7 +119,7 @@ class Lineage:
             lines += self._tree(self.node, ways, "", {self.node})
         if self.cut:
             lines.append(f"and {self.cut:,} more")
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
     def _tree(
         self, node: Node, ways: Mapping[Node, list[Node]], indent: str, seen: set[Node]

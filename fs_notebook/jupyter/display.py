@@ -310,7 +310,7 @@ class StatusTable(Table):
     def __init__(self, rows: Iterable[object], *, title: str = "Workers") -> None:
         shown = [_status_row(fields(row)) for row in rows]
         super().__init__(
-            shown, columns=_used(shown, STATUS_COLUMNS), title=title,
+            shown, columns=used(shown, STATUS_COLUMNS), title=title,
             empty="No feature group has a worker yet.",
         )  # fmt: skip
         self.notes = [str(row["compared"]) for row in shown if row.get("compared")]
@@ -328,9 +328,9 @@ class CatalogTable(Table):
     """The catalog's groups, given as `GroupView`s."""
 
     def __init__(self, groups: Iterable[object], *, title: str = "Catalog") -> None:
-        shown = [_group_row(fields(group)) for group in groups]
+        shown = [group_row(fields(group)) for group in groups]
         super().__init__(
-            shown, columns=_used(shown, CATALOG_COLUMNS), title=title,
+            shown, columns=used(shown, CATALOG_COLUMNS), title=title,
             empty="No feature group matches.",
         )  # fmt: skip
 
@@ -350,7 +350,7 @@ class StreamTable(Table):
             for s in streams
         ]
         super().__init__(
-            shown, columns=_used(shown, STREAM_COLUMNS), title=title,
+            shown, columns=used(shown, STREAM_COLUMNS), title=title,
             empty="No stream yet: %feature upload makes one.",
         )  # fmt: skip
 
@@ -365,7 +365,7 @@ class ViewTable(Table):
             for v in views
         ]  # fmt: skip
         super().__init__(
-            shown, columns=_used(shown, VIEW_COLUMNS), title=title,
+            shown, columns=used(shown, VIEW_COLUMNS), title=title,
             empty="No view yet: %%view NAME, then a SELECT, makes one.",
         )  # fmt: skip
 
@@ -399,7 +399,7 @@ class FunctionTable(Table):
             for row in rows
         ]
         super().__init__(
-            shown, columns=_used(shown, FUNCTION_COLUMNS), title=title, empty="No such function."
+            shown, columns=used(shown, FUNCTION_COLUMNS), title=title, empty="No such function."
         )
 
 
@@ -434,12 +434,15 @@ def _status_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group_row(group: Mapping[str, Any]) -> dict[str, Any]:
+def group_row(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `GroupView`'s cells in the catalog's table."""
     return {
         **group,
         "state": state_text(group),
         "entity": ", ".join(map(str, group.get("entity") or ())),
-        "features": _listed(f"{f['name']} {f['type']}" for f in group.get("features") or ()),
+        "features": _listed(
+            f"{f['name']} {f['type']}".strip() for f in group.get("features") or ()
+        ),
         "latest": f"v{group['latest']}" if group.get("latest") else None,
         "depends_on": ", ".join(map(str, group.get("depends_on") or ())) or None,
         "tags": ", ".join(map(str, group.get("tags") or ())) or None,
@@ -458,7 +461,7 @@ def _listed(names: Iterable[str]) -> str:
     return shown
 
 
-def _used(rows: list[dict[str, Any]], columns: Iterable[Column]) -> list[Column]:
+def used(rows: list[dict[str, Any]], columns: Iterable[Column]) -> list[Column]:
     """Return the columns that some row has something in."""
     return [c for c in columns if any(row.get(c.field) is not None for row in rows)]
 

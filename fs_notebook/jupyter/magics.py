@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
-from fs_notebook.errors import FeatureStoreError, UsageError
+from fs_notebook.errors import UsageError
+from fs_notebook.jupyter.curating import CurationMagics
 from fs_notebook.jupyter.options import (
     check_training_set,
     entity_of,
     help_text,
+    known_verb,
     parse_line,
     view_parser,
 )
+from fs_notebook.jupyter.pointing import pointed_errors
 from fs_notebook.language.cell import (
     Cell,
     parse_cell,
@@ -29,19 +30,6 @@ from fs_notebook.language.cell import (
 
 if TYPE_CHECKING:
     from fs_notebook.session import Session
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Show this package's errors as the shell shows a usage error: what, found, try; no trace."""
-    try:
-        yield
-    except FeatureStoreError as error:
-        raise ShellUsageError(str(error)) from None
-    except KeyboardInterrupt as interrupt:
-        # What was left behind says so itself: see `errors.Interrupted`.
-        told = str(interrupt) or "Interrupted; nothing was left half done."
-        raise ShellUsageError(told) from None
 
 
 def _session() -> Session:
@@ -57,7 +45,7 @@ def _show(value: Any) -> None:
 
 
 @magics_class
-class FeatureMagics(Magics):
+class FeatureMagics(CurationMagics, Magics):
     """The feature store's magics. `%feature help` lists the verbs."""
 
     @line_cell_magic
@@ -81,9 +69,12 @@ class FeatureMagics(Magics):
             %feature verify reading_time
             %feature compare reading_time --versions 1,2
             %feature rollback reading_time
-            %feature catalog reading
+            %feature catalog tag:reading entity:user
+            %feature about reading_time
+            %feature tag reading_time +core -old
+            %feature help promote
         """
-        with one_line_errors():
+        with pointed_errors(self._cell("feature", line, cell), rich=self._rich):
             if cell is not None:
                 return self._define(line, cell)
             verb, options = parse_line(line)
@@ -103,7 +94,7 @@ class FeatureMagics(Magics):
             reads = fs.stream("read_events").filter(pl.col("readtime") >= 60)
             reads.select("user", "genre", "ts", minutes=pl.col("readtime") / 60)
         """
-        with one_line_errors():
+        with pointed_errors(self._cell("view", line, cell), rich=self._rich):
             options = view_parser().parse_args(split_line(line, magic="%%view"))
             session, given = _session(), {"description": options.description}
             if options.language == "polars":
@@ -116,6 +107,16 @@ class FeatureMagics(Magics):
             else:
                 rows = session.create_view(options.name, cell, **given)
             self._show_view(rows)
+
+    @property
+    def _rich(self) -> bool:
+        # Whoever has a kernel draws HTML; a terminal does not.
+        return getattr(self.shell, "kernel", None) is not None
+
+    @staticmethod
+    def _cell(name: str, line: str, cell: str | None) -> str:
+        """Return the cell as it stands in the notebook."""
+        return f"%{name} {line}" if cell is None else f"%%{name} {line}\n{cell}"
 
     def _show_view(self, rows: Any) -> None:
         from fs_notebook.jupyter.display import ViewCard
@@ -282,11 +283,6 @@ class FeatureMagics(Magics):
             )  # fmt: skip
         _show(found)
 
-    def _catalog(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.display import CatalogTable
-
-        _show(CatalogTable(_session().features(" ".join(options.words))))
-
     def _streams(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import StreamTable
 
@@ -321,11 +317,6 @@ class FeatureMagics(Magics):
         )
         _show(PeekTable(peek))
 
-    def _describe(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.streams import DescriptionCard
-
-        _show(DescriptionCard(_session().describe(options.name)))
-
     def _functions(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import FunctionTable
         from fs_notebook.language.reference import functions
@@ -333,4 +324,9 @@ class FeatureMagics(Magics):
         _show(FunctionTable(functions(" ".join(options.words))))
 
     def _help(self, options: argparse.Namespace) -> None:
-        print(help_text())
+        if options.verb is None:
+            print(help_text())
+            return
+        from fs_notebook.jupyter.guide import guide_of
+
+        _show(guide_of(known_verb(options.verb)))

@@ -134,8 +134,49 @@ def _peek(p: OptionParser) -> None:
     p.add_argument("--since", help="from an event time on: 2013-01-31T12:00")
 
 
-def _stream(p: OptionParser) -> None:
-    p.add_argument("name", help="a stream")
+def _thing(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature, group, view, stream or training set")
+
+
+def _describe(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("text", nargs="?", help="what to say of it from now on; '' for nothing")
+
+
+def _diff(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("before", nargs="?", help="a version's number; default: what serves")
+    p.add_argument("after", nargs="?", help="another one, or draft; default: the newest")
+
+
+def _tag(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("tags", nargs="+", help="+tag comes, -tag goes")
+
+
+def _owner(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("owner", help="who answers for it; '' for nobody")
+
+
+def _deprecate(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("--reason", help="why it should not be used any more")
+    p.add_argument("--instead", help="what to use instead")
+    p.add_argument("--undo", action="store_true", help="take it back")
+
+
+def _folder(p: OptionParser) -> None:
+    p.add_argument("folder", help="a folder, for git: one file a feature, view and stream")
+
+
+def _import(p: OptionParser) -> None:
+    _folder(p)
+    p.add_argument("--apply", action="store_true", help="take it over; default: only show")
+
+
+def _help(p: OptionParser) -> None:
+    p.add_argument("verb", nargs="?", help="a verb; default: the list of them")
 
 
 VERBS: Mapping[str, tuple[str, _Build]] = {
@@ -154,13 +195,21 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "compare": ("two versions of a feature side by side: how far they differ", _compare),
     "explain": ("the events that make up one entity's value", _explain),
-    "catalog": ("search the shared catalog", _words),
+    "catalog": ("search the shared catalog: words, tag: entity: type: owner: source: …", _words),
+    "about": ("all that is known of one thing: versions, lineage, readers, history", _thing),
+    "lineage": ("what a thing is made of, and what is made of it", _thing),
+    "diff": ("what changed between two versions, in words and as a diff", _diff),
+    "tag": ("change a thing's tags; that makes no version", _tag),
+    "owner": ("change who answers for a thing; that makes no version", _owner),
+    "deprecate": ("say that a thing should not be used any more; shows who does", _deprecate),
+    "export": ("write the catalog to files, for review in git", _folder),
+    "import": ("compare such files with the catalog, and take over what differs", _import),
     "streams": ("the declared streams", _nothing),
     "peek": ("some events of a stream, with positions", _peek),
-    "describe": ("what is known of a stream", _stream),
+    "describe": ("what is known of a stream or a feature, or say what it is", _describe),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
-    "help": ("this list", _nothing),
+    "help": ("this list, or a verb's options with examples", _help),
 }
 
 ALIASES = {"train": "training_set"}
@@ -217,7 +266,24 @@ def view_parser() -> OptionParser:
 def parse_line(line: str) -> tuple[str, argparse.Namespace]:
     """Return the verb of a `%feature` line and its options."""
     words = split_line(line, magic="%feature") or ["help"]
-    verb, rest = ALIASES.get(words[0], words[0]), words[1:]
+    verb, rest = known_verb(words[0]), words[1:]
+    if any(word in ("--help", "-h", "?") for word in rest):
+        verb, rest = "help", [verb]
+    if verb in ("tag", "catalog") and rest:
+        # What goes or is left out begins with a hyphen, as options do; these verbs have none.
+        rest = ["--", *rest]
+    return verb, parser_of(verb).parse_args(rest)
+
+
+def known_verb(word: str) -> str:
+    """Return the verb that a word means.
+
+    Raises
+    ------
+    UsageError
+        If there is no such verb; near ones are suggested.
+    """
+    verb = ALIASES.get(word, word)
     if verb not in VERBS:
         near = near_names(verb, VERBS)
         raise UsageError(
@@ -225,7 +291,7 @@ def parse_line(line: str) -> tuple[str, argparse.Namespace]:
             found=", ".join(VERBS),
             remedy=f"did you mean {near[0]!r}?" if near else "%feature help",
         )
-    return verb, parser_of(verb).parse_args(rest)
+    return verb
 
 
 def help_text() -> str:

@@ -115,6 +115,8 @@ class Aggregate:
     """Whether the state's size has a bound whatever the number of events."""
     error: ClassVar[str | None] = None
     """How far the value may be from the exact one; None where it is exact."""
+    shown: ClassVar[str | None] = None
+    """The column of the state that is the finished value itself wherever that is not null."""
     ordered: ClassVar[bool] = False
     """Whether it asks for `types.ORDER`, to decide between events of one time."""
     timed: ClassVar[bool] = False

@@ -18,6 +18,7 @@ class Count(Fieldwise):
     name = "count"
     usage = "COUNT(*) or COUNT(a)"
     invertible = True
+    shown = "n"
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
@@ -59,6 +60,7 @@ class Sum(_Summing):
 
     name = "sum"
     usage = "SUM(number)"
+    shown = "s"
     # A float that was added cannot be taken away without a trace; integers can.
     invertible = False
 
@@ -88,6 +90,8 @@ class Avg(_Summing):
 
 
 class _Extreme(Fieldwise):
+    shown = "v"
+
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:
         return one(types)
@@ -119,6 +123,7 @@ class Max(_Extreme):
 
 class _Logical(Fieldwise):
     monoid: ClassVar[str]
+    shown = "v"
 
     @classmethod
     def result(cls, types: Sequence[Type]) -> Type | None:

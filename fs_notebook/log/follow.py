@@ -5,13 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
+
+import numpy as np
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import FeatureStoreError, StreamChanged
 from fs_notebook.log.messages import Chunk, decode, regrouped
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch
-from fs_notebook.log.reader import WAIT_MS, Cursors, Part, PartReader
+from fs_notebook.log.reader import CHUNK_BYTES_MAX, WAIT_MS, Cursors, Part, PartReader
 from fs_notebook.position import Cut, Position
 
 LINGER_MS = 2
@@ -32,6 +35,7 @@ class _Follower:
         self._rows_max = rows_max
         self._stopped = threading.Event()
         self._threads: dict[int, threading.Thread] = {}
+        self._error: BaseException | None = None
         self.found: queue.Queue[Chunk | BaseException] = queue.Queue(CHUNKS_MAX)
 
     def take_up(self, part: Part, start: Position | None) -> None:
@@ -44,6 +48,38 @@ class _Follower:
         )
         self._threads[part.partition] = thread
         thread.start()
+
+    def take(self, wait_s: float) -> list[Chunk]:
+        """Return the chunks that are there, waiting for the first; none if none came in time.
+
+        All at once: whoever commits each alone is always as many commits late as chunks wait.
+
+        Raises
+        ------
+        FeatureStoreError
+            What a thread met, once the chunks before it are handed over.
+        """
+        if self._error is not None:
+            raise self._error
+        chunks: list[Chunk] = []
+        rows = size = 0
+        try:
+            item = self.found.get(timeout=wait_s)
+            while True:
+                if isinstance(item, BaseException):
+                    self._error = item
+                    break
+                chunks.append(item)
+                rows += len(item.payloads)
+                size += sum(map(len, item.payloads))
+                if rows >= self._rows_max or size >= CHUNK_BYTES_MAX:
+                    break
+                item = self.found.get_nowait()
+        except queue.Empty:
+            pass
+        if self._error is not None and not chunks:
+            raise self._error
+        return chunks
 
     def stop(self) -> None:
         self._stopped.set()
@@ -93,17 +129,14 @@ def follow(
             follower.take_up(part, start.get(part.partition))
         looked_at = quiet_since = clock.monotonic_s()
         while True:
-            try:
-                item = follower.found.get(timeout=min(idle_seconds, 0.1))
-            except queue.Empty:
-                now = clock.monotonic_s()
-                if now - quiet_since >= idle_seconds:
-                    yield None
-                    quiet_since = clock.monotonic_s()
-            else:
-                if isinstance(item, BaseException):
-                    raise item
-                yield from regrouped(decode(item, payloads), stream, asked, (None, None), rows_max)
+            chunks = follower.take(min(idle_seconds, 0.1))
+            for some in _by_partition(chunks):
+                decoded = chain.from_iterable(decode(chunk, payloads) for chunk in some)
+                yield from regrouped(decoded, stream, asked, (None, None), rows_max)
+            if chunks:
+                quiet_since = clock.monotonic_s()
+            elif clock.monotonic_s() - quiet_since >= idle_seconds:
+                yield None
                 quiet_since = clock.monotonic_s()
             if clock.monotonic_s() - looked_at >= PARTS_EVERY_S:
                 for part in _grown(stream.name, parts, known):
@@ -111,6 +144,31 @@ def follow(
                 looked_at = clock.monotonic_s()
     finally:
         follower.stop()
+
+
+def _by_partition(chunks: list[Chunk]) -> list[list[Chunk]]:
+    """Return the chunks of each partition in order, with neighbours of plain events made one."""
+    found: dict[int, list[Chunk]] = {}
+    for chunk in chunks:
+        mine = found.setdefault(chunk.partition, [])
+        if mine and not chunk.arrow and not mine[-1].arrow:
+            mine[-1] = _joined(mine[-1], chunk)
+        else:
+            mine.append(chunk)
+    return list(found.values())
+
+
+def _joined(one: Chunk, other: Chunk) -> Chunk:
+    assert one.places is not None
+    assert other.places is not None
+    ledger, entry, batch = map(np.concatenate, zip(one.places, other.places, strict=True))
+    return Chunk(
+        one.partition,
+        False,
+        [*one.messages, *other.messages],
+        [*one.payloads, *other.payloads],
+        places=(ledger, entry, batch),
+    )
 
 
 def _grown(name: str, parts: Callable[[], list[Part]], known: list[Part]) -> list[Part]:

@@ -37,6 +37,7 @@ _PLAIN = frozenset((str, int, bool))
 # Packing holds the interpreter lock throughout, since no Python hook runs inside it; so one
 # packer serves all threads, and its buffer is not made anew for each value.
 _pack = msgpack.Packer(use_bin_type=True).pack
+_pack_short = msgpack.Packer(use_bin_type=True, use_single_float=True).pack
 
 
 class Packed(NamedTuple):
@@ -149,9 +150,16 @@ def show_key(blob: bytes) -> str:
 
 
 def pack_value(
-    newest_us: int, valid_until_us: int | None, values: Sequence[Any], state: bytes
+    newest_us: int,
+    valid_until_us: int | None,
+    values: Sequence[Any],
+    state: bytes,
+    *,
+    short: bool = False,
 ) -> bytes:
     """Return the bytes of one entity's value; see `Packed` for the parts.
+
+    `short` packs floats in 32 bits, for values that those hold exactly; a reader sees no other.
 
     Raises
     ------
@@ -159,7 +167,7 @@ def pack_value(
         If an integer does not fit 64 bits.
     """
     try:
-        head = _pack((newest_us, valid_until_us, *values))
+        head = (_pack_short if short else _pack)((newest_us, valid_until_us, *values))
     except OverflowError:
         raise OverflowInFold(
             "An integer does not fit 64 bits.", remedy="cast it to DOUBLE in the definition"

@@ -13,7 +13,8 @@ import polars as pl
 from fs_notebook.compute import buckets, single
 from fs_notebook.compute.fold import MOMENT, NEWEST, VALID_UNTIL, Fold, State
 from fs_notebook.errors import IntegrityError
-from fs_notebook.online.codec import pack_key, pack_value, unpack_key, unpack_value
+from fs_notebook.online.codec import Packed, pack_key, pack_value, unpack_key, unpack_value
+from fs_notebook.online.lean import Lean
 from fs_notebook.types import TIME
 
 _TEMPORAL = (pl.Datetime, pl.Date, pl.Duration)
@@ -55,6 +56,7 @@ class StateCodec:
         skip = len(fold.keys)
         self._recent = list(fold.recent_schema)[skip:]
         self._by = [*fold.keys, buckets.BUCKET]
+        self._lean = Lean(fold)
 
     def keys_of(self, frame: pl.DataFrame) -> list[bytes]:
         """Return the packed key of each row of `frame`, which has the fold's key columns."""
@@ -80,11 +82,20 @@ class StateCodec:
         # Fold.values keeps the order of the lifetime frame: row by row they are the same entity.
         keys = self.keys_of(state.lifetime)
         recent, parts = self._recent_lists(state), self._bucket_lists(state)
-        skip = len(self.fold.keys)
+        skip, left_out = len(self.fold.keys), self._lean.left_out
+        lean = self._lean.is_lean(lifetime, finished)
+        short = _short(finished.select(outputs))
+        kept = lifetime.select(self._lean.kept).rows() or [()] * lifetime.height
+        rows = zip(keys, finished.iter_rows(), kept, lean, short, strict=True)
         packed: dict[bytes, bytes] = {}
-        for key, done, fields in zip(keys, finished.iter_rows(), lifetime.iter_rows(), strict=True):
-            body = _pack([fields[skip:], recent.get(key), parts.get(key)])
-            packed[key] = pack_value(done[skip], done[skip + 1], done[skip + 2 :], body)
+        for at, (key, done, fields, is_lean, is_short) in enumerate(rows):
+            if is_lean:
+                body = [fields, recent.get(key), parts.get(key), left_out]
+            else:
+                body = [lifetime.row(at)[skip:], recent.get(key), parts.get(key)]
+            packed[key] = pack_value(
+                done[skip], done[skip + 1], done[skip + 2 :], _pack(body), short=is_short
+            )
         return packed
 
     def _recent_lists(self, state: State) -> dict[bytes, tuple[Any, ...]]:
@@ -124,7 +135,10 @@ class StateCodec:
             if blob is None:
                 continue
             name = unpack_key(key)
-            fields, lists, split = _unpack(unpack_value(blob).state)
+            value = unpack_value(blob)
+            fields, lists, split, *left_out = _unpack(value.state)
+            if left_out:
+                fields = self._whole(value, fields, left_out[0])
             lifetime.append((*name, *fields))
             if lists is not None:
                 recent.append((*name, *lists))
@@ -132,6 +146,15 @@ class StateCodec:
         skip = len(self.fold.keys)
         split_frame = _restored(parts, buckets.schema(self.fold), skip) if parts else None
         return State(self._frame(lifetime), self._exploded(recent), split_frame)
+
+    def _whole(self, value: Packed, kept: list[Any], left_out: int) -> tuple[Any, ...]:
+        if left_out != self._lean.left_out or len(kept) != len(self._lean.kept):
+            raise IntegrityError(
+                "A stored state has other fields than its plan.",
+                found=f"{len(kept)} fields beside {left_out} values",
+                remedy="promote the feature again to rebuild it from the ledger",
+            )
+        return self._lean.whole([value.newest_us, value.valid_until_us, *value.values], kept)
 
     def needed(self, state: State, frame: pl.DataFrame) -> list[bytes]:
         """Return the keys of the buckets without which projected rows cannot be folded in."""
@@ -257,6 +280,16 @@ class StateCodec:
         return _typed(frame, schema, skip)
 
 
+def _short(values: pl.DataFrame) -> list[bool]:
+    """Return for each row whether 32 bits hold each of its floats exactly."""
+    floats = [name for name, dtype in values.schema.items() if dtype == pl.Float64]
+    if not floats:
+        return [False] * values.height
+    columns = [pl.col(n) for n in floats]
+    same = [c.cast(pl.Float32, strict=False).cast(pl.Float64).eq_missing(c) for c in columns]
+    return values.select(pl.all_horizontal(same)).to_series().to_list()
+
+
 def storage(dtype: pl.DataType) -> pl.DataType:
     """Return the type that carries `dtype` in a stored value.
 
@@ -317,16 +350,19 @@ def _widened(value: Any) -> Any:
     return value
 
 
-def _unpack(state: bytes) -> tuple[list[Any], list[Any] | None, list[Any] | None]:
+def _unpack(state: bytes) -> list[Any]:
+    """Return fields, recent events and buckets, and how many fields are left out, if any are."""
     try:
-        fields, recent, split = msgpack.unpackb(state, ext_hook=_narrowed)
+        parts: list[Any] = msgpack.unpackb(state, ext_hook=_narrowed)
+        if len(parts) not in (3, 4):
+            raise ValueError(f"{len(parts)} parts")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise IntegrityError(
             "A stored state cannot be read.",
             found=str(error),
             remedy="promote the feature again to rebuild it from the ledger",
         ) from None
-    return fields, recent, split
+    return parts
 
 
 def _narrowed(tag: int, data: bytes) -> Any:

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from fs_notebook.clock import SYSTEM, Clock, from_us
-from fs_notebook.errors import FeatureStoreError
+from fs_notebook.errors import FeatureStoreError, plain
 from fs_notebook.online.protocol import OnlineStore
 
 SERVING, HTTP, TRAINING = "serving", "http", "training"
@@ -53,7 +53,7 @@ class Use:
         }  # fmt: skip
 
     def __repr__(self) -> str:
-        return (
+        return plain(
             f"{self.kind} by {self.who} on {self.host}: {self.reads:,} reads, "
             f"last at {self.last_at:%Y-%m-%d %H:%M} UTC"
         )

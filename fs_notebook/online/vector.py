@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fs_notebook.clock import from_us
-from fs_notebook.errors import unknown_name
+from fs_notebook.errors import plain, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,16 +150,11 @@ class FeatureVector:
     def __repr__(self) -> str:
         with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
             table = str(self.to_polars())
-        notices = "".join(f"\nnote: {_line(notice)}" for notice in self.notices)
+        notices = "".join(f"\nnote: {plain(notice)}" for notice in self.notices)
         return f"{len(self)} served ({self._told()})\n{table}{notices}"
 
     def _repr_html_(self) -> str:
         html: str = self.to_polars()._repr_html_()
         entities = "1 entity" if len(self) == 1 else f"{len(self):,} entities"
-        notices = "".join(f"<p><small>⚠ {escape(_line(n))}</small></p>" for n in self.notices)
+        notices = "".join(f"<p><small>⚠ {escape(plain(n))}</small></p>" for n in self.notices)
         return f"{html}<small>{entities}, {self._told()}</small>{notices}"
-
-
-def _line(text: str) -> str:
-    """Return text as one line without control characters: people wrote it."""
-    return "".join(c if c.isprintable() else " " for c in text)

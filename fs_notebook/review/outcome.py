@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from fs_notebook.errors import plain
+
 NEW, CHANGED, SAME, REFUSED = "new", "changed", "same", "refused"
 
 
@@ -52,7 +54,8 @@ class Step:
 
     def __repr__(self) -> str:
         told = [f"{self.action} {self.kind} {self.name}", *(f"  {w}" for w in self.words)]
-        return "\n".join([*told, *(f"    {line}" for line in self.lines)])
+        told += [f"    {line}" for line in self.lines]
+        return "\n".join(plain(line) for said in told for line in said.split("\n"))
 
 
 @dataclass(frozen=True)

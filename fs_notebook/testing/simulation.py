@@ -285,7 +285,7 @@ class Simulation:
         while True:
             worker = Worker(
                 share.definition, self._read_log, self.store, partition=share.part,
-                clock=self.clock, should_stop=partial(self._is_done, share),
+                beside=False, clock=self.clock, should_stop=partial(self._is_done, share),
             )  # fmt: skip
             try:
                 worker.run()

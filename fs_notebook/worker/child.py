@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from fs_notebook.catalog import Version
 from fs_notebook.position import Cut
@@ -21,7 +22,7 @@ class Child:
     wait_s, due_s
         The next pause, and when the next start is due.
     begun_s, begun_at
-        When the process was started, and the position that the store had then.
+        When the process was started, and the positions that the version's shards had then.
     trouble
         What it failed of, as long as it has not run well since.
     told
@@ -33,7 +34,7 @@ class Child:
     wait_s: float = RESTART_SECONDS
     due_s: float = 0.0
     begun_s: float = 0.0
-    begun_at: Cut | None = None
+    begun_at: Mapping[str, Cut | None] = field(default_factory=dict)
     fenced: bool = False
     starts: int = 0
     trouble: Trouble | None = None

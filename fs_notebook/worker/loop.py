@@ -36,6 +36,7 @@ from fs_notebook.log.protocol import EARLIEST, PUBLISHED, Batch, EventLog
 from fs_notebook.online.protocol import Lease, OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
+from fs_notebook.worker.ends import Ends, EndsBeside
 from fs_notebook.worker.timings import Timings
 
 BOOTSTRAP_ROWS_MAX = 200_000
@@ -77,6 +78,9 @@ class Worker:
         Asked between batches; True ends `run` after the batch is committed.
     partition
         The one partition to fold, into a shard of its own; None: all, in one shard.
+    beside
+        Whether reports ask for the stream's end in a thread of their own, so that events are not
+        kept waiting; False asks in the loop, for a simulation.
     is_wanted
         Asked when the state is not where the worker left it: False ends `run`, for what was
         retired must not be built again.
@@ -89,6 +93,7 @@ class Worker:
         store: OnlineStore,
         *,
         partition: int | None = None,
+        beside: bool = True,
         clock: Clock = SYSTEM,
         should_stop: Callable[[], bool] = lambda: False,
         is_wanted: Callable[[], bool] = lambda: True,
@@ -107,6 +112,7 @@ class Worker:
         self._is_wanted = is_wanted
         self._report = Progress()
         self._name = definition.source.name
+        self._ends = (EndsBeside if beside else Ends)(self._end)
         self._way = Way(START)
         self._epoch = 0
         self._schemas_met = 0
@@ -232,6 +238,9 @@ class Worker:
         fresh = [p for p in now if known.get(p.partition) is None]
         return {"begun": known.advanced(fresh).to_json()}
 
+    def _end(self) -> Cut:
+        return self.log.end(self._name)
+
     @contextmanager
     def _same_stream(self, lease: Lease) -> Iterator[None]:
         """Say of a position that is not there, if so it is, that its stream was made again."""
@@ -348,7 +357,7 @@ class Worker:
         now_s = self._clock.monotonic_s()
         report = self._report
         elapsed_s = now_s - report.beat_s
-        if not force and elapsed_s < HEARTBEAT_SECONDS:
+        if not force and (elapsed_s < HEARTBEAT_SECONDS or not self._ends.ready(now_s)):
             return
         stored = self.store.state(self.shard)
         if stored is None or stored.epoch != lease.epoch:
@@ -368,7 +377,7 @@ class Worker:
         if elapsed_s < 1e6:
             report.rate = report.counted / max(elapsed_s, 1e-6)
         report.counted, report.beat_s, report.state = 0, now_s, state
-        end = target if target is not None else self.log.end(self._name)
+        end = target if target is not None else self._ends.newest()
         cut = lease.cut or START
         lag = cut.entries_to(end)
         report.progress = None if target is None else self._way.share(cut)

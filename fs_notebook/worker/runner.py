@@ -29,7 +29,6 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.position import Cut
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.child import RESTART_SECONDS, Child
@@ -41,7 +40,9 @@ from fs_notebook.worker.process import FENCED, STOPPED, STUCK
 from fs_notebook.worker.records import inputs_of, served_record, withdraw
 from fs_notebook.worker.shared import (
     members_of,
+    own_shards,
     partitions_of,
+    positions_of,
     shards_of,
     subscription_of,
     tell_partitions,
@@ -188,7 +189,7 @@ class Runner:
             child.due_s = now_s + BACKOFF_SECONDS_MAX
             return
         child.fenced = False
-        child.begun_at = _position(store, shard)
+        child.begun_at = positions_of(store, shard)
         child.process = self._spawn(child.version, shard)
         child.starts, child.begun_s = child.starts + 1, now_s
         if child.trouble is not None:
@@ -213,7 +214,9 @@ class Runner:
         LOG.warning("worker %s ended with code %s", shard, code)
         now_s = self.clock.monotonic_s()
         health = store.health(shard) or {}
-        got_on = _position(store, shard) != child.begun_at
+        reached = positions_of(store, shard)
+        mine = own_shards(shard, health, process.pid)
+        got_on = any(reached.get(s) != child.begun_at.get(s) for s in mine)
         child.process = None
         # One that was taken over must not take the shard straight back.
         child.fenced = code == FENCED
@@ -345,11 +348,6 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS_MAX)
-
-
-def _position(store: OnlineStore, shard: str) -> Cut | None:
-    state = store.state(shard)
-    return None if state is None else state.cut
 
 
 def _at_work(health: Mapping[str, Any] | None, pid: int) -> bool:

@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fs_notebook.online.protocol import OnlineStore, part_shard
+from fs_notebook.position import Cut
 
 PARTS_TTL_SECONDS = 30 * 86_400.0
+_MEMBER = "~"
+"""Parts a version's shard from the rest of a member's name."""
 _SUMMED = ("events", "null_keys", "late", "dead", "entities")
 _WORST_FIRST = ("failing", "retrying", "starting", "bootstrapping", "live")
 
@@ -59,7 +62,23 @@ def members_of(shard: str, workers: int | None) -> tuple[str, ...]:
     """
     if workers is None:
         return (shard,)
-    return tuple(f"{shard}~{socket.gethostname()}~{n}" for n in range(workers))
+    return tuple(f"{shard}{_MEMBER}{socket.gethostname()}~{n}" for n in range(workers))
+
+
+def positions_of(store: OnlineStore, member: str) -> dict[str, Cut | None]:
+    """Return how far each shard of a worker's version is folded."""
+    shards = stored_shards(store, member.partition(_MEMBER)[0])
+    states = {shard: store.state(shard) for shard in shards}
+    return {shard: None if state is None else state.cut for shard, state in states.items()}
+
+
+def own_shards(member: str, health: Mapping[str, Any], pid: int) -> tuple[str, ...]:
+    """Return the shards that a worker's process folded; of a member, by its own report."""
+    shard = member.partition(_MEMBER)[0]
+    if shard == member:
+        return (shard,)
+    owns = (health.get("owns") or ()) if health.get("pid") == pid else ()
+    return tuple(part_shard(shard, int(n)) for n in owns)
 
 
 def owner_text(health: Mapping[str, Any]) -> str:

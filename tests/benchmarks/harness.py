@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import statistics
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ Side = Callable[[Config], AbstractContextManager[Run]]
 seconds that the work itself took."""
 
 ANSWER_S_MAX = 120
-_SPAWN = multiprocessing.get_context("spawn")
+_starts: Any = multiprocessing.get_context("spawn")
 _KIB_IN_MB = 1024
 
 
@@ -64,9 +65,8 @@ class _Child:
     """One side in its process."""
 
     def __init__(self, side: Side, config: Config) -> None:
-        self._pipe, theirs = _SPAWN.Pipe()
-        self._process = _SPAWN.Process(target=_run_side, args=(theirs, side, config), daemon=True)
-        self._process.start()
+        self._pipe, theirs = _starts.Pipe()
+        self._process = _process(_run_side, theirs, side, config)
         theirs.close()
         self._seconds: list[float] = []
         self._held_mb = self._answer()
@@ -95,6 +95,37 @@ class _Child:
         self._pipe.close()
 
 
+@contextmanager
+def quick_starts() -> Iterator[None]:
+    """Fork sides from a process that has imported it all: for a test of what they do.
+
+    What they hold in memory is then partly what that process held.
+    """
+    global _starts
+    before, _starts = _starts, multiprocessing.get_context("forkserver")
+    _starts.set_forkserver_preload(["tests.benchmarks.suite"])
+    try:
+        yield
+    finally:
+        _starts = before
+
+
+def _process(target: Callable[..., None], *arguments: Any) -> Any:
+    """Start a process with this one's environment, whichever its parent has."""
+    process = _starts.Process(
+        target=_in_environment, args=(dict(os.environ), target, *arguments), daemon=True
+    )
+    process.start()
+    return process
+
+
+def _in_environment(
+    environment: dict[str, str], target: Callable[..., None], *arguments: Any
+) -> None:
+    os.environ.update(environment)
+    target(*arguments)
+
+
 def duel(ours: Side, rival: Side, config: Config, *, repeats: int, warm: bool = True) -> Duel:
     """Let two sides take turns, `repeats` times, after a run of each that does not count."""
     busy = psutil.cpu_percent(interval=0.5) / 100
@@ -109,14 +140,15 @@ def duel(ours: Side, rival: Side, config: Config, *, repeats: int, warm: bool = 
         return Duel(mine.finish(), theirs.finish(), busy)
 
 
-def ask(function: Callable[[Config], Any], config: Config) -> Any:
+def ask(
+    function: Callable[[Config], Any], config: Config, *, seconds_max: float = ANSWER_S_MAX
+) -> Any:
     """Return what `function` returns in a fresh process."""
-    pipe, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_run_once, args=(theirs, function, config), daemon=True)
-    process.start()
+    pipe, theirs = _starts.Pipe()
+    process = _process(_run_once, theirs, function, config)
     theirs.close()
     try:
-        return _received(pipe)
+        return _received(pipe, seconds_max)
     finally:
         process.kill()
         process.join()
@@ -132,9 +164,9 @@ def _open(side: Side, config: Config) -> Iterator[_Child]:
         child.close()
 
 
-def _received(pipe: Connection) -> Any:
-    if not pipe.poll(ANSWER_S_MAX):
-        raise RuntimeError(f"A side of a benchmark said nothing for {ANSWER_S_MAX} s.")
+def _received(pipe: Connection, seconds_max: float = ANSWER_S_MAX) -> Any:
+    if not pipe.poll(seconds_max):
+        raise RuntimeError(f"A side of a benchmark said nothing for {seconds_max:.0f} s.")
     good, answer = pipe.recv()
     if not good:
         raise RuntimeError(f"A side of a benchmark failed:\n{answer}")

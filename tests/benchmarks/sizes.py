@@ -25,6 +25,12 @@ class Sizes:
         In the window of one busy entity.
     read_entities
         How many entities one online read asks for, one case each.
+    long
+        Events of the stream over which a worker's memory is watched.
+    many
+        Entities that a worker has when it is started again.
+    features
+        In the catalog that is searched.
     repeats
         How often each side of a long duel runs; `repeats_many` of a short one.
     """
@@ -37,11 +43,15 @@ class Sizes:
     labels: int
     hot_events: int
     read_entities: tuple[int, ...]
+    long: int
+    many: int
+    features: int
     repeats: int
     repeats_many: int
 
 
 FULL = Sizes(
-    1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000), 5, 11
-)
-QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 1, 2)
+    1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000),
+    50_000_000, 1_000_000, 10_000, 5, 11,
+)  # fmt: skip
+QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 300, 1, 2)

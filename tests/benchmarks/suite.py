@@ -16,13 +16,25 @@ import duckdb
 import polars as pl
 import psutil
 
-from tests.benchmarks import folding, freshness, ledger, reads, replay, training, versions, work
+from tests.benchmarks import (
+    catalog,
+    folding,
+    freshness,
+    ledger,
+    reads,
+    replay,
+    scale,
+    training,
+    versions,
+    work,
+)
 from tests.benchmarks.harness import Duel, Side, ask, duel
 from tests.benchmarks.sizes import Sizes
 from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
 from tests.support import broker as brokers
 from tests.support.redis import RedisServer, make_server, remove_server, system_server
 
+LONG_S_MAX = 600
 Say = Callable[[str], None]
 Config = dict[str, Any]
 
@@ -59,8 +71,14 @@ def run(
                 name = "event sent to value served, p99"
                 rows.append(Row(name, "bare client", AT_MOST, None, found))
                 say("memory of a replay")
-                grown = _growth(sizes, config)
-    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), grown]
+                more = [_growth(sizes, config)]
+                say("memory of a worker")
+                more.append(_worker_growth(sizes, config))
+            say("a worker that starts again")
+            more.append(_restart(sizes, config))
+            say("the catalog")
+            more.append(_catalog(sizes, config))
+    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *more]
 
 
 def _growth(sizes: Sizes, config: Config) -> str:
@@ -69,6 +87,37 @@ def _growth(sizes: Sizes, config: Config) -> str:
     figures = "; ".join(f"{kind} {a:.0f} and {b:.0f} MB" for kind, (a, b) in found.items())
     counts = f"{sizes.messages // 4:,} events and of {sizes.messages:,}"
     return f"What a replay that keeps nothing holds at its peak, of {counts}: {figures}."
+
+
+def _worker_growth(sizes: Sizes, config: Config) -> str:
+    config = config | {"topic": f"{config['topic']}-long"}
+    ask(scale.fill_long, config, seconds_max=LONG_S_MAX)
+    found = ask(scale.worker_growth, config, seconds_max=LONG_S_MAX)
+    return (
+        f"A worker that folds {sizes.long:,} events from Arrow batches on Pulsar, commits "
+        f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory "
+        f"has grown by {found.tenth_mb:.0f} MB after a tenth, by {found.all_mb:.0f} in all."
+    )
+
+
+def _catalog(sizes: Sizes, config: Config) -> str:
+    found = ask(catalog.milliseconds, config)
+    opening, first = found.pop("opening"), found.pop("the first search")
+    figures = ", ".join(f"{what} {ms:.1f} ms" for what, ms in found.items())
+    return (
+        f"A catalog of {sizes.features:,} features is opened in {opening / 1000:.1f} s, searched "
+        f"for the first time in {first:.0f} ms; then: {figures} (aim: 100 ms)."
+    )
+
+
+def _restart(sizes: Sizes, config: Config) -> str:
+    ask(scale.fill_many, config)
+    begun_s = time.time()
+    seconds = ask(scale.first_commit, config) - begun_s
+    return (
+        f"A worker with {sizes.many:,} entities that is started again has committed the next event "
+        f"{seconds:.1f} s after its process was begun."
+    )
 
 
 def _notes(sizes: Sizes, rows: list[Row], load: float, seconds: float) -> list[str]:

@@ -222,7 +222,7 @@ def test_a_discarded_draft_is_gone(shell: InteractiveShell) -> None:
     shows(shell, "%feature upload reads --stream read_events")
     shows(shell, f"%%feature reading_time\n{SQL}")
     assert shows(shell, "%feature retire reading_time") == ""
-    assert "No feature group matches" in shows(shell, "%feature catalog")
+    assert "Nothing matches" in shows(shell, "%feature catalog kind:group")
 
 
 def test_an_interrupt_says_what_goes_on(

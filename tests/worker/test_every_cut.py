@@ -149,7 +149,7 @@ class Trial:
             at = state.cut
             return bool(handed_over) and (at == until or (until is None and at != target))
 
-        Worker(self.made, self.log, store, clock=self.clock, should_stop=stop).run()
+        Worker(self.made, self.log, store, clock=self.clock, beside=False, should_stop=stop).run()
         self.compare(store)
         return handed_over[0]
 

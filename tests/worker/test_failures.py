@@ -21,6 +21,7 @@ from fs_notebook.errors import FeatureStoreError, OverflowInFold, UnreachableErr
 from fs_notebook.jupyter.display import StatusTable
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.online.memory import MemoryStore
+from fs_notebook.online.protocol import part_shard
 from fs_notebook.position import Cut, Position
 from fs_notebook.session import Session
 from fs_notebook.testing.clock import SimulatedClock
@@ -29,6 +30,7 @@ from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.failures import Failure, Trouble, leave, left, report_name
 from fs_notebook.worker.process import FENCED, STUCK
 from fs_notebook.worker.runner import BACKOFF_SECONDS_MAX, RAN_WELL_SECONDS, Runner
+from fs_notebook.worker.shared import members_of, tell_partitions
 from tests.support.sessions import BEGIN, SUM_SQL, until
 from tests.worker.test_handover import STREAM, definition
 
@@ -58,6 +60,7 @@ class Stage:
     """A runner with a clock and processes that a test moves."""
 
     home: Path
+    workers: int | None = None
     clock: SimulatedClock = field(default_factory=SimulatedClock)
     made: list[Made] = field(default_factory=list)
 
@@ -66,7 +69,9 @@ class Stage:
         self.log = EmbeddedLog(self.home / "ledger")
         self.log.create(STREAM)
         self.catalog = Catalog(self.log, actor="tester", clock=self.clock)
-        body = {"definition": definition().to_dict()}
+        body: dict[str, Any] = {"definition": definition().to_dict()}
+        if self.workers is not None:
+            body["workers"] = self.workers
         self.catalog.record(PROMOTED, "reading", body)
         self.runner = Runner(Connection(self.home), clock=self.clock)
         numbers = itertools.count(1_000_000)
@@ -165,6 +170,32 @@ def test_a_worker_that_gets_on_is_not_made_to_wait(stage: Stage) -> None:
         lease = stage.store.commit(lease, cut=cut, puts={}, info={})
         assert stage.pause_s(-signal.SIGKILL) == pytest.approx(0.25, abs=0.06)
     assert stage.status().failures == 4
+
+
+def test_a_member_waits_unless_a_partition_of_its_own_gets_on(tmp_path: Path) -> None:
+    """What another worker of the version commits does not end this one's crash loop."""
+    stage = Stage(tmp_path, workers=1)
+    tell_partitions(stage.store, SHARD, 2)
+    (member,) = members_of(SHARD, 1)
+    leases = [
+        stage.store.claim(part_shard(SHARD, n), fingerprint=definition().fingerprint)
+        for n in range(2)
+    ]
+    pauses: dict[int, list[float]] = {0: [], 1: []}
+    # What it folded is told by its report: first the partition that gets on, then the other.
+    for own in (0, 1):
+        for entry in range(4):
+            stage.store.heartbeat(
+                member, {"pid": stage.made[-1].pid, "state": "bootstrapping", "owns": [own]},
+                ttl_seconds=10,
+            )  # fmt: skip
+            cut = Cut((Position(0, own + 1, entry, 0),))
+            leases[0] = stage.store.commit(leases[0], cut=cut, puts={}, info={})
+            pauses[own].append(stage.pause_s(-signal.SIGKILL))
+    stage.log.close()
+    assert pauses[0] == pytest.approx([0.25] * 4, abs=0.06)
+    assert pauses[1] == sorted(pauses[1])
+    assert pauses[1][-1] > 1
 
 
 def test_a_kill_of_a_live_worker_is_no_crash_loop(stage: Stage) -> None:

@@ -199,7 +199,7 @@ def prepared(seed: int = 0, count: int = 20, **options: Any) -> tuple[Simulation
 
 
 def worker_of(sim: Simulation, stop: Callable[[], bool] = lambda: False) -> Worker:
-    return Worker(defined(), sim.log, sim.store, clock=sim.clock, should_stop=stop)
+    return Worker(defined(), sim.log, sim.store, clock=sim.clock, beside=False, should_stop=stop)
 
 
 def position_of(sim: Simulation) -> Cut | None:
