@@ -40,6 +40,7 @@ from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
+from fs_notebook.outlooks import OutlookCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
 from fs_notebook.sources import Sources
@@ -54,7 +55,10 @@ from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
 
-class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls, ReviewCalls):
+class Session(
+    StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls, OutlookCalls,
+    ReviewCalls,
+):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters

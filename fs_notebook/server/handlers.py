@@ -138,6 +138,16 @@ class PromoteHandler(FeatureStoreHandler):
         self.reply(group)
 
 
+class OutlookHandler(FeatureStoreHandler):
+    """`POST outlook`: what `promote` would do with the same body; changes nothing."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        body = self.texts("source", "name")
+        self.reply(await self.hub.ask(lambda service: service.outlook(body)))
+
+
 class RollbackHandler(FeatureStoreHandler):
     """`POST rollback`: of `{"name": a group}`."""
 
@@ -150,6 +160,7 @@ class RollbackHandler(FeatureStoreHandler):
 
 ROUTES: list[tuple[str, type[FeatureStoreHandler]]] = [
     (r"/fs-notebook/catalog", CatalogHandler),
+    (r"/fs-notebook/outlook", OutlookHandler),
     (r"/fs-notebook/promote", PromoteHandler),
     (r"/fs-notebook/rollback", RollbackHandler),
 ]
