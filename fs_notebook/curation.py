@@ -19,6 +19,7 @@ from fs_notebook.catalog.about import (
     WORDS,
     Change,
     Notes,
+    lift_text,
 )
 from fs_notebook.catalog.definition import AnyDefinition
 from fs_notebook.catalog.differences import Difference, difference
@@ -70,6 +71,8 @@ class About:
         What it is made of, and what is made of it.
     uses
         Who reads it, the last reader first.
+    lifts
+        What was measured of it, the newest first.
     cell
         The notebook cell that it came from, if it came from one.
     """
@@ -82,6 +85,7 @@ class About:
     versions: tuple[VersionLine, ...]
     lineage: Lineage
     uses: tuple[Use, ...]
+    lifts: tuple[Mapping[str, Any], ...] = ()
     cell: str | None = None
 
     @property
@@ -105,6 +109,7 @@ class About:
             ],
             "lineage": self.lineage.to_dict(),
             "uses": [u.to_dict() for u in self.uses],
+            "lifts": [dict(lift) for lift in self.lifts],
         }  # fmt: skip
 
     def __repr__(self) -> str:
@@ -121,6 +126,7 @@ class About:
         for v in self.versions:
             at = "" if v.at is None else f", {v.at:%Y-%m-%d %H:%M}"
             lines.append(f"{v.label} {v.state}: {v.fingerprint[:12]} by {v.actor}{at}")
+        lines += [f"lift: {lift_text(lift)}" for lift in self.lifts[:3]]
         lines += repr(self.lineage).split("\n")
         lines += [f"read: {use!r}" for use in self.uses] or ["nobody has read it so far"]
         lines += [f"{c.at:%Y-%m-%d %H:%M} {c.actor}: {c.text}" for c in self.history[:10]]
@@ -197,6 +203,7 @@ class CurationCalls:
             versions=() if group is None else tuple(_version_lines(group)),
             lineage=lineage_of(state, name, kind=kind, ways=index.ways),
             uses=() if group is None else tuple(uses_of(self.store, name)),
+            lifts=() if group is None else group.lifts[::-1],
         )  # fmt: skip
 
     def lineage(self, name: str) -> Lineage:

@@ -14,6 +14,7 @@ from typing import Any
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
+from fs_notebook.catalog.graph import notices_of
 from fs_notebook.catalog.index import Index
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
@@ -278,12 +279,13 @@ class Session(
         definition = group.latest
         check_columns(definition, self.log)
         where = slice_of(last, from_, to, sample)
+        old = notices_of(self.catalog.refresh(), definition)
         if isinstance(definition, DerivedDefinition):
             return preview_derived(
                 group.name, definition.plan,
                 {(d.name, d.fingerprint): (d.plan, d.source, d.joined) for d in definition.inputs},
                 self.log, clock=self.clock, given=with_, where=where, on_progress=on_progress,
-                notes=(*notes_of(group), *changed_since(self.catalog.refresh(), definition)),
+                notes=(*notes_of(group), *old, *changed_since(self.catalog.refresh(), definition)),
             )  # fmt: skip
         if with_:
             raise UsageError(
@@ -294,7 +296,7 @@ class Session(
             group.name, definition.plan, definition.source,
             joined_log(definition.plan, definition.joined, self.log, filtered=True),
             clock=self.clock, where=where, on_progress=on_progress,
-            notes=(*notes_of(group), *self._inspection.limits(definition)),
+            notes=(*notes_of(group), *old, *self._inspection.limits(definition)),
         )  # fmt: skip
 
     def promote(

@@ -176,7 +176,7 @@ def _told(kind: str, body: Mapping[str, Any], version: int | None, before: Notes
         case "discarded":
             return "discarded the draft"
         case "validated":
-            return "measured its lift"
+            return f"measured its lift: {lift_text(body)}"
         case "annotated":
             return "; ".join(_edited(n, body[n], before.words) for n in WORDS if n in body)
         case "deprecated" if body.get("undo"):
@@ -184,6 +184,16 @@ def _told(kind: str, body: Mapping[str, Any], version: int | None, before: Notes
         case "deprecated":
             return f"deprecated: {body.get('reason') or 'no reason given'}"
     return {"trained": "saved"}.get(kind, kind if before.created_at is None else f"{kind} anew")
+
+
+def lift_text(lift: Mapping[str, Any]) -> str:
+    """Return what a recorded lift says: the verdict, the target, and by how much."""
+    told = f"{lift.get('verdict', 'no verdict')} for {lift.get('target', 'something')}"
+    found = [lift.get(n) for n in ("difference", "low", "high")]
+    numbers = [f"{n:+.3g}" for n in found if isinstance(n, (int, float))]
+    if len(numbers) == len(found):
+        told += f", {lift.get('metric', '')} {numbers[0]} [{numbers[1]}, {numbers[2]}]"
+    return told
 
 
 def _edited(name: str, value: Any, before: Words) -> str:

@@ -217,6 +217,16 @@ def edges_of(state: CatalogState) -> Iterator[Edge]:
         yield from ((Node(STREAM, s), node) for s in saved.recipe.labels.get("cuts", ()))
 
 
+def notices_of(state: CatalogState, definition: AnyDefinition) -> tuple[str, ...]:
+    """Return the notices of what a definition reads and should not any more."""
+    found = []
+    for node in dict.fromkeys(reads_of_definition(definition)):
+        notes = state.notes.get((node.kind, node.name))
+        if notes is not None and notes.deprecated is not None:
+            found.append(f"it reads {notes.deprecated.told(node.name)}")
+    return tuple(found)
+
+
 def _current(group: Group) -> Iterator[AnyDefinition]:
     yield group.latest
     yield from (v.definition for v in group.running)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from fs_notebook.catalog.about import lift_text
 from fs_notebook.catalog.differences import Difference
 from fs_notebook.catalog.graph import Lineage
 from fs_notebook.catalog.search import Entry, Found
@@ -120,6 +121,7 @@ def about_html(about: About) -> str:
         tag("pre", _text(about.text), class_="fsn-code") if about.text else None,
         Table(columns, title=what).markup() if columns else None,
         Table(_versions(about), title="Versions").markup() if about.versions else None,
+        *(tag("p", f"Lift: {clean(lift_text(lift), length_max=300)}") for lift in about.lifts[:3]),
         lineage_markup(about.lineage),
         Table(_uses(about), title="Read by").markup() if about.uses else None,
         Table(_history(about), title="History").markup(),

@@ -140,6 +140,7 @@ def test_a_deprecation_says_who_depends_and_is_seen_wherever_it_is_used(known: S
     labels = pl.DataFrame(read_events(30, 5)).select("user", "ts")
     made = known.training_set(labels, ["total_readtime"])
     assert made.notes[0].startswith(notice)
+    assert f"it reads {notice}" in " ".join(known.preview("share").notes)
     view = known.view("reading_time")
     assert (view["status"], view["deprecated"]["reason"]) == ("deprecated", "counts bots")
     assert known.search("status:deprecated").names() == ["reading_time"]
@@ -216,3 +217,15 @@ def test_about_has_who_made_it_and_when(known: Session, other: Session) -> None:
     stream = known.about("read_events")
     assert stream.entry.kind == "stream"
     assert "ts TIMESTAMP" in repr(stream)
+
+
+def test_a_lift_is_part_of_what_is_known(known: Session) -> None:
+    body = {"target": "clicked", "metric": "roc auc", "difference": 0.021, "low": 0.01,
+            "high": 0.03, "verdict": "helps"}  # fmt: skip
+    known.catalog.record("validated", "reading_time", body)
+    known.catalog.record("validated", "reading_time", {"verdict": "later versions say otherwise"})
+    about = known.about("reading_time")
+    assert about.to_dict()["lifts"][1] == body
+    assert "lift: helps for clicked, roc auc +0.021 [+0.01, +0.03]" in repr(about)
+    assert about.entry.by == "tester"
+    assert "measured its lift: helps for clicked" in about.history[1].text
