@@ -28,7 +28,7 @@ from fs_notebook.position import START
 TRY_S = 0.25
 TRY_ROWS = 50_000
 # A worker's start, its commits and its hand-over, whatever there is to fold.
-BEGIN_S = 1.0
+BEGIN_S = 3.0
 
 FOLD, WARM, DERIVED, SERVES = "fold", "warm", "derived", "serves"
 

@@ -143,6 +143,13 @@ export interface ICatalog {
   readonly groups: readonly IGroup[];
 }
 
+/** What changed since a revision that the browser has. */
+export interface IChanges extends ICatalog {
+  readonly since: string;
+  /** The names of the groups that went; `groups` are those that came or changed. */
+  readonly gone: readonly string[];
+}
+
 /** The answer to "anything new since this revision?" when there is nothing. */
 export interface IUnchanged {
   readonly revision: string;
@@ -201,10 +208,10 @@ export interface IWords {
 export class CatalogApi {
   constructor(private readonly _settings: ServerConnection.ISettings) {}
 
-  /** The whole catalog, or word that it is still at revision `since`. */
-  catalog(since = ''): Promise<ICatalog | IUnchanged> {
+  /** The whole catalog, or what changed since a revision; `fresh` asks for it as it is now. */
+  catalog(since: string, fresh: boolean): Promise<ICatalog | IChanges | IUnchanged> {
     // The query is added after the join, which would escape its question mark.
-    const query = since ? URLExt.objectToQueryString({ since }) : '';
+    const query = since ? URLExt.objectToQueryString({ since, fresh: fresh ? '1' : '' }) : '';
     return request(this._settings, `catalog${query}`);
   }
 

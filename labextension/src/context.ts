@@ -19,8 +19,10 @@ export interface IGroupProps extends IContext {
   readonly group: IGroup;
 }
 
+const FORM: Intl.DateTimeFormatOptions = { dateStyle: 'medium', timeStyle: 'short' };
+
 /** A moment of the server in the reader's own time and language; empty where there is none. */
 export function whenWords(iso: string): string {
   const at = new Date(iso);
-  return Number.isNaN(at.valueOf()) ? '' : at.toLocaleString();
+  return Number.isNaN(at.valueOf()) ? '' : at.toLocaleString(undefined, FORM);
 }

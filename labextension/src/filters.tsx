@@ -44,7 +44,7 @@ function Facet(props: IProps & { filter: Filter }): JSX.Element | null {
       value=""
       onChange={event => change(withFilter(search, filter, event.target.value))}
     >
-      <option value="">{words}</option>
+      <option value="">{`${words} ▾`}</option>
       {values.map(([value, count]) => (
         <option key={value} value={value}>
           {`${value} (${count.toLocaleString()})`}
@@ -64,7 +64,7 @@ export function Filters(props: IProps): JSX.Element {
         type="search"
         className="fs-Search"
         aria-label={trans.__('Search features')}
-        placeholder={trans.__('Search, or tag: entity: type: owner:…')}
+        placeholder={trans.__('Search, or tag:… type:…')}
         value={search}
         onChange={event => change(event.target.value)}
         onKeyDown={event => event.key === 'Escape' && change('')}

@@ -6,7 +6,7 @@ import type { Event, ServiceManager } from '@jupyterlab/services';
 import { Poll } from '@lumino/polling';
 
 import { CatalogApi, Refusal } from './api';
-import type { ICatalog, IGroup, IOutlook } from './api';
+import type { ICatalog, IChanges, IGroup, IOutlook } from './api';
 
 export const EVENT_SCHEMA = 'https://fs-notebook.dev/events/catalog/v1';
 
@@ -36,7 +36,7 @@ export class CatalogModel extends VDomModel {
     services.events.stream.connect(this._onEvent, this);
     this._pulse = new Poll({
       auto: true,
-      factory: () => this._read(this._revision),
+      factory: () => this._read(false),
       frequency: { interval: PULSE_MS, backoff: false, max: PULSE_ABSENT_MS },
       name: 'fs-notebook:pulse',
       standby: 'when-hidden'
@@ -117,7 +117,7 @@ export class CatalogModel extends VDomModel {
     try {
       do {
         this._again = false;
-        await this._read('');
+        await this._read(true);
       } while (this._again && !this.isDisposed);
     } finally {
       this._reading = null;
@@ -164,16 +164,22 @@ export class CatalogModel extends VDomModel {
   }
 
   /** Read once; never rejects, for the outcome is the notice. */
-  private async _read(since: string): Promise<void> {
+  private async _read(fresh: boolean): Promise<void> {
     const order = ++this._asked;
     try {
-      const catalog = await this.api.catalog(this._notice ? '' : since);
+      const catalog = await this.api.catalog(this._notice ? '' : this._revision, fresh);
       if (this.isDisposed || order < this._answered) {
         return; // A later question was answered first: this answer is older.
       }
       this._answered = order;
       if (!('unchanged' in catalog)) {
-        this._take(catalog);
+        if ('since' in catalog && catalog.since !== this._revision) {
+          // It tells what changed since another state than the one that is held by now.
+          this._revision = '';
+          void this.refresh();
+          return;
+        }
+        this._take('since' in catalog ? this._merged(catalog) : catalog);
       }
       this._notify(null);
     } catch (error) {
@@ -196,6 +202,14 @@ export class CatalogModel extends VDomModel {
     return { kind: 'refused', text: String(error) };
   }
 
+  /** The catalog that is known, with what changed in it. */
+  private _merged(changes: IChanges): ICatalog {
+    const byName = new Map(this._byName);
+    changes.gone.forEach(name => byName.delete(name));
+    changes.groups.forEach(group => byName.set(group.name, group));
+    return { ...changes, groups: [...byName.values()] };
+  }
+
   private _take(catalog: ICatalog): void {
     this._revision = catalog.revision;
     this._connection = catalog.connection;
@@ -205,6 +219,8 @@ export class CatalogModel extends VDomModel {
   }
 
   private _put(group: IGroup): void {
+    // What is held is no revision of the server's any more: the next read is of all.
+    this._revision = '';
     this._byName.set(group.name, group);
     this._groups = [...this._byName.values()];
     this._changed = true;

@@ -21,8 +21,8 @@ export function matters(outlook: IOutlook, cell: CellState): boolean {
 
 /** A length of time as somebody would say it, who does not know better. */
 export function aboutWords(trans: TranslationBundle, seconds: number): string {
-  if (seconds < 2) {
-    return trans.__('about a second');
+  if (seconds < 8) {
+    return trans.__('a few seconds');
   }
   if (seconds < 90) {
     return trans.__('about %1 s', Math.ceil(seconds));

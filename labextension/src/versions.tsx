@@ -5,11 +5,13 @@ import * as React from 'react';
 import type { IAbout, IDiff, IVersion } from './api';
 import { whenWords } from './context';
 import type { IGroupProps } from './context';
+import { versionWords } from './states';
 
 /** A diff's lines with their signs, which say what the colours say. */
 export function Diff(props: Pick<IGroupProps, 'trans'> & { diff: IDiff }): JSX.Element {
   const { diff, trans } = props;
-  const lines = diff.lines.slice(2);
+  // The header names what the button named; the places of lines in so short a text tell nobody much.
+  const lines = diff.lines.slice(2).filter(line => !line.startsWith('@@'));
   return (
     <div className="fs-Diff">
       <ul>
@@ -26,7 +28,6 @@ export function Diff(props: Pick<IGroupProps, 'trans'> & { diff: IDiff }): JSX.E
           {lines.map((line, index) => (
             <span key={index} className="fs-Diff-line" data-sign={line.slice(0, 1)}>
               {line}
-              {'\n'}
             </span>
           ))}
         </pre>
@@ -64,7 +65,7 @@ function Version(
     <li>
       <div className="fs-Version">
         <span className="fs-Version-label">{label}</span>
-        {version.state !== 'draft' && <span>{version.state}</span>}
+        {version.state !== 'draft' && <span>{versionWords(trans, version)}</span>}
         <span className="fs-Dim">
           {version.at ? trans.__('%1 by %2', whenWords(version.at), version.actor) : version.actor}
         </span>
