@@ -200,8 +200,9 @@ class CurationCalls:
         elif kind == VIEW:
             text = state.views[name].text
         return About(
-            entry=index.entry(kind, name), text=text, cell=cell, notebook=notes.notebook, created_by=notes.created_by,
-            created_at=notes.created_at, history=notes.history[::-1],
+            entry=index.entry(kind, name), text=text, cell=cell,
+            notebook=notes.notebook, created_by=notes.created_by, created_at=notes.created_at,
+            history=notes.history[::-1],
             versions=() if group is None else tuple(_version_lines(group)),
             lineage=lineage_of(state, name, kind=kind, ways=index.ways),
             uses=() if group is None else tuple(uses_of(self.store, name)),

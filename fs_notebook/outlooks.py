@@ -1,4 +1,4 @@
-"""What a promotion would do, told before it is done: the history to fold, the time, who is touched."""
+"""What a promotion would do, told before it is done: history to fold, time, who is touched."""
 
 from __future__ import annotations
 
@@ -137,9 +137,7 @@ class OutlookCalls:
         if serving is not None and serving.fingerprint != definition.fingerprint:
             changes = difference(serving.definition, definition).words
         is_known = definition.name in state.groups
-        used_by = (
-            lineage_of(state, definition.name, kind=GROUP).downstream() if is_known else ()
-        )
+        used_by = lineage_of(state, definition.name, kind=GROUP).downstream() if is_known else ()
         return Outlook(
             name=definition.name,
             version=len(group.versions) + 1 if known is None else known.number,

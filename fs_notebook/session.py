@@ -218,7 +218,7 @@ class Session(
                 return True
             return known.latest != replace(definition, **notes.words.to_dict())
 
-        body = {"definition": definition.to_dict()}
+        body: dict[str, Any] = {"definition": definition.to_dict()}
         body |= {} if notebook is None else {"notebook": notebook}
         state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
         return state.groups[name].latest

@@ -93,8 +93,8 @@ function dependentLines(trans: TranslationBundle, about: IAbout): [string, strin
   }
   const dependents = [...reached.values()].slice(1);
   return [
-    [trans.__('Depends on it'), nodeWords(trans, dependents) || trans.__('nothing')],
-    [trans.__('Reads it'), readerWords(trans, about.uses) || trans.__('nobody so far')]
+    [trans.__('Depends on %1', about.name), nodeWords(trans, dependents) || trans.__('nothing')],
+    [trans.__('Reads %1', about.name), readerWords(trans, about.uses) || trans.__('nobody so far')]
   ];
 }
 

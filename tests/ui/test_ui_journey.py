@@ -118,6 +118,7 @@ def test_from_a_cell_to_production_with_one_click(chromium, lab):
     # The notebook is closed: the catalog knows where the feature came from.
     with page.page.expect_response("**/api/contents/journey.ipynb*"):
         page.command("docmanager:save")
+    page.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
     page.command("application:close")
     expect(page.page.locator(".jp-NotebookPanel")).to_have_count(0)
     page.row("reading_time").click()

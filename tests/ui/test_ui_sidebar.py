@@ -23,16 +23,15 @@ QUERIES = [
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, bundle):
     names = ["find", "card", "drag", "change"]
-    lab = Lab(
-        tmp_path_factory.mktemp("lab"), notebooks={f"{name}.ipynb": CELLS for name in names}
-    )
+    lab = Lab(tmp_path_factory.mktemp("lab"), notebooks={f"{name}.ipynb": CELLS for name in names})
     with lab:
         seeded.fill(lab.home)
         yield lab
 
 
 def rows(page) -> list[str]:
-    return page.sidebar.locator(".fs-Row-button").evaluate_all("all => all.map(a => a.dataset.name)")
+    found = page.sidebar.locator(".fs-Row-button")
+    return found.evaluate_all("all => all.map(one => one.dataset.name)")
 
 
 @pytest.mark.timeout(240)
@@ -227,7 +226,7 @@ def test_ten_thousand_features_scroll_and_are_searched(chromium, tmp_path, bundl
         page.page.keyboard.press("Enter")
         expect(page.card("group_09988")).to_contain_text("value_09988 BIGINT")
 
-        sidebar.get_by_role("searchbox").fill("tag:tag3 owner:owner2 value_0900")
+        sidebar.get_by_role("searchbox").fill("tag:tag3 owner:owner2 value_0901")
         expect(sidebar.get_by_role("status")).to_have_text("1 of 10,000 features")
         sidebar.get_by_role("searchbox").fill("vlaue_07777")
         expect(sidebar.get_by_text("read as value_07777")).to_be_visible()
