@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from fs_notebook.catalog import Catalog, CatalogState
 from fs_notebook.catalog.model import VALIDATED, definition_of
@@ -15,7 +15,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.curation import training_notices
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
-from fs_notebook.language.cell import check_name
+from fs_notebook.language.cell import check_name, split_names
 from fs_notebook.log.protocol import EARLIEST, EventLog
 from fs_notebook.model.asked import AsOf, Chosen, chosen_of
 from fs_notebook.online.protocol import OnlineStore
@@ -25,9 +25,15 @@ from fs_notebook.transforms import Transforms
 
 if TYPE_CHECKING:
     from fs_notebook.model.lift import Lift
+    from fs_notebook.model.lifts import Lifts
     from fs_notebook.model.training import TrainingSet
 
 _SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+
+
+def _names(candidate: str | Sequence[str]) -> list[str]:
+    """Return the features that are one candidate together."""
+    return list(split_names(candidate) if isinstance(candidate, str) else candidate)
 
 
 class TrainingCalls:
@@ -280,9 +286,17 @@ class TrainingCalls:
             return table, {"file": str(labels)}
         return table, {}
 
+    @overload
+    def lift(self, name: str, labels: Any, target: str, **options: Any) -> Lift: ...
+
+    @overload
+    def lift(
+        self, name: Sequence[str | Sequence[str]], labels: Any, target: str, **options: Any
+    ) -> Lifts: ...
+
     def lift(
         self,
-        name: str | Sequence[str],
+        name: str | Sequence[str | Sequence[str]],
         labels: Any,
         target: str,
         *,
@@ -292,16 +306,16 @@ class TrainingCalls:
         entity: str | Mapping[str, str] | None = None,
         lag: str | None = None,
         as_of: str = "event",
-        seed: int = 0,
-        model: Any = None,
         on_progress: OnProgress = silent,
-    ) -> Lift:
+        **options: Any,
+    ) -> Lift | Lifts:
         """Measure what a feature brings a model on point-in-time-correct training data.
 
         Parameters
         ----------
         name
-            The candidate: a feature, a group, or several.
+            The candidate: a feature, a group, or several together (``"a,b"``). A list holds
+            several candidates, each measured by itself and ranked: `Lifts`.
         labels, time, entity, lag, as_of
             As for `training_set`.
         target
@@ -310,26 +324,47 @@ class TrainingCalls:
             Features that the model has already.
         baseline
             The labels' columns that the model has already; default: all that are usable.
+        options
+            How to measure: ``folds=3`` (walk-forward), ``test_share``, ``group`` (an entity never
+            on both sides), ``task`` (``"classification"``, ``"regression"``, ``"ranking"``),
+            ``query`` (of a ranking), ``metric`` (scikit-learn's scorer names, ``"ndcg@10"``,
+            ``"map"``, ``"mrr"``), ``model`` (any scikit-learn estimator), ``seed``, ``bootstraps``:
+            see `model.setting.Setting`.
+
+        Raises
+        ------
+        UsageError
+            If an option does not fit the labels: too few of them, of classes, groups or queries.
         """
         # scikit-learn takes a second to load: only who measures a lift pays for it.
-        from fs_notebook.model.lift import measure_lift
+        from fs_notebook.model.measure import measure_lift, measure_lifts
+        from fs_notebook.model.setting import check_options
 
-        candidates = [name] if isinstance(name, str) else list(name)
+        check_options(options)
+        asked = [_names(name)] if isinstance(name, str) else [_names(one) for one in name]
+        every = list(dict.fromkeys([*base, *(n for one in asked for n in one)]))
         training = self.training_set(
-            labels, [*base, *candidates], time=time, entity=entity, lag=lag, as_of=as_of,
-            on_progress=on_progress,
-        )  # fmt: skip
-        wanted = chosen_of(self.catalog.refresh(), candidates)
-        chosen = [c for one in wanted for c in one.columns]
+            labels, every, time=time, entity=entity, lag=lag, as_of=as_of, on_progress=on_progress
+        )
+        state = self.catalog.refresh()
+        candidates = [[c for one in chosen_of(state, n) for c in one.columns] for n in asked]
         columns = baseline
         if columns is not None:
-            columns = [*columns, *(f for f in training.features if f not in chosen)]
-        lift = measure_lift(
-            training, target=target, candidate=chosen, baseline=columns, clock=self.clock,
-            seed=seed, model=model, on_progress=on_progress,
-        )  # fmt: skip
-        self._record_lift(candidates, lift, target)
-        return lift
+            tested = {c for one in candidates for c in one}
+            columns = [*columns, *(f for f in training.features if f not in tested)]
+        given: dict[str, Any] = {
+            "target": target, "baseline": columns, "clock": self.clock, "on_progress": on_progress,
+            **options,
+        }  # fmt: skip
+        if isinstance(name, str):
+            lift = measure_lift(training, candidate=candidates[0], **given)
+            self._record_lift(asked[0], lift, target)
+            return lift
+        lifts = measure_lifts(training, candidates=candidates, **given)
+        named = {", ".join(c): names for c, names in zip(candidates, asked, strict=True)}
+        for one in lifts:
+            self._record_lift(named[one.name], one, target)
+        return lifts
 
     def _record_lift(self, candidates: Sequence[str], lift: Lift, target: str) -> None:
         state = self.catalog.refresh()

@@ -151,9 +151,9 @@ def _derived_changes(before: DerivedDefinition, after: DerivedDefinition) -> Ite
 def _feature_changes(before: AnyDefinition, after: AnyDefinition) -> Iterator[str]:
     old = {o.name: o for o in before.plan.outputs}
     new = {o.name: o for o in after.plan.outputs}
-    for name in new.keys() - old.keys():
+    for name in (n for n in new if n not in old):
         yield f"new feature: {name} {new[name].type}"
-    for name in old.keys() - new.keys():
+    for name in (n for n in old if n not in new):
         yield f"no feature {name} any more"
     for name in (n for n in old if n in new):
         if old[name].type != new[name].type:

@@ -434,7 +434,7 @@ class Matcher:
         hidden = self._shell.user_ns_hidden
         return [
             n for n, value in self._shell.user_ns.items()
-            if not n.startswith("_") and n not in hidden and hasattr(value, "columns")
+            if not n.startswith("_") and n not in hidden and hasattr(type(value), "columns")
         ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 from fs_notebook.errors import UsageError
 from fs_notebook.jupyter.curating import CurationMagics
 from fs_notebook.jupyter.options import (
+    check_into,
     check_training_set,
     entity_of,
     help_text,
@@ -63,7 +64,8 @@ class FeatureMagics(CurationMagics, Magics):
 
             %feature connect pulsar://broker:6650 --redis redis://host:6379/0
             %feature upload reads.parquet --stream read_events --time ts
-            %feature lift reading_time --labels clicks --target clicked
+            %feature lift reading_time --labels clicks --target clicked --folds 5
+            %feature lift reading_time genres --labels clicks --target clicked --query session
             %feature training_set reading_time,recent@2 --labels clicks --lag 5m --into train
             %feature promote reading_time
             %feature status
@@ -200,13 +202,22 @@ class FeatureMagics(CurationMagics, Magics):
     def _lift(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
 
+        check_into(options.into)
+        model = None if options.model is None else self._variable(options.model)
+        names = options.name[0] if len(options.name) == 1 else options.name
         with ProgressBar("Measuring lift") as bar:
             lift = _session().lift(
-                list(split_names(options.name)), self._variable(options.labels), options.target,
+                names, self._variable(options.labels), options.target,
                 base=split_names(options.base), time=options.time, entity=entity_of(options.entity),
                 baseline=None if options.baseline is None else split_names(options.baseline),
-                seed=options.seed, on_progress=bar,
+                lag=options.lag, as_of=options.as_of, folds=options.folds,
+                test_share=options.test_share, group=options.group, task=options.task,
+                query=options.query, metric=options.metric, model=model,
+                bootstraps=options.bootstraps, seed=options.seed, on_progress=bar,
             )  # fmt: skip
+        if options.into is not None:
+            assert self.shell is not None
+            self.shell.user_ns[options.into] = lift
         _show(lift)
 
     def _training_set(self, options: argparse.Namespace) -> None:

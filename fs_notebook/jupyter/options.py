@@ -38,14 +38,28 @@ def _preview(p: OptionParser) -> None:
 
 
 def _lift(p: OptionParser) -> None:
-    p.add_argument("name", help="the candidate: a feature or group, or several: a,b")
+    p.add_argument("name", nargs="+", help="the candidate, a feature or group; a,b: both together; "
+                   "a b: each by itself, ranked")  # fmt: skip
     p.add_argument("--labels", required=True, help="a variable, a stream, or a file")
     p.add_argument("--target", required=True, help="the labels' column to predict")
     p.add_argument("--base", help="features that the model has already: a,b")
     p.add_argument("--baseline", help="label columns that the model has already: a,b")
     p.add_argument("--time", help="the labels' time column")
     p.add_argument("--entity", help="entity=column, where they differ: plane=tailnum")
+    p.add_argument("--lag", help="how long until an event is in a feature: 5m")
+    p.add_argument("--as-of", choices=("event", "known"), default="event",
+                   help="known: only what was published before the label's time")  # fmt: skip
+    p.add_argument("--folds", type=int, default=3, help="walk-forward folds; 1: a single split")
+    p.add_argument("--test-share", type=float, help="of the labels, the latest: 0.5 in folds")
+    p.add_argument("--group", help="a column: none of its values is learnt from and tested on")
+    p.add_argument("--task", choices=("classification", "regression", "ranking"),
+                   help="default: as the target's values are")  # fmt: skip
+    p.add_argument("--query", help="of a ranking: which rows are ranked among each other")
+    p.add_argument("--metric", help="roc_auc, neg_log_loss, r2, ndcg@10, …")
+    p.add_argument("--model", help="the notebook's variable that holds a scikit-learn estimator")
+    p.add_argument("--bootstraps", type=int, default=500, help="draws that intervals rest on")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--into", help="the notebook's variable to put it into")
 
 
 def _training_set(p: OptionParser) -> None:
@@ -250,8 +264,13 @@ def check_training_set(options: argparse.Namespace) -> None:
             found="no features" if options.features is None else "no labels",
             remedy="%feature training_set total_readtime --labels clicks",
         )
-    if options.into is not None and not options.into.isidentifier():
-        raise UsageError("--into names a variable.", found=options.into, remedy="--into train")
+    check_into(options.into)
+
+
+def check_into(name: str | None) -> None:
+    """Raise unless it can be a variable's name."""
+    if name is not None and not name.isidentifier():
+        raise UsageError("--into names a variable.", found=name, remedy="--into found")
 
 
 def view_parser() -> OptionParser:

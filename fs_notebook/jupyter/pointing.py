@@ -22,6 +22,7 @@ from fs_notebook.errors import (
     UsageError,
 )
 
+LINE_MAX = 1_000
 _QUOTED = re.compile(r"'([^'\n]{1,200})'")
 _BEFORE, _AFTER = r"(?<![\w.@/-])", r"(?![\w/-])"
 
@@ -143,13 +144,15 @@ class ErrorCard:
         from fs_notebook.jupyter.values import clean
 
         error, place = self.error, self.place
+        # A character stays a character, so that places hold.
+        shown = clean(place.text, length_max=LINE_MAX)
         start, end = place.column - 1, place.column - 1 + place.length
-        mark = tag("mark", place.text[start:end] or " ",
+        mark = tag("mark", shown[start:end] or " ",
                    style="background:rgba(214,58,48,.25);color:inherit;"
                          "text-decoration:underline wavy #d63a30")  # fmt: skip
         pre = tag(
-            "pre", tag("span", f"{place.line:>3} │ ", class_="fsn-soft"), place.text[:start], mark,
-            place.text[end:], f"\n    │ {place.caret}", class_="fsn-code",
+            "pre", tag("span", f"{place.line:>3} │ ", class_="fsn-soft"), shown[:start], mark,
+            shown[end:], f"\n    │ {place.caret}", class_="fsn-code",
             aria_label=f"line {place.line}, column {place.column}",
         )  # fmt: skip
         said = [("Found", error.found), ("Try", error.remedy)]

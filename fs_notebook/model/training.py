@@ -36,6 +36,8 @@ from fs_notebook.model.labels import (
     labels_frame,
     times_us,
 )
+from fs_notebook.model.late import Lateness, evidence_of
+from fs_notebook.model.leaks import Leak
 from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME
 
@@ -74,8 +76,12 @@ class TrainingSet:
         Which events count for a label.
     coverage
         Feature → the share of labels for which it saw any event, from 0 to 1.
-    notes
-        What to look at before a model learns of it.
+    leaks, notes
+        What looks like a leak, and what else to look at before a model learns of it.
+    late
+        How late the streams' events are published, where publish times tell.
+    same_time
+        Group → the share of labels that have an event at their very time, where such events count.
     covered
         Feature → for each label, whether it saw any event.
     chosen, entity
@@ -100,6 +106,9 @@ class TrainingSet:
     as_of: AsOf = PLAIN
     coverage: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    late: tuple[Lateness, ...] = ()
+    same_time: Mapping[str, float] = field(default_factory=dict)
     covered: Mapping[str, pl.Series] = field(default_factory=dict, repr=False)
     chosen: tuple[Chosen, ...] = field(default=(), repr=False)
     entity: Mapping[str, str] = field(default_factory=dict)
@@ -276,18 +285,26 @@ def build_training_set(
         for group in groups:
             check_columns(group.definition, log)
     ends = _freeze(groups, log, cuts or {})
-    reading = _Reading(log, ends, as_of.known, clock, begun_s, on_progress)
+    reading = _Reading(log, ends, clock, begun_s, on_progress)
     columns: dict[str, pl.Series] = {}
     covered: dict[str, pl.Series] = {}
+    late: list[Lateness] = []
+    same_time: dict[str, float] = {}
     for rows in dict.fromkeys(g.rows for g in groups):
         mine = [g for g in groups if g.rows == rows]
         held = reading.read(mine, times)
         for group in mine:
-            # Handed over, so that one group's events are gone before the next one's join.
+            # Taken out, so that one group's events are gone before the next one's join.
+            events = held.pop(group.definition.name)
             found = values_at(
-                group.fold, held.pop(group.definition.name), group.moments, known=as_of.known,
-                covered=_COVERED,
-            )  # fmt: skip
+                group.fold, events, group.moments, known=as_of.known, covered=_COVERED
+            )
+            evidence = evidence_of(
+                group.definition, group.fold, events, group.moments, found, as_of
+            )
+            late += evidence.late
+            same_time |= evidence.same_time
+            del events
             columns |= {f: found.get_column(f) for f in group.features}
             covered |= dict.fromkeys(group.features, found.get_column(_COVERED))
     joined = frame.hstack([columns[f] for f in features]) if features else frame
@@ -306,6 +323,8 @@ def build_training_set(
         seconds=clock.monotonic_s() - begun_s,
         as_of=as_of,
         coverage=shares(covered),
+        late=tuple(late),
+        same_time=same_time,
         covered=covered,
         chosen=tuple(Chosen(d, names) for d, names in wanted),
         entity=mapping,
@@ -404,7 +423,6 @@ class _Reading:
         self,
         log: EventLog,
         ends: Mapping[str, Cut],
-        known: bool,
         clock: Clock,
         begun_s: float,
         on_progress: OnProgress,
@@ -412,7 +430,8 @@ class _Reading:
         self.events = 0
         self._log = frozen_log(log, ends)
         self._ends = ends
-        self._stamps = (PUBLISHED,) if known else ()
+        # Publish times also tell how late events are: the same reading serves for both.
+        self._stamps = (PUBLISHED,)
         self._clock = clock
         self._begun_s = begun_s
         self._on_progress = on_progress

@@ -136,16 +136,21 @@ class ReviewCalls:
 
     def _feature_step(self, state: CatalogState, filed: Filed) -> Step:
         group = state.groups.get(filed.name)
+        if group is not None and _says_the_same(filed_group(group, ()), filed):
+            # Compiled anew it could mean something else by now: other inputs, a table that grew.
+            said = word_changes(Words.of(group.latest), filed.words)
+            words = (*said, *_deprecation(group.deprecated, filed))
+            return Step(FEATURE, filed.name, CHANGED if words else SAME, words)
         definition = self._definitions.compile(filed.name, _given(filed), **_options(filed))
         state.check_names(definition, actor=self.catalog.actor)
         if group is None:
             return Step(FEATURE, filed.name, NEW, tuple(_said(filed)), _added(filed))
         latest = group.latest
         found = difference(latest, definition, labels=("catalog", "file"))
-        words = [*found.words, *_deprecation(group.deprecated, filed)]
+        words = (*found.words, *_deprecation(group.deprecated, filed))
         changed = words or found.lines or not found.same
         action = CHANGED if changed else SAME
-        return Step(FEATURE, filed.name, action, tuple(words), found.lines)
+        return Step(FEATURE, filed.name, action, words, found.lines)
 
     def _taken_over(self, filed: Filed, step: Step) -> Step:
         session: Any = self
@@ -198,6 +203,14 @@ def _brought(filed: list[Filed], steps: list[Step]) -> Iterator[Step]:
             yield replace(step, action=NEW, words=said, lines=_added(one))
         else:
             yield step
+
+
+def _says_the_same(one: Filed, other: Filed) -> bool:
+    """Tell whether two files define the same, whatever else they say."""
+    pairs = [
+        (f.text.strip("\n"), f.language, f.entity, dict(f.options), f.polars) for f in (one, other)
+    ]
+    return pairs[0] == pairs[1]
 
 
 def _means_otherwise(step: Step) -> bool:

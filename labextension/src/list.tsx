@@ -156,6 +156,10 @@ export function List(props: IProps): JSX.Element {
     () => new Map(items.map((item, index) => [item.group?.name ?? '', index])),
     [items]
   );
+  const starts = React.useMemo(
+    () => items.flatMap((item, index) => (item.group ? [] : [index])),
+    [items]
+  );
   const openAt = open === null ? undefined : places.get(open);
   const offsets = React.useMemo(() => {
     const heights = items.map(item => (item.group ? row : heading));
@@ -169,7 +173,9 @@ export function List(props: IProps): JSX.Element {
     const element = node.current;
     if (element) {
       const [begin, top] = [offsets[index], element.scrollTop];
-      element.scrollTop = scrolledTo(begin, begin + height, top, element.clientHeight);
+      // The section's heading stays at the top, over what lies there.
+      const end = begin + height;
+      element.scrollTop = scrolledTo(begin - heading, end, top, element.clientHeight);
     }
   };
   const isKnown = openAt !== undefined;
@@ -249,15 +255,20 @@ export function List(props: IProps): JSX.Element {
     >
       <div className="fs-List-all" style={{ height: offsets[items.length] }}>
         {[...bySection].map(([section, indices]) => {
-          const entity = sections[section][0];
+          const [entity, groups] = sections[section];
+          const start = starts[section];
+          const top = offsets[start];
           const rows = indices.filter(index => items[index].group);
           return (
-            <section key={entity} aria-label={trans.__('Entity %1', entity)}>
-              {!items[indices[0]].group && (
-                <h3 className="fs-Entity" style={{ top: offsets[indices[0]], height: heading }}>
-                  {entity}
-                </h3>
-              )}
+            <section
+              key={entity}
+              className="fs-Section"
+              aria-label={trans.__('Entity %1', entity)}
+              style={{ top, height: offsets[start + groups.length + 1] - top }}
+            >
+              <h3 className="fs-Entity" style={{ height: heading }}>
+                {entity}
+              </h3>
               <ul className="fs-Rows" role="list">
                 {rows.map(index => {
                   const group = items[index].group;
@@ -268,7 +279,7 @@ export function List(props: IProps): JSX.Element {
                         {...props}
                         item={items[index]}
                         group={group}
-                        top={offsets[index]}
+                        top={offsets[index] - top}
                         row={row}
                         tell={tell}
                       />

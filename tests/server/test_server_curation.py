@@ -11,7 +11,7 @@ import pytest
 
 from fs_notebook.language.cell import parse_source
 from fs_notebook.session import Session
-from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.connection import Connection, default_actor
 from tests.support.sessions import SUM_SQL, read_events, stop_all
 
 HOSTILE = "<script>alert(1)</script> **bold** [x](javascript:alert(1))"
@@ -158,3 +158,15 @@ async def test_a_notebook_is_told_of_where_this_server_has_it(ask, session, jp_r
     assert await told(inside) == "deep/book.ipynb"
     assert await told(outside) is None
     assert await told(jp_root_dir / "gone" / "book.ipynb") is None
+
+
+async def test_what_the_promote_bar_defines_is_the_users_from_the_first(ask, session):
+    cell = (
+        "%%feature fresh --entity user\nSELECT user, COUNT(*) AS n FROM read_events GROUP BY user"
+    )
+    status, body = await ask("promote", body={"source": cell})
+    assert status == 200
+    about = session.about("fresh")
+    people = {c.actor for c in about.history if not c.text.endswith("is live")}
+    assert people == {about.created_by} == {body["actor"]}
+    assert about.created_by not in ("notebook", default_actor())

@@ -71,6 +71,16 @@ def test_an_import_of_what_was_exported_changes_nothing(known: Session, tmp_path
     assert known.catalog.refresh().events == events
 
 
+def test_what_it_reads_may_have_changed_since(known: Session, tmp_path: Path) -> None:
+    """A derived feature pins what it was defined with; an import takes nothing else up."""
+    known.define("reading_time", SUM_SQL.replace("SUM", "MAX"), entity="user")
+    known.export_catalog(tmp_path)
+    before = known.catalog.refresh().groups["share"].latest.fingerprint
+    done = known.import_catalog(tmp_path, apply=True)
+    assert {s.action for s in done.steps} == {"same"}
+    assert known.catalog.refresh().groups["share"].latest.fingerprint == before
+
+
 def test_another_catalog_becomes_the_same(known: Session, empty: Session, tmp_path: Path) -> None:
     known.export_catalog(tmp_path / "catalog")
     planned = empty.import_catalog(tmp_path / "catalog")

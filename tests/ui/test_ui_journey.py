@@ -135,7 +135,7 @@ def test_an_error_is_one_message_in_the_cell(chromium, lab):
     page.run_cell(5)
     output = page.output(5)
     expect(output).to_contain_text("did you mean 'readtime'?")
-    expect(output).to_contain_text("line 1:")
+    expect(output).to_contain_text("line 2, column 18")
     expect(output).not_to_contain_text("Traceback")
     expect(page.bar_state("broken")).to_have_text("draft")
     page.screenshot("journey-error")
