@@ -45,16 +45,25 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if not log and not redis:
-        ctx.obj = Connection.remembered(place)
-    else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
+    ctx.obj = Connection.named(place, log, redis, admin)
 
 
 def _session(ctx: click.Context) -> Any:
     from fs_notebook.session import Session
 
     return Session(ctx.obj)
+
+
+def _list(what: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    """Print some fields of each row, or that there are none."""
+    from fs_notebook.inspection import plain_table
+
+    def text(value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    heads = [n.replace("_", " ") for n in names]
+    table = plain_table(heads, [[text(row[n]) for n in names] for row in rows])
+    click.echo(table if rows else f"no {what} yet")
 
 
 @main.command()
@@ -260,6 +269,51 @@ def streams(ctx: click.Context) -> None:
     click.echo(plain_table(names, rows) if rows else "no streams yet")
 
 
+@main.command("training-sets")
+@click.option("--delete", metavar="NAME", help="Take one out of the catalog.")
+@click.option("--rename", nargs=2, metavar="OLD NEW", help="Call one otherwise.")
+@click.pass_context
+def training_sets(ctx: click.Context, delete: str | None, rename: tuple[str, str] | None) -> None:
+    """List the training sets that are kept in the catalog."""
+    session = _session(ctx)
+    if delete is not None:
+        session.delete_training_set(delete)
+    if rename is not None:
+        session.rename_training_set(*rename)
+    shown = ("name", "rows", "features", "first", "last", "set", "fingerprint", "actor", "at")
+    _list("training sets", [s.to_dict() for s in session.training_sets()], shown)
+
+
+@main.command("feature-sets")
+@click.argument("name", required=False)
+@click.pass_context
+def feature_sets(ctx: click.Context, name: str | None) -> None:
+    """List the feature sets, or show one: ranker, ranker@2."""
+    session = _session(ctx)
+    if name is not None:
+        click.echo(repr(session.feature_set(name)))
+        return
+    sets = [s.to_dict() | {"features": s.features} for s in session.feature_sets()]
+    shown = ("name", "version", "features", "entity", "models", "owner", "description")
+    _list("feature sets", sets, shown)
+
+
+@main.command()
+@click.pass_context
+def models(ctx: click.Context) -> None:
+    """List the registered models."""
+    shown = ("name", "set", "training_set", "owner", "description", "actor", "at")
+    _list("models", [m.to_dict() for m in _session(ctx).models()], shown)
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def lineage(ctx: click.Context, name: str) -> None:
+    """Show what something comes from, and what comes from it: model:ranker-2026."""
+    click.echo(repr(_session(ctx).lineage(name)))
+
+
 @main.command()
 @click.argument("stream")
 @click.option("-n", "count", default=10, show_default=True, help="How many events.")
@@ -347,13 +401,10 @@ def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: in
 @click.pass_context
 def stop(ctx: click.Context, with_redis: bool) -> None:
     """Stop the background runner, its workers, and the embedded Redis. Nothing is lost."""
-    from fs_notebook.online.embedded import stop_embedded
-    from fs_notebook.worker.runner import stop_runner
+    from fs_notebook.worker.ending import stop_background
 
-    click.echo("runner stopped" if stop_runner(ctx.obj) else "no runner was running")
-    if with_redis and ctx.obj.online == "embedded:":
-        stopped = stop_embedded(ctx.obj.home)
-        click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")
+    for line in stop_background(ctx.obj, redis=with_redis):
+        click.echo(line)
 
 
 @main.group("log")

@@ -12,7 +12,9 @@ from fs_notebook.catalog import Catalog, CatalogState
 from fs_notebook.catalog.about import (
     ANNOTATED,
     DEPRECATED,
+    FEATURE_SET,
     GROUP,
+    MODEL,
     STREAM,
     TRAINING_SET,
     VIEW,
@@ -388,7 +390,7 @@ def _place(state: CatalogState, name: str, kind: str | None) -> tuple[str, str]:
     """Return kind and name of what a name means: a group, or one of its features, first."""
     things: Mapping[str, Mapping[str, object]] = {
         GROUP: state.groups, VIEW: state.views, STREAM: state.sources,
-        TRAINING_SET: state.training_sets,
+        TRAINING_SET: state.training_sets, FEATURE_SET: state.feature_sets, MODEL: state.models,
     }  # fmt: skip
     if kind is not None and kind not in things:
         raise UsageError(

@@ -24,7 +24,6 @@ from fs_notebook.language.derived_sql import (
 )
 from fs_notebook.language.expr import Call, walk
 from fs_notebook.language.operations import is_open
-from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.unions import canonical
 from fs_notebook.log.protocol import EventLog, Stream
@@ -243,13 +242,7 @@ class Definitions:
         written: str | None,
     ) -> Definition:
         sources: dict[str, Stream] = {}
-        views: set[str] = set()
-
-        def find_view(view: str) -> str | PolarsRows | None:
-            rows = self.transforms.find(view)
-            if rows is not None:
-                views.add(view)
-            return rows
+        views: dict[str, None] = {}
 
         def find(source: str) -> SourceColumns:
             stream = sources[source] = self.sources.find(source)
@@ -260,15 +253,16 @@ class Definitions:
             return None if given is None else parse_span(given, option=f"--{option}")
 
         compiled = compile_definition(
-            given, name=name, find_source=find, find_view=find_view,
+            given, name=name, find_source=find, find_view=self.transforms.finding_views(views),
             columns_of_streams=self._columns, stream=stream, written=written, entity=entities,
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
         )  # fmt: skip
         plan = replace(compiled.plan, ttl_us=length_us("ttl"))
+        noted = {"views": list(views)} if views else {}
         return Definition(
             name, compiled.text, plan, source_of(plan, sources.__getitem__), compiled.language,
-            {**windows, "entity": entities, **compiled.options, **_noted(views)},
+            {**windows, "entity": entities, **compiled.options, **noted},
             joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
 

@@ -20,6 +20,7 @@ from fs_notebook.catalog.model import (
     AnyDefinition,
     Definition,
 )
+from fs_notebook.catalog.usage import sets_with
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
@@ -329,4 +330,10 @@ class Promotions:
                 f"v{version} of {name!r} is needed by what is derived from it.",
                 found=", ".join(dependents),
                 remedy="derive those from another version and promote them, or retire them first",
+            )
+        if sets := sets_with(state, name, version):
+            raise UsageError(
+                f"v{version} of {name!r} is pinned by feature sets.",
+                found=", ".join(sets),
+                remedy="%feature set NAME@VERSION --retire, if no model needs it",
             )

@@ -40,6 +40,15 @@ class Service:
             "groups": session.features(),
         }
 
+    def kept(self) -> dict[str, Any]:
+        """Return the training sets, feature sets and models, without their data."""
+        session = self._follow()
+        return {
+            "training_sets": [s.to_dict() for s in session.training_sets()],
+            "feature_sets": [s.to_dict() for s in session.feature_sets()],
+            "models": [m.to_dict() for m in session.models()],
+        }
+
     def revision(self) -> str:
         """Return text that changes whenever the overview does."""
         session = self._follow()

@@ -36,6 +36,7 @@ from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
@@ -44,6 +45,7 @@ from fs_notebook.online.vector import FeatureVector
 from fs_notebook.outlooks import OutlookCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
+from fs_notebook.set_calls import SetCalls
 from fs_notebook.sources import Sources
 from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
@@ -57,7 +59,7 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 
 class Session(
-    StreamCalls, TrainingCalls, ExplainCalls, CompareCalls, CurationCalls, OutlookCalls,
+    StreamCalls, TrainingCalls, SetCalls, ExplainCalls, CompareCalls, CurationCalls, OutlookCalls,
     ReviewCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
@@ -371,7 +373,7 @@ class Session(
 
     def serve(
         self,
-        features: str | Sequence[str],
+        features: str | PinnedSet | Sequence[str | PinnedSet],
         *,
         request: Mapping[str, Any] | None = None,
         **entities: Any,
@@ -379,9 +381,10 @@ class Session(
         """Return features of entities from the online store, in one round trip.
 
         ``fs.serve(["total_readtime"], user=["u7", "u8"])``. What derived features read of the
-        request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`.
+        request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`. Of a feature
+        set, ``"set:ranker"``, the columns are those of its training sets, in the same order.
         """
-        return self._reader.read(features, request=request, **entities)
+        return self._reader.read(names_of(features), request=request, **entities)
 
     def reader(self, *, cache_s: float = 0.0) -> FeatureReader:
         """Return a reader of the online store, with a local cache if told so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,13 +18,16 @@ from fs_notebook.curation import training_notices
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
 from fs_notebook.language.cell import check_name, split_names
 from fs_notebook.log.protocol import EARLIEST, EventLog
-from fs_notebook.model.asked import AsOf, Chosen, chosen_of
+from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set, spelt
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
 
 if TYPE_CHECKING:
+    from fs_notebook.model.encoder import FeatureEncoder
     from fs_notebook.model.lift import Lift
     from fs_notebook.model.lifts import Lifts
     from fs_notebook.model.training import TrainingSet
@@ -31,9 +35,9 @@ if TYPE_CHECKING:
 _SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 
 
-def _names(candidate: str | Sequence[str]) -> list[str]:
+def _names(candidate: str | PinnedSet | Sequence[str]) -> list[str]:
     """Return the features that are one candidate together."""
-    return list(split_names(candidate) if isinstance(candidate, str) else candidate)
+    return names_of(split_names(candidate) if isinstance(candidate, str) else candidate)
 
 
 class TrainingCalls:
@@ -49,7 +53,7 @@ class TrainingCalls:
     def training_set(
         self,
         labels: Any,
-        features: str | Sequence[str],
+        features: str | PinnedSet | Sequence[str | PinnedSet],
         *,
         time: str | None = None,
         entity: str | Mapping[str, str] | None = None,
@@ -68,7 +72,8 @@ class TrainingCalls:
             ``"SELECT user, ts, clicked FROM clicks WHERE shown"``.
         features
             Names of features or groups, promoted or not. Of a version by its number,
-            ``"total_readtime@2"``, the column is called so too.
+            ``"total_readtime@2"``, the column is called so too. ``"set:ranker"`` is a feature
+            set's newest version: the columns in its order, as they are served.
         time
             The labels' time column; default: their only temporal column.
         entity
@@ -97,8 +102,8 @@ class TrainingCalls:
 
         if name is not None:
             check_name(name, what="A training set's name")
-        names = [features] if isinstance(features, str) else list(features)
-        chosen = chosen_of(self.catalog.refresh(), names)
+        state, names = self.catalog.refresh(), names_of(features)
+        chosen = chosen_of(state, names)
         if isinstance(entity, str):
             keys = {key for one in chosen for key in one.definition.plan.entity}
             if len(keys) != 1:
@@ -115,14 +120,26 @@ class TrainingCalls:
         )  # fmt: skip
         groups = [one.definition.name for one in chosen]
         notices = training_notices(groups, self.catalog, self.store, self.clock)
-        made = replace(made, origin=origin, notes=(*notices, *made.notes))
+        made = made.ordered(order_of(state, names, made.features))
+        made = replace(
+            made, origin=origin, notes=(*notices, *made.notes), set=sole_set(state, names)
+        )
         return made if name is None else self.save_training_set(made, name)
 
-    def save_training_set(self, training: TrainingSet, name: str) -> TrainingSet:
+    def save_training_set(
+        self, training: TrainingSet, name: str, *, encoder: FeatureEncoder | None = None
+    ) -> TrainingSet:
         """Record in the catalog how a training set was made; return it with its name.
 
-        Definitions, cuts, options and fingerprints are recorded, neither labels nor values.
-        What is saved once stays as it is; the same set may be saved again.
+        Definitions, cuts, options and fingerprints are recorded, neither labels nor values; and
+        what its features become before a model, of texts the categories. What is saved once
+        stays as it is; the same set may be saved again.
+
+        Parameters
+        ----------
+        encoder
+            What encodes its features: fitted on the rows that the model learns of, say; default:
+            the set's own, ``training.encoder()``.
 
         Raises
         ------
@@ -130,11 +147,22 @@ class TrainingCalls:
             If another training set has that name.
         """
         check_name(name, what="A training set's name")
+        if encoder is not None:
+            training = replace(training, encoding=encoder.encoding_)
+        elif training.encoding is None and training.rows:
+            # A set that no encoder takes is kept all the same.
+            with contextlib.suppress(UsageError):
+                training = replace(training, encoding=training.encoder().encoding_)
         recipe = self._recipe(training, name)
 
         def check(state: CatalogState) -> bool:
             known = state.training_sets.get(name)
-            if known is not None and known.recipe.fingerprint != recipe.fingerprint:
+            other = (
+                known is not None
+                and encoder is not None
+                and (known.recipe.encoding != recipe.encoding)
+            )
+            if other or (known is not None and known.recipe.fingerprint != recipe.fingerprint):
                 raise NameTaken(
                     f"There is a training set {name!r} already.",
                     found=repr(known),
@@ -196,12 +224,16 @@ class TrainingCalls:
             table, chosen, self.log, time=recipe.time, entity=recipe.entity, clock=self.clock,
             cuts=recipe.ends, as_of=AsOf(recipe.lag_us, recipe.known), on_progress=on_progress,
         )  # fmt: skip
+        made = made.ordered(recipe.columns)
         odd = [c for c in made.features if made.digest_of(c) != recipe.values[c]]
         notes = made.notes
         if odd:
             told = ", ".join(odd)
             notes = (f"not the same as when it was saved, maybe rounded otherwise: {told}", *notes)
-        return replace(made, name=name, origin=recipe.labels, notes=notes)
+        kept = None if recipe.encoding is None else Encoding.from_dict(recipe.encoding)
+        return replace(
+            made, name=name, origin=recipe.labels, notes=notes, set=recipe.set, encoding=kept
+        )
 
     def _recipe(self, training: TrainingSet, name: str) -> TrainingRecipe:
         if not training.chosen:
@@ -237,6 +269,8 @@ class TrainingCalls:
             coverage=dict(training.coverage),
             nulls=training.nulls,
             notes=training.notes,
+            set=training.set,
+            encoding=None if training.encoding is None else training.encoding.to_dict(),
         )  # fmt: skip
 
     def _check_streams(self, recipe: TrainingRecipe) -> None:
@@ -287,16 +321,20 @@ class TrainingCalls:
         return table, {}
 
     @overload
-    def lift(self, name: str, labels: Any, target: str, **options: Any) -> Lift: ...
+    def lift(self, name: str | PinnedSet, labels: Any, target: str, **options: Any) -> Lift: ...
 
     @overload
     def lift(
-        self, name: Sequence[str | Sequence[str]], labels: Any, target: str, **options: Any
+        self,
+        name: Sequence[str | PinnedSet | Sequence[str]],
+        labels: Any,
+        target: str,
+        **options: Any,
     ) -> Lifts: ...
 
     def lift(
         self,
-        name: str | Sequence[str | Sequence[str]],
+        name: str | PinnedSet | Sequence[str | PinnedSet | Sequence[str]],
         labels: Any,
         target: str,
         *,
@@ -341,7 +379,9 @@ class TrainingCalls:
         from fs_notebook.model.setting import check_options
 
         check_options(options)
-        asked = [_names(name)] if isinstance(name, str) else [_names(one) for one in name]
+        state = self.catalog.refresh()
+        each = [name] if isinstance(name, (str, PinnedSet)) else list(name)
+        asked = [spelt(state, _names(one)) for one in each]
         every = list(dict.fromkeys([*base, *(n for one in asked for n in one)]))
         training = self.training_set(
             labels, every, time=time, entity=entity, lag=lag, as_of=as_of, on_progress=on_progress
@@ -356,7 +396,7 @@ class TrainingCalls:
             "target": target, "baseline": columns, "clock": self.clock, "on_progress": on_progress,
             **options,
         }  # fmt: skip
-        if isinstance(name, str):
+        if isinstance(name, (str, PinnedSet)):
             lift = measure_lift(training, candidate=candidates[0], **given)
             self._record_lift(asked[0], lift, target)
             return lift

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -12,7 +12,7 @@ from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.about import VIEW, Words
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
-from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
+from fs_notebook.compute.joins import frozen_log, joined_log, lonely_rows, temporal_joins
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
@@ -20,11 +20,12 @@ from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_frame import StreamFrame
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
-from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.types import Type
+
+T = TypeVar("T")
 
 SCAN_ROWS_MAX = 2_000_000
 """Events that a look at a view reads at most, where its WHERE lets few through."""
@@ -46,6 +47,8 @@ class ViewRows:
         The first rows, in the order of the ledger.
     read
         How many events of the stream were read for them.
+    notes
+        Why there are none, where a join left them out.
     """
 
     view: View
@@ -53,6 +56,7 @@ class ViewRows:
     time: str | None
     frame: pl.DataFrame
     read: int
+    notes: tuple[str, ...] = ()
 
     def to_polars(self) -> pl.DataFrame:
         """Return the rows."""
@@ -61,7 +65,8 @@ class ViewRows:
     def __repr__(self) -> str:
         columns = ", ".join(f"{n} {t}" for n, t in self.types)
         head = f"view {self.view.name} v{self.view.version} of {self.view.source}: {columns}"
-        return f"{head}\n{self.frame}"
+        notes = "".join(f"\nnote: {n}" for n in self.notes)
+        return f"{head}{notes}\n{self.frame}"
 
 
 class Transforms:
@@ -92,6 +97,22 @@ class Transforms:
             cut = end.to_json() if end.positions else None
         return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
+    @staticmethod
+    def _noting(find: Callable[[str], T], found: dict[str, None]) -> Callable[[str], T]:
+        """Return `find`, which notes the names that it found."""
+
+        def noted(name: str) -> T:
+            value = find(name)
+            if value is not None:
+                found[name] = None
+            return value
+
+        return noted
+
+    def finding_views(self, found: dict[str, None]) -> Callable[[str], str | PolarsRows | None]:
+        """Return what finds views by name, and notes those that it found."""
+        return self._noting(self.find, found)
+
     def create(
         self, name: str, given: object, *, description: str | None, written: str | None = None
     ) -> View:
@@ -107,24 +128,21 @@ class Transforms:
             )
         if self.log.exists(name):
             raise self._taken(name)
-        seen: set[str] = set()
-
-        def find_view(other: str) -> str | PolarsRows | None:
-            # Its own former text must not stand for a name that the new one uses.
-            rows = None if other == name else self.find(other)
-            if rows is not None:
-                seen.add(other)
-            return rows
-
-        relation = view_relation(given, Resolver(self._columns, find_view))
-        joined = [join.source for join in relation.joins]
+        # Its own former text must not stand for a name that the new one uses.
+        views: dict[str, None] = {}
+        streams: dict[str, None] = {}
+        find = Resolver(
+            self._noting(self._columns, streams),
+            self._noting(lambda n: None if n == name else self.find(n), views),
+        )
+        relation = view_relation(given, find)
         text = given if isinstance(given, str) else written or str(given)
         body: dict[str, Any] = {
             "text": text,
             "source": relation.source.name,
             "description": description,
-            "views": sorted(seen),
-            "streams": sorted({*streams_of(relation.source.name), *joined}),
+            "views": list(views),
+            "streams": list(streams),
         }
         if isinstance(given, PolarsRows):
             body["polars"] = given.to_json()
@@ -153,7 +171,8 @@ class Transforms:
         view = self.catalog.refresh().view(name)
         relation, stream, log = self._opened(view.rows)
         frame, read = first_rows(relation, stream, log, limit=limit)
-        return ViewRows(view, relation.types, relation.time, frame, read)
+        notes = () if frame.height else lonely_rows(log)
+        return ViewRows(view, relation.types, relation.time, frame, read, notes)
 
     def select(
         self, text: str, ends: Mapping[str, Cut] | None = None

@@ -33,12 +33,13 @@ ROWS = [
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
-    ["definitions", "training_calls"],
+    ["definitions", "training_calls", "set_calls"],
     ["outlooks"],
     ["testing", "review"],
     ["session"],
     ["current", "service", "http"],
     ["jupyter", "cli", "server"],
+    ["__main__"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

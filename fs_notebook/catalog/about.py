@@ -16,12 +16,16 @@ from fs_notebook.errors import plain
 
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
 GROUP, STREAM, VIEW, TRAINING_SET = "group", "stream", "view", "training set"
+FEATURE_SET, MODEL = "feature set", "model"
 HISTORY_MAX = 100
 WORDS = ("owner", "description", "tags")
 
 # What an event is about where it does not say so itself.
 _KINDS = {
     "declared": STREAM, "uploaded": STREAM, "viewed": VIEW, "trained": TRAINING_SET,
+    "training_set_renamed": TRAINING_SET, "training_set_deleted": TRAINING_SET,
+    "set_defined": FEATURE_SET, "set_retired": FEATURE_SET, "model_registered": MODEL,
+    "model_removed": MODEL,
 }  # fmt: skip
 # What the background processes and measurements note is no change by somebody.
 _NOTED_ONLY = ("live", "validated")
@@ -150,6 +154,8 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
         new["notebook"] = body.get("notebook") or notes.notebook
     elif kind in ("declared", "viewed"):
         new |= _said(notes, Words(description=body.get("description")))
+    elif kind in ("set_defined", "model_registered"):
+        new |= _said(notes, Words(body.get("owner"), body.get("description")))
     elif kind == ANNOTATED:
         edits = {n: tuple(body[n]) if n == "tags" else body[n] for n in WORDS if n in body}
         new["edits"] = {**notes.edits, **edits}
@@ -187,6 +193,15 @@ def _told(kind: str, body: Mapping[str, Any], version: int | None, before: Notes
             return "took the deprecation back"
         case "deprecated":
             return f"deprecated: {body.get('reason') or 'no reason given'}"
+        case "training_set_renamed":
+            return f"renamed it to {body.get('to')}"
+        case "set_defined":
+            return "made the set" if before.created_at is None else "made its next version"
+        case "set_retired":
+            number = body.get("version")
+            return "retired the set" if number is None else f"retired v{number}"
+        case "training_set_deleted" | "model_registered" | "model_removed":
+            return kind.rpartition("_")[2]
     return {"trained": "saved"}.get(kind, kind if before.created_at is None else f"{kind} anew")
 
 

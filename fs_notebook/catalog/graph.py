@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from fs_notebook.catalog.about import GROUP, STREAM, TRAINING_SET, VIEW
+from fs_notebook.catalog.about import FEATURE_SET, GROUP, MODEL, STREAM, TRAINING_SET, VIEW
 from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import CatalogState, Group
-from fs_notebook.errors import plain, unknown_name
+from fs_notebook.errors import UsageError, plain, unknown_name
 from fs_notebook.language.unions import streams_of as parts_of
+from fs_notebook.online.board import SET
 
 NODES_MAX = 400
 """More cannot be drawn, nor looked at."""
@@ -165,9 +166,7 @@ def lineage_of(
     edges = tuple(sorted(
         (b, a) for a in kept for b in _without_shortcuts(reads.get(a, set()), reads) if b in kept
     ))  # fmt: skip
-    notes = {
-        n: state.groups[n.name].status for n in kept if n.kind == GROUP and n.name in state.groups
-    }
+    notes = {n: note for n in kept if (note := _note(state, n))}
     return Lineage(node, edges, notes, 1 + len(before) + len(after) - len(kept))
 
 
@@ -182,22 +181,56 @@ def ways_of(state: CatalogState) -> tuple[Ways, Ways]:
     return reads, readers
 
 
-def _named(state: CatalogState, name: str) -> Node:
-    group = state.owners.get(name) if name not in state.groups else name
-    if group is not None:
-        return Node(GROUP, group)
-    for kind, things in _KINDS:
-        if name in things(state):
-            return Node(kind, name)
-    known = {*state.groups, *state.owners, *(n for _, things in _KINDS for n in things(state))}
-    raise unknown_name("feature, view, stream or training set", name, known)
+def _note(state: CatalogState, node: Node) -> str | None:
+    """Return a word on a thing: a group's status, the versions that a set pins, a model's set."""
+    if node.kind == GROUP and node.name in state.groups:
+        return state.groups[node.name].status
+    if node.kind == FEATURE_SET and state.feature_sets[node.name].kept:
+        newest = state.feature_sets[node.name].kept[-1]
+        return f"v{newest.number}: {', '.join(newest.columns)}"
+    model = state.models.get(node.name) if node.kind == MODEL else None
+    if model is not None and model.set is not None:
+        return f"served with {SET}{model.set}@{model.set_version}"
+    return None
+
+
+def _named(state: CatalogState, asked: str) -> Node:
+    """Return what a name means: ``reading_time``, ``view:shown``, ``model:ranker-2026``."""
+    given, colon, name = asked.partition(":")
+    kind = given.replace("_", " ") if colon else None
+    if not colon:
+        name = asked
+    elif kind not in _PREFIXES:
+        raise UsageError(
+            "Lineage is of a feature, a group, a view, a stream, a set, a training set or a model.",
+            found=asked,
+            remedy=", ".join(f"{p.replace(' ', '_')}:NAME" for p in _PREFIXES),
+        )
+    wanted = None if kind is None else _PREFIXES[kind]
+    base = name.partition("@")[0]
+    if wanted in (None, GROUP) and (base in state.groups or base in state.owners):
+        return Node(GROUP, base if base in state.groups else state.owners[base])
+    things = {k: known(state) for k, known in _KINDS if wanted in (None, k)}
+    for one, known in things.items():
+        if (base if one == FEATURE_SET else name) in known:
+            return Node(one, base if one == FEATURE_SET else name)
+    names = {n for known in things.values() for n in known}
+    if wanted in (None, GROUP):
+        names |= {*state.groups, *state.owners}
+    raise unknown_name(kind or "feature, view, stream, set or model", name, names)
 
 
 _KINDS: tuple[tuple[str, Callable[[CatalogState], Mapping[str, object]]], ...] = (
     (VIEW, lambda state: state.views),
     (STREAM, lambda state: state.sources),
     (TRAINING_SET, lambda state: state.training_sets),
+    (FEATURE_SET, lambda state: state.feature_sets),
+    (MODEL, lambda state: state.models),
 )
+_PREFIXES = {
+    "feature": GROUP, "group": GROUP, "view": VIEW, "stream": STREAM, "set": FEATURE_SET,
+    "training set": TRAINING_SET, "model": MODEL,
+}  # fmt: skip
 
 
 def edges_of(state: CatalogState) -> Iterator[Edge]:
@@ -215,6 +248,16 @@ def edges_of(state: CatalogState) -> Iterator[Edge]:
         node = Node(TRAINING_SET, saved.name)
         yield from ((Node(GROUP, w["definition"]["name"]), node) for w in saved.recipe.wanted)
         yield from ((Node(STREAM, s), node) for s in saved.recipe.labels.get("cuts", ()))
+    for one in state.feature_sets.values():
+        node = Node(FEATURE_SET, one.name)
+        groups = dict.fromkeys(m.group for version in one.kept for m in version.members)
+        yield from ((Node(GROUP, name), node) for name in groups)
+    for model in state.models.values():
+        node = Node(MODEL, model.name)
+        if model.set is not None:
+            yield Node(FEATURE_SET, model.set), node
+        if model.training_set in state.training_sets:
+            yield Node(TRAINING_SET, str(model.training_set)), node
 
 
 def notices_of(state: CatalogState, definition: AnyDefinition) -> tuple[str, ...]:

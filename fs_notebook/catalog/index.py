@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fs_notebook.catalog.about import DEPRECATED, GROUP, STREAM, TRAINING_SET, VIEW, Notes
+from fs_notebook.catalog.about import (
+    DEPRECATED,
+    FEATURE_SET,
+    GROUP,
+    MODEL,
+    STREAM,
+    TRAINING_SET,
+    VIEW,
+    Notes,
+)
 from fs_notebook.catalog.definition import definition_of
 from fs_notebook.catalog.graph import Ways, ways_of
 from fs_notebook.catalog.lineage import streams_of
@@ -66,9 +75,30 @@ def _trained_entry(saved: Any, notes: Notes) -> Entry:
     )  # fmt: skip
 
 
+def _set_entry(one: Any, notes: Notes) -> Entry:
+    words, kept = notes.words, one.kept
+    newest = (kept or one.versions)[-1]
+    return Entry(
+        FEATURE_SET, one.name, DEPRECATED if notes.deprecated else KNOWN if kept else RETIRED,
+        features=newest.columns, tags=words.tags, owner=words.owner,
+        description=words.description, by=notes.changed_by or newest.actor,
+        changed_at=notes.changed_at or newest.at, deprecated=notes.deprecated,
+    )  # fmt: skip
+
+
+def _model_entry(model: Any, notes: Notes) -> Entry:
+    words = notes.words
+    return Entry(
+        MODEL, model.name, DEPRECATED if notes.deprecated else KNOWN, tags=words.tags,
+        owner=words.owner, description=words.description, by=notes.changed_by or model.actor,
+        changed_at=notes.changed_at or model.at, deprecated=notes.deprecated,
+    )  # fmt: skip
+
+
 _MAKERS: Mapping[str, tuple[str, Callable[[Any, Notes], Entry]]] = {
     GROUP: ("groups", _group_entry), VIEW: ("views", _view_entry),
     STREAM: ("sources", _stream_entry), TRAINING_SET: ("training_sets", _trained_entry),
+    FEATURE_SET: ("feature_sets", _set_entry), MODEL: ("models", _model_entry),
 }  # fmt: skip
 """Kind → the state's mapping of those things, and what makes an entry of one."""
 

@@ -30,11 +30,12 @@ from fs_notebook.catalog.definition import (
     DerivedDefinition,
     definition_of,
 )
-from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, saved_of
+from fs_notebook.catalog.entries import Source, View, upload_of
+from fs_notebook.catalog.recipes import SavedTrainingSet
+from fs_notebook.catalog.sets import KEPT, FeatureSet, Kept, Model, keep
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
-from fs_notebook.position import START, Cut
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
     "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
@@ -43,7 +44,7 @@ DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VA
 VIEWED = "viewed"
 
 __all__ = [
-    "AnyDefinition", "CatalogState", "Definition", "DerivedDefinition", "Group", "Source", "Upload",
+    "AnyDefinition", "CatalogState", "Definition", "DerivedDefinition", "Group", "Source",
     "Version", "View", "definition_of", "fold",
 ]  # fmt: skip
 
@@ -149,75 +150,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """How far an upload of one table or file came, noted as it went on.
-
-    Attributes
-    ----------
-    at
-        When this was noted.
-    rows
-        How many of its rows are dealt with, from the first on.
-    whole
-        Whether those are all.
-    file
-        The file's name, if it is one.
-    chain
-        A digest of those rows as they were given: what tells the same beginning in a file that
-        was changed since.
-    next, cut
-        How many rows were about to be stored just then, and the stream's end before them: where
-        to look for them if nothing was noted any more.
-    """
-
-    at: datetime
-    rows: int
-    whole: bool = False
-    file: str | None = None
-    chain: str = ""
-    next: int = 0
-    cut: Cut = START
-
-
-@dataclass(frozen=True)
-class Source:
-    """A stream that was declared."""
-
-    stream: Stream
-    actor: str
-    at: datetime
-    description: str | None = None
-    uploads: Mapping[str, Upload] = field(default_factory=dict)
-    """Digest of what was uploaded `once` → how far that came."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A named row transform, kept as text; features inline it as it was when they were defined.
-
-    `version` counts its texts, from 1.
-    """
-
-    name: str
-    text: str
-    source: str
-    version: int
-    actor: str
-    at: datetime
-    description: str | None = None
-    polars: PolarsRows | None = None
-    views: tuple[str, ...] = ()
-    """The views that it reads from, as it was defined."""
-    streams: tuple[str, ...] = ()
-    """The streams that its rows come from, joined ones among them."""
-
-    @property
-    def rows(self) -> str | PolarsRows:
-        """What it says: SQL, or Polars as trees, whose text is for people alone."""
-        return self.text if self.polars is None else self.polars
-
-
-@dataclass(frozen=True)
 class CatalogState:
     """All that the catalog knows after some number of events."""
 
@@ -225,9 +157,34 @@ class CatalogState:
     groups: Mapping[str, Group] = field(default_factory=dict)
     events: int = 0
     views: Mapping[str, View] = field(default_factory=dict)
-    training_sets: Mapping[str, SavedTrainingSet] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     notes: Mapping[tuple[str, str], Notes] = field(default_factory=dict)
     """(Kind, name) → who made it, what was said of it since, and what became of it."""
+
+    @property
+    def training_sets(self) -> Mapping[str, SavedTrainingSet]:
+        return self.kept.training_sets
+
+    @property
+    def feature_sets(self) -> Mapping[str, FeatureSet]:
+        return self.kept.feature_sets
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        return self.kept.models
+
+    @cached_property
+    def pinned(self) -> Mapping[tuple[str, int], Version]:
+        """The versions that a kept version of some feature set pins, by group and number."""
+        return {
+            (m.group, m.version): version
+            for one in self.feature_sets.values()
+            for kept in one.kept
+            for m in kept.members
+            if m.group in self.groups
+            for version in [self.groups[m.group].version(m.version)]
+            if not version.retired
+        }
 
     @cached_property
     def users(self) -> dict[str, tuple[str, ...]]:
@@ -321,7 +278,7 @@ class CatalogState:
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
     """Return `state` after `events`: dicts with kind, name, body, actor and at."""
     sources, groups, count = dict(state.sources), dict(state.groups), state.events
-    views, trained = dict(state.views), dict(state.training_sets)
+    views, kept = dict(state.views), state.kept
     notes = dict(state.notes)
     for event in events:
         count += 1
@@ -336,7 +293,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
             sources[name] = Source(stream, actor, at, described, uploads)
             continue
         if kind == UPLOADED:
-            known = {**sources[name].uploads, body["digest"]: _upload(body, at)}
+            known = {**sources[name].uploads, body["digest"]: upload_of(body, at)}
             sources[name] = replace(sources[name], uploads=known)
             continue
         if kind == VIEWED:
@@ -349,8 +306,8 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
                 tuple(body.get("streams", ())),
             )  # fmt: skip
             continue
-        if kind == TRAINED:
-            trained[name] = saved_of(body, actor, at)
+        if kind in KEPT:
+            kept = keep(kept, kind, name, body, actor, at)
         if place[0] != GROUP:
             notes[place] = told = noted(notes.get(place, Notes()), event)
             if place[0] == VIEW and name in views:
@@ -370,7 +327,7 @@ def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogSta
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
         by = (group.actor, group.at) if kind in (LIVE, VALIDATED) else (actor, at)
         groups[name] = replace(group, deprecated=told.deprecated, actor=by[0], at=by[1])
-    return CatalogState(sources, groups, count, views, trained, notes)
+    return CatalogState(sources, groups, count, views, kept, notes)
 
 
 def _described(group: Group, words: Words) -> Group:
@@ -387,13 +344,6 @@ def _described(group: Group, words: Words) -> Group:
     versions = tuple(replace(v, definition=described(v.definition)) for v in group.versions)
     draft = None if group.draft is None else described(group.draft)
     return replace(group, versions=versions, draft=draft)
-
-
-def _upload(body: Mapping[str, Any], at: datetime) -> Upload:
-    return Upload(
-        at, body["rows"], body.get("whole", False), body.get("file"), body.get("chain", ""),
-        body.get("next", 0), Cut.from_json(body.get("cut", "[]")),
-    )  # fmt: skip
 
 
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:

@@ -13,6 +13,7 @@ from fs_notebook.compute.preview import WHOLE, Preview
 from fs_notebook.jupyter.chart import Distribution, distribution
 from fs_notebook.jupyter.table import Column, Markup, Table, card, fields, state, tag
 from fs_notebook.jupyter.values import clean, count, moment, number, short, span
+from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import Cut
 from fs_notebook.transforms import ViewRows
@@ -189,12 +190,7 @@ def _notes(p: Preview) -> list[str]:
 
 def _rows(p: Preview) -> Markup:
     if not p.entities:
-        why = (
-            "The stream has no events in this slice."
-            if not p.events
-            else f"None of the {count(p.events)} events passed WHERE with a key that is not null."
-        )
-        return tag("p", tag("strong", "No entities yet. "), why)
+        return tag("p", tag("strong", "No entities yet. "), _why_none(p))
     head = p.frame.head(ROWS_SHOWN)
     # Cells are found by place: a feature may be called as a key is.
     names = list(head.columns)
@@ -212,6 +208,16 @@ def _rows(p: Preview) -> Markup:
     rows = [{str(n): v for n, v in enumerate(row)} for row in head.iter_rows()]
     table = Table(rows, columns=columns, key_columns=keys, title=_first_rows(p)).markup()
     return table
+
+
+def _why_none(p: Preview) -> str:
+    if isinstance(p.plan, DerivedPlan):
+        return "There is no entity that has what this is derived from."
+    if p.events:
+        return f"None of the {count(p.events)} events passed WHERE with a key that is not null."
+    if p.plan.joins:
+        return "No row of this slice came out of the joins."
+    return "The stream has no events in this slice."
 
 
 def _first_rows(p: Preview) -> str:
@@ -381,7 +387,9 @@ class ViewCard(Table):
         super().__init__(
             rows.frame.rows(named=True), columns=columns, key_columns=0,
             title=f"{view.name} v{view.version}, rows of {view.source}",
-            empty=f"No row: {rows.read:,} events were read.",
+            empty="; ".join(("No row", *rows.notes)) + "."
+            if rows.notes
+            else f"No row: {rows.read:,} events were read.",
         )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ _MARGIN = 6.0
 _CHARS = 23
 _COLOURS = {
     "stream": "#3f87c9", "view": "#7d6bb5", "group": "#2e9e4f", "training set": "#c98a1b",
+    "feature set": "#b0567f", "model": "#d0563f",
 }  # fmt: skip
 _OTHER = "#8a8a8a"
 

@@ -67,6 +67,9 @@ class FeatureMagics(CurationMagics, Magics):
             %feature lift reading_time --labels clicks --target clicked --folds 5
             %feature lift reading_time genres --labels clicks --target clicked --query session
             %feature training_set reading_time,recent@2 --labels clicks --lag 5m --into train
+            %feature set ranker total_readtime@2,recent --owner team-ranking
+            %feature model ranker-2026 --set ranker --training-set spring
+            %feature lineage model:ranker-2026
             %feature promote reading_time
             %feature status
             %feature verify reading_time
@@ -242,7 +245,53 @@ class FeatureMagics(CurationMagics, Magics):
     def _training_sets(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.trained import TrainingSetTable
 
-        _show(TrainingSetTable(_session().training_sets()))
+        session = _session()
+        if options.delete is not None:
+            session.delete_training_set(options.delete)
+        if options.rename is not None:
+            old, given, new = options.rename.partition("=")
+            if not given:
+                raise UsageError("--rename says both names.", found=old, remedy="--rename old=new")
+            session.rename_training_set(old, new)
+        _show(TrainingSetTable(session.training_sets()))
+
+    def _set(self, options: argparse.Namespace) -> None:
+        session = _session()
+        if options.retire:
+            session.retire_feature_set(options.name)
+            return self._sets(options)
+        features = split_names(options.features) or None
+        said = options.description or options.owner
+        if features is None and said:
+            features = session.feature_set(options.name).features
+        _show(session.feature_set(
+            options.name, features, description=options.description, owner=options.owner
+        ))  # fmt: skip
+        return None
+
+    def _sets(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.kept import FeatureSetTable
+
+        _show(FeatureSetTable(_session().feature_sets()))
+
+    def _model(self, options: argparse.Namespace) -> None:
+        session = _session()
+        if options.remove:
+            session.remove_model(options.name)
+            return self._models(options)
+        if options.set is None and options.training_set is None:
+            _show(session.registered_model(options.name))
+            return None
+        _show(session.register_model(
+            options.name, set=options.set, training_set=options.training_set,
+            description=options.description, owner=options.owner,
+        ))  # fmt: skip
+        return None
+
+    def _models(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.kept import ModelTable
+
+        _show(ModelTable(_session().models()))
 
     def _promote(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
@@ -338,6 +387,12 @@ class FeatureMagics(CurationMagics, Magics):
         from fs_notebook.language.reference import functions
 
         _show(FunctionTable(functions(" ".join(options.words))))
+
+    def _stop(self, options: argparse.Namespace) -> None:
+        from fs_notebook.worker.ending import stop_background
+
+        stopped = stop_background(_session().connection, redis=not options.keep_redis)
+        print(f"{'; '.join(stopped)}. %feature connect starts them again.")
 
     def _help(self, options: argparse.Namespace) -> None:
         if options.verb is None:

@@ -75,6 +75,28 @@ def _training_set(p: OptionParser) -> None:
     p.add_argument("--into", help="the notebook's variable to put it into")
 
 
+def _training_sets(p: OptionParser) -> None:
+    p.add_argument("--delete", help="take one out of the catalog")
+    p.add_argument("--rename", help="call one otherwise: old=new")
+
+
+def _set(p: OptionParser) -> None:
+    p.add_argument("name", help="the set's name; of one to look at also a version: ranker@2")
+    p.add_argument("features", nargs="?", help="make it: features, versions, sets: total@2,recent")
+    p.add_argument("--description", "-d", help="one sentence for the catalog")
+    p.add_argument("--owner", help="who answers for it")
+    p.add_argument("--retire", action="store_true", help="take it, or its version, back")
+
+
+def _model(p: OptionParser) -> None:
+    p.add_argument("name", help="the model's name: ranker-2026")
+    p.add_argument("--set", help="the feature set that it is served with: ranker@2")
+    p.add_argument("--training-set", help="the kept training set that it learnt of")
+    p.add_argument("--description", "-d", help="one sentence for the catalog")
+    p.add_argument("--owner", help="who answers for it")
+    p.add_argument("--remove", action="store_true", help="take it out of the catalog")
+
+
 def _promote(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
     p.add_argument("--with-inputs", action="store_true",
@@ -193,6 +215,10 @@ def _help(p: OptionParser) -> None:
     p.add_argument("verb", nargs="?", help="a verb; default: the list of them")
 
 
+def _stop(p: OptionParser) -> None:
+    p.add_argument("--keep-redis", action="store_true", help="leave the embedded Redis running")
+
+
 VERBS: Mapping[str, tuple[str, _Build]] = {
     "connect": ("connect to a ledger and an online store", _connect),
     "upload": ("append events to a stream", _upload),
@@ -201,7 +227,11 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "preview": ("fold a slice of history", _preview),
     "lift": ("measure what a feature brings a model", _lift),
     "training_set": ("labels with each feature as it stood just before (or: train)", _training_set),
-    "training_sets": ("the training sets in the catalog", _nothing),
+    "training_sets": ("the training sets in the catalog", _training_sets),
+    "set": ("a model's list of pinned features: make it, see it, retire it", _set),
+    "sets": ("the feature sets in the catalog", _nothing),
+    "model": ("register a model: what it is served with, and learnt of", _model),
+    "models": ("the registered models", _nothing),
     "promote": ("send a feature to a background worker, and serve it", _promote),
     "rollback": ("serve the former version again", _name),
     "retire": ("stop a version and free its state, or discard a draft", _retire),
@@ -223,6 +253,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "describe": ("what is known of a stream or a feature, or say what it is", _describe),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
+    "stop": ("end the background workers and the embedded Redis; nothing is lost", _stop),
     "help": ("this list, or a verb's options with examples", _help),
 }
 

@@ -16,12 +16,16 @@ from fs_notebook.compute.fold import Fold
 from fs_notebook.language.plan import span_text
 from fs_notebook.log.protocol import PUBLISHED
 from fs_notebook.model.asked import AsOf
+from fs_notebook.model.card import percent
 from fs_notebook.types import TIME
 
 Ints = npt.NDArray[np.int64]
 
 EVENTS_MIN = 50
 """Of fewer events than this, delays tell nothing."""
+
+LABELS_MAX = 20_000
+"""Of more labels than that, some entities' are looked at."""
 
 CHANGED_MIN = 0.01
 """From this share of labels on, late events are told."""
@@ -54,7 +58,7 @@ class Lateness:
     median_us, p95_us, p99_us, max_us
         Quantiles of publish time less event time, 0 for an event that is published before its time.
     labels
-        Labels in the time of those events.
+        Labels in the time of those events, or of more than 20,000 those of some entities.
     saw
         How many of them counted an event that was published at the label's time or later.
     changed
@@ -194,6 +198,15 @@ def lateness_of(
         return None
     median, p95, p99 = (int(v) for v in np.quantile(delays, [0.5, 0.95, 0.99], method="higher"))
     wanted_us = _lag_us(p99)
+    if moments.height > LABELS_MAX:
+        some = _some_entities(fold, moments)
+        moments, values = moments.filter(some), values.filter(some)
+        kept = events.select(fold.keys).with_row_index("__event").join(
+            moments.select(fold.keys).unique(), on=fold.keys, how="semi"
+        )  # fmt: skip
+        places = kept.get_column("__event").sort()
+        events, live = events[places], live[places.to_numpy()]
+        event_us, published_us = event_us[places.to_numpy()], published_us[places.to_numpy()]
     # Moments are the labels' times less the lag: so much earlier is what was there by then.
     shifted = events.with_columns(pl.col(PUBLISHED) - lag_us)
     late = shifted.filter(pl.Series(live & (published_us - event_us > _LATE_MIN_US)))
@@ -206,6 +219,14 @@ def lateness_of(
         stream, features, int(delays.size), median, p95, p99, int(delays.max()),
         int(judged.sum()), int(saw.sum()), changed, span_text(wanted_us), int(with_lag.sum()),
     )  # fmt: skip
+
+
+def _some_entities(fold: Fold, moments: pl.DataFrame) -> pl.Series:
+    """Mark the labels of some entities, about `LABELS_MAX` of them: a share needs no more."""
+    step = moments.height // LABELS_MAX + 1
+    chance = moments.select(pl.struct(fold.keys).hash(seed=1) % step == 0).to_series()
+    # Of few entities all labels may be marked, or none.
+    return chance if chance.any() else pl.repeat(True, moments.height, eager=True)
 
 
 def _lag_us(wanted_us: int) -> int:
@@ -284,4 +305,4 @@ def short_span(us: float) -> str:
 
 
 def _share(share: float) -> str:
-    return "none" if share == 0 else f"{100 * share:.1f}%".replace(".0%", "%")
+    return "none" if share == 0 else percent(share)

@@ -27,6 +27,8 @@ from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.digest import frame_digest
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.export import Exports
 from fs_notebook.model.labels import (
     check_entity,
     find_time,
@@ -50,7 +52,7 @@ Wanted = Sequence[tuple[Definition, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
+class TrainingSet(Exports):
     """Labels and features, and all that is needed to make the same again.
 
     Attributes
@@ -90,6 +92,10 @@ class TrainingSet:
         Where the labels came from, if they can be read again.
     name
         What it is saved as in the catalog, if it is.
+    encoding
+        What its features become before a model, if it is saved.
+    set
+        The feature set that it was made of, ``set:ranker@2``, if it was one.
     """
 
     frame: pl.DataFrame
@@ -114,6 +120,8 @@ class TrainingSet:
     entity: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    encoding: Encoding | None = field(default=None, repr=False)
+    set: str | None = None
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -122,10 +130,6 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return self.frame.height
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the frame."""
-        return self.frame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the same as a pandas frame.
@@ -144,10 +148,6 @@ class TrainingSet:
         features.index = self._pandas.index
         joined: pd.DataFrame = pd.concat([self._pandas, features], axis=1)
         return joined
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Return column → values, one a label."""
-        return self.frame.to_dict(as_series=False)
 
     @cached_property
     def fingerprint(self) -> str:

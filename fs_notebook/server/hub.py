@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fs_notebook.errors import ConflictError, UnreachableError
-from fs_notebook.server.service import CatalogService, GroupView, Overview
+from fs_notebook.server.service import CatalogService, GroupView, KeptView, Overview
 
 T = TypeVar("T")
 
@@ -105,6 +105,10 @@ class CatalogHub:
             "revision": overview["revision"], "connection": overview["connection"],
             "since": revision, "groups": changed, "gone": sorted(before.keys() - now.keys()),
         }  # fmt: skip
+
+    async def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
+        return await self._read(lambda service: service.kept())
 
     async def promote_source(self, source: str, *, actor: str) -> GroupView:
         """Promote what a cell text defines."""

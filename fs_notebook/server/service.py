@@ -64,6 +64,14 @@ class Overview(TypedDict):
     groups: list[GroupView]
 
 
+class KeptView(TypedDict):
+    """What the catalog keeps beside features: JSON objects, each with a name."""
+
+    training_sets: list[dict[str, Any]]
+    feature_sets: list[dict[str, Any]]
+    models: list[dict[str, Any]]
+
+
 class CatalogService(Protocol):
     """The feature store, as the server extension uses it.
 
@@ -74,6 +82,10 @@ class CatalogService(Protocol):
 
     def overview(self) -> Overview:
         """Return every group, with what its worker says of itself."""
+        ...
+
+    def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
         ...
 
     def revision(self) -> str:

@@ -126,6 +126,8 @@ def fill(store: RedisStore) -> None:
     plan = compile_derived(text, name="shares", find_group=lambda _: Given("reading", total.plan))
     derived = ServedDerived("shares", 1, plan.fingerprint, plan, (total.to_record(),))
     store.publish("shares", derived.to_record())
+    members = [["reading@1", "n"], ["reading@1", "total"]]
+    store.publish("set:ranker", {"members": members, "version": 3})
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +168,16 @@ def test_values_statuses_and_freshness(server: Server) -> None:
     }
     assert body["at"] >= body["fetched_at"] > iso(NOW)
     jsonschema.validate(body, schema("Answer"))
+
+
+def test_a_feature_set_is_served_by_its_name(server: Server) -> None:
+    columns = server.read(["set:ranker"], user=["a"]).json()["features"]
+    assert {n: c["values"] for n, c in columns.items()} == {"n@1": [2], "total@1": [42]}
+    assert list(columns) == ["n@1", "total@1"]
+    answer = server.read(["set:rankers"], user=["a"])
+    assert answer.status == 404
+    assert answer.json()["message"] == "There is no feature set named 'rankers'."
+    assert answer.json()["remedy"] == "did you mean 'ranker'?"
 
 
 def schema(name: str) -> dict[str, Any]:

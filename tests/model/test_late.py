@@ -14,6 +14,7 @@ from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM, from_us
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.model import late as module
 from fs_notebook.model.asked import PLAIN, AsOf
 from fs_notebook.model.derived import training_set_of
 from fs_notebook.model.late import live_from
@@ -241,3 +242,15 @@ def test_a_lift_of_what_was_not_known_is_suspicious(log: EmbeddedLog) -> None:
     assert "deciding is published late" in lift.reason
     known = training_set_of(mine, wanted, log, clock=SYSTEM, as_of=AsOf.of(None, "known"))
     assert measure_lift(known, **options).verdict != "suspicious: leak"
+
+
+def test_of_many_labels_some_entities_are_looked_at(
+    log: EmbeddedLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    definition = total(published(log, "many", HOUR))
+    (whole,) = training(log, definition).late
+    monkeypatch.setattr(module, "LABELS_MAX", 160)
+    (some,) = training(log, definition).late
+    assert 0 < some.labels < whole.labels
+    assert some.share == pytest.approx(whole.share, abs=0.05)
+    assert (some.events, some.lag) == (whole.events, whole.lag)

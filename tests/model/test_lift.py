@@ -361,7 +361,7 @@ def test_few_groups_are_noted() -> None:
 
 
 def test_candidates_are_ranked_beside_one_baseline() -> None:
-    frame = planted().drop("amount").with_columns(leak=pl.col("clicked").cast(pl.Float64))
+    frame = planted(2400).drop("amount").with_columns(leak=pl.col("clicked").cast(pl.Float64))
     training = training_of(frame, (*FEATURES, "leak"))
     lifts = measure_lifts(
         training, target="clicked", candidates=[["noise"], ["leak"], ["partly"], ["knows"]],
