@@ -34,6 +34,7 @@ ROWS = [
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
     ["definitions", "training_calls", "set_calls"],
+    ["outlooks"],
     ["testing", "review"],
     ["session"],
     ["current", "service", "http"],

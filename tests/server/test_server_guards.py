@@ -73,6 +73,7 @@ def routes(jp_web_app, jp_base_url):
         ("GET", "fs-notebook/search"),
         ("POST", "fs-notebook/deprecate"),
         ("POST", "fs-notebook/edit"),
+        ("POST", "fs-notebook/outlook"),
         ("POST", "fs-notebook/promote"),
         ("POST", "fs-notebook/retire"),
         ("POST", "fs-notebook/rollback"),
