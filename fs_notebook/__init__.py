@@ -30,11 +30,11 @@ _PUBLIC = {
 
 # The methods of the current session that are functions of the package as well: `fs.serve(…)`.
 _OF_SESSION = (
-    "append", "async_reader", "compare", "create_view", "dead_letters", "declare", "define",
-    "describe", "explain", "export_stream", "feature", "features", "import_stream", "lift",
-    "peek", "preview", "promote", "reader", "retire", "rollback", "row_views", "save_training_set",
-    "serve", "status", "stop", "streams", "training_set", "training_set_again", "training_sets",
-    "upload", "verify", "view_rows",
+    "append", "async_reader", "backfill", "compare", "create_view", "dead_letters", "declare",
+    "define", "describe", "explain", "export_stream", "feature", "features", "import_stream",
+    "lift", "peek", "preview", "promote", "reader", "retire", "rollback", "row_views",
+    "save_training_set", "serve", "status", "stop", "streams", "training_set",
+    "training_set_again", "training_sets", "upload", "verify", "view_rows",
 )  # fmt: skip
 
 

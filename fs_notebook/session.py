@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.backfill_calls import BackfillCalls
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.drift import check_columns
 from fs_notebook.catalog.lineage import changed_since, running_of
@@ -49,7 +50,7 @@ from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
 
-class Session(StreamCalls, TrainingCalls, ExplainCalls, CompareCalls):
+class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCalls):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
