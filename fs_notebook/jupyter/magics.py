@@ -208,6 +208,7 @@ class FeatureMagics(Magics):
 
         labels = None if options.labels is None else self._variable(options.labels)
         check_training_set(options)
+        made: Any
         with ProgressBar("Joining") as bar:
             if options.again is not None:
                 made = _session().training_set_again(options.again, labels, on_progress=bar)
@@ -215,7 +216,8 @@ class FeatureMagics(Magics):
                 made = _session().training_set(
                     labels, split_names(options.features), time=options.time,
                     entity=entity_of(options.entity), lag=options.lag, as_of=options.as_of,
-                    name=options.name, on_progress=bar,
+                    name=options.name, shards=options.shards, engine=options.engine,
+                    out=options.out, on_progress=bar,
                 )  # fmt: skip
         if options.into is not None:
             assert self.shell is not None
