@@ -267,8 +267,8 @@ def _joins(
     told = [
         (
             f"The newest event for {sizes.last_labels:,} labels × {sizes.last_events:,} events "
-            f"(aim 0.5 s and 1,000 MB): {newest}. {count:,} labels × two tables from Parquet (aim 3 M "
-            f"rows/s): {count / found.ours.median / 1e6:.2f} M rows/s."
+            f"(aim 0.5 s and 1,000 MB): {newest}. {count:,} labels × two tables from Parquet "
+            f"(aim 3 M rows/s): {count / found.ours.median / 1e6:.2f} M rows/s."
         )
     ]
     say("growth over sizes")
