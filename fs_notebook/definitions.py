@@ -242,6 +242,7 @@ class Definitions:
         written: str | None,
     ) -> Definition:
         sources: dict[str, Stream] = {}
+        views: dict[str, None] = {}
 
         def find(source: str) -> SourceColumns:
             stream = sources[source] = self.sources.find(source)
@@ -252,15 +253,16 @@ class Definitions:
             return None if given is None else parse_span(given, option=f"--{option}")
 
         compiled = compile_definition(
-            given, name=name, find_source=find, find_view=self.transforms.find,
+            given, name=name, find_source=find, find_view=self.transforms.finding_views(views),
             columns_of_streams=self._columns, stream=stream, written=written, entity=entities,
             window_us=length_us("window"), closed=windows["closed"] or "left",
             resolution_us=length_us("resolution"),
         )  # fmt: skip
         plan = replace(compiled.plan, ttl_us=length_us("ttl"))
+        noted = {"views": list(views)} if views else {}
         return Definition(
             name, compiled.text, plan, source_of(plan, sources.__getitem__), compiled.language,
-            {**windows, "entity": entities, **compiled.options},
+            {**windows, "entity": entities, **compiled.options, **noted},
             joined=tuple(sources[j.source] for j in plan.joins),
         )  # fmt: skip
 
@@ -290,3 +292,8 @@ class Definitions:
     def _is_source(self, name: str) -> bool:
         state = self.catalog.refresh()
         return name in state.sources or name in state.views or self.log.exists(name)
+
+
+def _noted(views: set[str]) -> dict[str, list[str]]:
+    """Return the views that a definition was compiled with, for its lineage."""
+    return {"views": sorted(views)} if views else {}

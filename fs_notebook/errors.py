@@ -161,6 +161,11 @@ class Interrupted(KeyboardInterrupt):
     """
 
 
+def plain(text: str) -> str:
+    """Return text as one line that steers no terminal: people wrote what is in it."""
+    return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
+
+
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     """Return up to `count` of `known` that look like `name`, best first."""
     name, known = str(name), list(known)

@@ -20,6 +20,7 @@ from fs_notebook.catalog.model import (
     AnyDefinition,
     Definition,
 )
+from fs_notebook.catalog.usage import sets_with
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
@@ -260,7 +261,7 @@ class Promotions:
             )
         return group.previous
 
-    def discard(self, name: str) -> None:
+    def discard(self, name: str, *, actor: str | None = None) -> None:
         """Take a draft back; a group that nothing was promoted of is gone then."""
         group = self.catalog.refresh().group(name)
         draft = group.draft
@@ -281,9 +282,9 @@ class Promotions:
                 )
             return now is not None
 
-        self.catalog.record(DISCARDED, group.name, {}, check=check)
+        self.catalog.record(DISCARDED, group.name, {}, check=check, actor=actor)
 
-    def retire(self, name: str, version: int) -> None:
+    def retire(self, name: str, version: int, *, actor: str | None = None) -> None:
         """Stop a version that does not serve, and free its state."""
         group = self.catalog.refresh().group(name)
         chosen = group.version(version)
@@ -297,7 +298,7 @@ class Promotions:
             self._check_unused(state, group.name, version)
             return True
 
-        self.catalog.record(RETIRED, group.name, {"version": version}, check=check)
+        self.catalog.record(RETIRED, group.name, {"version": version}, check=check, actor=actor)
         # The runner stops its worker first; only then is nobody left to write the state again.
         ensure_runner(self.connection, clock=self.clock)
         until_s = self.clock.monotonic_s() + RETIRE_SECONDS_MAX
@@ -329,4 +330,10 @@ class Promotions:
                 f"v{version} of {name!r} is needed by what is derived from it.",
                 found=", ".join(dependents),
                 remedy="derive those from another version and promote them, or retire them first",
+            )
+        if sets := sets_with(state, name, version):
+            raise UsageError(
+                f"v{version} of {name!r} is pinned by feature sets.",
+                found=", ".join(sets),
+                remedy="%feature set NAME@VERSION --retire, if no model needs it",
             )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fs_notebook.glances import glance_at
 from fs_notebook.language.cell import parse_source
 from fs_notebook.session import Session
 from fs_notebook.views import status_of
@@ -38,14 +40,24 @@ class Service:
             "groups": session.features(),
         }
 
+    def kept(self) -> dict[str, Any]:
+        """Return the training sets, feature sets and models, without their data."""
+        session = self._follow()
+        return {
+            "training_sets": [s.to_dict() for s in session.training_sets()],
+            "feature_sets": [s.to_dict() for s in session.feature_sets()],
+            "models": [m.to_dict() for m in session.models()],
+        }
+
     def revision(self) -> str:
         """Return text that changes whenever the overview does."""
         session = self._follow()
         state = session.catalog.refresh()
+        store = glance_at(session.store, state.groups.values())
         running = [
             (s.name, s.version, s.state, s.serving, s.lag, s.error, round(s.progress or 0, 2))
             for g in state.groups.values()
-            for s in (status_of(g, v, session.store) for v in g.running)
+            for s in (status_of(g, v, store) for v in g.running)
         ]
         return f"{session.connection.id}:{state.events}:{hash(tuple(running))}"
 
@@ -53,7 +65,7 @@ class Service:
         session = self._follow()
         # What was previewed is promoted: statistics are measured anew where the cell runs.
         cell = replace(parse_source(source), refresh_statistics=False)
-        definition = session.define_cell(cell)
+        definition = session.define_cell(cell, actor=actor)
         return self.promote(definition.name, actor=actor)
 
     def promote(self, name: str, *, actor: str) -> dict[str, Any]:
@@ -65,6 +77,29 @@ class Service:
         session = self._follow()
         session.rollback(name, actor=actor)
         return session.view(name)
+
+    def search(self, query: str, *, limit: int) -> dict[str, Any]:
+        found = self._follow().search(query, limit=limit)
+        return {"entries": found.to_dicts(), "total": found.total, "notes": list(found.notes)}
+
+    def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
+        return self._follow().about(name, kind=kind).to_dict()
+
+    def diff(self, name: str, before: str | None, after: str | None) -> dict[str, Any]:
+        return self._follow().diff(name, before, after).to_dict()
+
+    def edit(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        return self._follow().edit(**given, actor=actor).about.to_dict()
+
+    def deprecate(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        return self._follow().deprecate(**given, actor=actor).about.to_dict()
+
+    def retire(self, name: str, version: int | None, *, actor: str) -> dict[str, Any]:
+        session = self._follow()
+        name = session.catalog.refresh().group(name).name
+        session.retire(name, version, actor=actor)
+        left = name in session.catalog.refresh().groups
+        return {"retired": name, "version": version, "group": session.view(name) if left else None}
 
     def close(self) -> None:
         for session in (*self._former, self.session):

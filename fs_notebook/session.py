@@ -13,7 +13,10 @@ from typing import Any
 
 from fs_notebook.backfill_calls import BackfillCalls
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
+from fs_notebook.catalog.graph import notices_of
+from fs_notebook.catalog.index import Index
 from fs_notebook.catalog.lineage import changed_since, running_of
 from fs_notebook.catalog.model import DRAFTED, AnyDefinition, DerivedDefinition
 from fs_notebook.clock import SYSTEM, Clock
@@ -28,21 +31,26 @@ from fs_notebook.compute.preview import (
     slice_of,
 )
 from fs_notebook.compute.preview import preview as run_preview
+from fs_notebook.curation import CurationCalls
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
+from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.promotion import Promotions
+from fs_notebook.review import ReviewCalls
+from fs_notebook.set_calls import SetCalls
 from fs_notebook.sources import Sources
 from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
 from fs_notebook.transforms import Transforms, ViewRows
-from fs_notebook.views import Status, all_views, group_view, notes_of, status_of
+from fs_notebook.views import Status, group_view, notes_of, status_of, views_of
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -50,7 +58,16 @@ from fs_notebook.worker.verify import verify as run_verify
 from fs_notebook.worker.verify_derived import verify_derived
 
 
-class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCalls):
+class Session(
+    StreamCalls,
+    TrainingCalls,
+    SetCalls,
+    BackfillCalls,
+    ExplainCalls,
+    CompareCalls,
+    CurationCalls,
+    ReviewCalls,
+):
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -85,7 +102,8 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
             if connection.online != EMBEDDED:
                 self.catalog = catalog()
             undo.pop_all()
-        self._reader = FeatureReader(self.store, clock=clock)
+        self._index = Index()
+        self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._inspection = Inspection(self._sources, self.log)
         self._transforms = Transforms(self.catalog, self.log, self._sources)
@@ -158,6 +176,7 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         request: str | None = None,
         refresh_statistics: bool = False,
         written: str | None = None,
+        actor: str | None = None,
     ) -> AnyDefinition:
         """Compile a feature group and record it as a draft in the catalog.
 
@@ -180,6 +199,8 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
             event is older than this, e.g. ``"30d"``.
         written
             How the user wrote the Polars expressions; default: Python that says the same.
+        actor
+            Who it is recorded as; default: the session's user.
 
         Raises
         ------
@@ -196,14 +217,17 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         )  # fmt: skip
 
         def check(state: CatalogState) -> bool:
-            state.check_names(definition, actor=self.catalog.actor)
-            known = state.groups.get(name)
-            return known is None or known.latest != definition
+            state.check_names(definition, actor=actor or self.catalog.actor)
+            known, notes = state.groups.get(name), state.notes.get((GROUP, name))
+            if known is None or notes is None or not notes.repeats(Words.of(definition)):
+                return True
+            return known.latest != replace(definition, **notes.words.to_dict())
 
-        self.catalog.record(DRAFTED, name, {"definition": definition.to_dict()}, check=check)
-        return definition
+        body = {"definition": definition.to_dict()}
+        state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
+        return state.groups[name].latest
 
-    def define_cell(self, cell: Cell, *ran: Any) -> AnyDefinition:
+    def define_cell(self, cell: Cell, *ran: Any, actor: str | None = None) -> AnyDefinition:
         """Define what a `%%feature` cell says, if all of its header makes sense.
 
         `ran` is the value of a Polars cell's last line. Where nobody ran the cell the definition is
@@ -218,7 +242,7 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
             window=cell.window, closed=cell.closed, resolution=cell.resolution, ttl=cell.ttl,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
-            request=cell.request, refresh_statistics=cell.refresh_statistics,
+            request=cell.request, refresh_statistics=cell.refresh_statistics, actor=actor,
         )  # fmt: skip
 
     def feature(
@@ -263,12 +287,13 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         definition = group.latest
         check_columns(definition, self.log)
         where = slice_of(last, from_, to, sample)
+        old = notices_of(self.catalog.refresh(), definition)
         if isinstance(definition, DerivedDefinition):
             return preview_derived(
                 group.name, definition.plan,
                 {(d.name, d.fingerprint): (d.plan, d.source, d.joined) for d in definition.inputs},
                 self.log, clock=self.clock, given=with_, where=where, on_progress=on_progress,
-                notes=(*notes_of(group), *changed_since(self.catalog.refresh(), definition)),
+                notes=(*notes_of(group), *old, *changed_since(self.catalog.refresh(), definition)),
             )  # fmt: skip
         if with_:
             raise UsageError(
@@ -279,7 +304,7 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
             group.name, definition.plan, definition.source,
             joined_log(definition.plan, definition.joined, self.log, filtered=True),
             clock=self.clock, where=where, on_progress=on_progress,
-            notes=(*notes_of(group), *self._inspection.limits(definition)),
+            notes=(*notes_of(group), *old, *self._inspection.limits(definition)),
         )  # fmt: skip
 
     def promote(
@@ -332,12 +357,12 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         """
         return self._promotions.rollback(name, actor=actor)
 
-    def retire(self, name: str, version: int | None = None) -> None:
+    def retire(self, name: str, version: int | None = None, *, actor: str | None = None) -> None:
         """Stop a version that does not serve and free its state; without one, drop the draft."""
         if version is None:
-            self._promotions.discard(name)
+            self._promotions.discard(name, actor=actor)
         else:
-            self._promotions.retire(name, version)
+            self._promotions.retire(name, version, actor=actor)
 
     def status(self, name: str | None = None) -> list[Status]:
         """Return what each running version's worker last reported."""
@@ -347,7 +372,7 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
 
     def serve(
         self,
-        features: str | Sequence[str],
+        features: str | PinnedSet | Sequence[str | PinnedSet],
         *,
         request: Mapping[str, Any] | None = None,
         **entities: Any,
@@ -355,17 +380,23 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         """Return features of entities from the online store, in one round trip.
 
         ``fs.serve(["total_readtime"], user=["u7", "u8"])``. What derived features read of the
-        request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`.
+        request stands beside the entities, ``amount=[12.5, 3.0]``, or in `request`. Of a feature
+        set, ``"set:ranker"``, the columns are those of its training sets, in the same order.
         """
-        return self._reader.read(features, request=request, **entities)
+        return self._reader.read(names_of(features), request=request, **entities)
 
     def reader(self, *, cache_s: float = 0.0) -> FeatureReader:
         """Return a reader of the online store, with a local cache if told so."""
-        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s)
+        return FeatureReader(self.store, clock=self.clock, cache_s=cache_s, uses=self._uses())
 
     def async_reader(self, *, cache_s: float = 0.0) -> AsyncFeatureReader:
         """Return a reader for asyncio, with connections of its own: ``await reader.read(…)``."""
-        return AsyncFeatureReader(reads_of(self.store), clock=self.clock, cache_s=cache_s)
+        return AsyncFeatureReader(
+            reads_of(self.store), clock=self.clock, cache_s=cache_s, uses=self._uses()
+        )
+
+    def _uses(self) -> UseNotes:
+        return UseNotes(self.store, kind=SERVING, actor=self.catalog.actor, clock=self.clock)
 
     def verify(
         self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
@@ -393,8 +424,9 @@ class Session(StreamCalls, TrainingCalls, BackfillCalls, ExplainCalls, CompareCa
         )  # fmt: skip
 
     def features(self, words: str = "") -> list[dict[str, Any]]:
-        """Return the catalog's groups that match all `words`: the twin of `%feature catalog`."""
-        return all_views(self.catalog.refresh(), self.store, words)
+        """Return the catalog's groups that match all `words`, by name; see `search`."""
+        found = self.search(words, kinds=["group"], limit=None)
+        return views_of(self.catalog.refresh(), self.store, sorted(found.names()))
 
     def view(self, name: str) -> dict[str, Any]:
         """Return one group as the catalog and the sidebar show it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,20 +14,31 @@ from fs_notebook.catalog.model import VALIDATED, definition_of
 from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, TrainingRecipe
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, silent
+from fs_notebook.curation import training_notices
 from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
-from fs_notebook.language.cell import check_name
+from fs_notebook.language.cell import check_name, split_names
 from fs_notebook.log.protocol import EARLIEST, EventLog
-from fs_notebook.model.asked import AsOf, Chosen, chosen_of
+from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set, spelt
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.sets import PinnedSet, names_of
+from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
 from fs_notebook.transforms import Transforms
 
 if TYPE_CHECKING:
+    from fs_notebook.model.encoder import FeatureEncoder
     from fs_notebook.model.lift import Lift
+    from fs_notebook.model.lifts import Lifts
     from fs_notebook.model.training import TrainingSet
     from fs_notebook.model.written import WrittenTrainingSet
 
 _SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
+
+
+def _names(candidate: str | PinnedSet | Sequence[str]) -> list[str]:
+    """Return the features that are one candidate together."""
+    return names_of(split_names(candidate) if isinstance(candidate, str) else candidate)
 
 
 class TrainingCalls:
@@ -35,6 +47,7 @@ class TrainingCalls:
     catalog: Catalog
     log: EventLog
     clock: Clock
+    store: OnlineStore
     _sources: Sources
     _transforms: Transforms
 
@@ -57,7 +70,7 @@ class TrainingCalls:
     def training_set(
         self,
         labels: Any,
-        features: str | Sequence[str],
+        features: str | PinnedSet | Sequence[str | PinnedSet],
         *,
         time: str | None = None,
         entity: str | Mapping[str, str] | None = None,
@@ -79,7 +92,8 @@ class TrainingCalls:
             ``"SELECT user, ts, clicked FROM clicks WHERE shown"``.
         features
             Names of features or groups, promoted or not. Of a version by its number,
-            ``"total_readtime@2"``, the column is called so too.
+            ``"total_readtime@2"``, the column is called so too. ``"set:ranker"`` is a feature
+            set's newest version: the columns in its order, as they are served.
         time
             The labels' time column; default: their only temporal column.
         entity
@@ -118,8 +132,8 @@ class TrainingCalls:
 
         if name is not None:
             check_name(name, what="A training set's name")
-        names = [features] if isinstance(features, str) else list(features)
-        chosen = chosen_of(self.catalog.refresh(), names)
+        state, names = self.catalog.refresh(), names_of(features)
+        chosen = chosen_of(state, names)
         if isinstance(entity, str):
             keys = {key for one in chosen for key in one.definition.plan.entity}
             if len(keys) != 1:
@@ -145,14 +159,28 @@ class TrainingCalls:
             )
         table, origin = self._labels(labels)
         made = training_set_of_any_size(table, chosen, self.log, how=How(shards, engine), **options)
-        made = replace(made, origin=origin)
+        groups = [one.definition.name for one in chosen]
+        notices = training_notices(groups, self.catalog, self.store, self.clock)
+        made = made.ordered(order_of(state, names, made.features))
+        made = replace(
+            made, origin=origin, notes=(*notices, *made.notes), set=sole_set(state, names)
+        )
         return made if name is None else self.save_training_set(made, name)
 
-    def save_training_set(self, training: TrainingSet, name: str) -> TrainingSet:
+    def save_training_set(
+        self, training: TrainingSet, name: str, *, encoder: FeatureEncoder | None = None
+    ) -> TrainingSet:
         """Record in the catalog how a training set was made; return it with its name.
 
-        Definitions, cuts, options and fingerprints are recorded, neither labels nor values.
-        What is saved once stays as it is; the same set may be saved again.
+        Definitions, cuts, options and fingerprints are recorded, neither labels nor values; and
+        what its features become before a model, of texts the categories. What is saved once
+        stays as it is; the same set may be saved again.
+
+        Parameters
+        ----------
+        encoder
+            What encodes its features: fitted on the rows that the model learns of, say; default:
+            the set's own, ``training.encoder()``.
 
         Raises
         ------
@@ -160,11 +188,22 @@ class TrainingCalls:
             If another training set has that name.
         """
         check_name(name, what="A training set's name")
+        if encoder is not None:
+            training = replace(training, encoding=encoder.encoding_)
+        elif training.encoding is None and training.rows:
+            # A set that no encoder takes is kept all the same.
+            with contextlib.suppress(UsageError):
+                training = replace(training, encoding=training.encoder().encoding_)
         recipe = self._recipe(training, name)
 
         def check(state: CatalogState) -> bool:
             known = state.training_sets.get(name)
-            if known is not None and known.recipe.fingerprint != recipe.fingerprint:
+            other = (
+                known is not None
+                and encoder is not None
+                and (known.recipe.encoding != recipe.encoding)
+            )
+            if other or (known is not None and known.recipe.fingerprint != recipe.fingerprint):
                 raise NameTaken(
                     f"There is a training set {name!r} already.",
                     found=repr(known),
@@ -226,12 +265,16 @@ class TrainingCalls:
             table, chosen, self.log, time=recipe.time, entity=recipe.entity, clock=self.clock,
             cuts=recipe.ends, as_of=AsOf(recipe.lag_us, recipe.known), on_progress=on_progress,
         )  # fmt: skip
+        made = made.ordered(recipe.columns)
         odd = [c for c in made.features if made.digest_of(c) != recipe.values[c]]
         notes = made.notes
         if odd:
             told = ", ".join(odd)
             notes = (f"not the same as when it was saved, maybe rounded otherwise: {told}", *notes)
-        return replace(made, name=name, origin=recipe.labels, notes=notes)
+        kept = None if recipe.encoding is None else Encoding.from_dict(recipe.encoding)
+        return replace(
+            made, name=name, origin=recipe.labels, notes=notes, set=recipe.set, encoding=kept
+        )
 
     def _recipe(self, training: TrainingSet, name: str) -> TrainingRecipe:
         if not training.chosen:
@@ -267,6 +310,8 @@ class TrainingCalls:
             coverage=dict(training.coverage),
             nulls=training.nulls,
             notes=training.notes,
+            set=training.set,
+            encoding=None if training.encoding is None else training.encoding.to_dict(),
         )  # fmt: skip
 
     def _check_streams(self, recipe: TrainingRecipe) -> None:
@@ -316,9 +361,21 @@ class TrainingCalls:
             return table, {"file": str(labels)}
         return table, {}
 
+    @overload
+    def lift(self, name: str | PinnedSet, labels: Any, target: str, **options: Any) -> Lift: ...
+
+    @overload
     def lift(
         self,
-        name: str | Sequence[str],
+        name: Sequence[str | PinnedSet | Sequence[str]],
+        labels: Any,
+        target: str,
+        **options: Any,
+    ) -> Lifts: ...
+
+    def lift(
+        self,
+        name: str | PinnedSet | Sequence[str | PinnedSet | Sequence[str]],
         labels: Any,
         target: str,
         *,
@@ -328,16 +385,16 @@ class TrainingCalls:
         entity: str | Mapping[str, str] | None = None,
         lag: str | None = None,
         as_of: str = "event",
-        seed: int = 0,
-        model: Any = None,
         on_progress: OnProgress = silent,
-    ) -> Lift:
+        **options: Any,
+    ) -> Lift | Lifts:
         """Measure what a feature brings a model on point-in-time-correct training data.
 
         Parameters
         ----------
         name
-            The candidate: a feature, a group, or several.
+            The candidate: a feature, a group, or several together (``"a,b"``). A list holds
+            several candidates, each measured by itself and ranked: `Lifts`.
         labels, time, entity, lag, as_of
             As for `training_set`.
         target
@@ -346,26 +403,49 @@ class TrainingCalls:
             Features that the model has already.
         baseline
             The labels' columns that the model has already; default: all that are usable.
+        options
+            How to measure: ``folds=3`` (walk-forward), ``test_share``, ``group`` (an entity never
+            on both sides), ``task`` (``"classification"``, ``"regression"``, ``"ranking"``),
+            ``query`` (of a ranking), ``metric`` (scikit-learn's scorer names, ``"ndcg@10"``,
+            ``"map"``, ``"mrr"``), ``model`` (any scikit-learn estimator), ``seed``, ``bootstraps``:
+            see `model.setting.Setting`.
+
+        Raises
+        ------
+        UsageError
+            If an option does not fit the labels: too few of them, of classes, groups or queries.
         """
         # scikit-learn takes a second to load: only who measures a lift pays for it.
-        from fs_notebook.model.lift import measure_lift
+        from fs_notebook.model.measure import measure_lift, measure_lifts
+        from fs_notebook.model.setting import check_options
 
-        candidates = [name] if isinstance(name, str) else list(name)
+        check_options(options)
+        state = self.catalog.refresh()
+        each = [name] if isinstance(name, (str, PinnedSet)) else list(name)
+        asked = [spelt(state, _names(one)) for one in each]
+        every = list(dict.fromkeys([*base, *(n for one in asked for n in one)]))
         training = self.training_set(
-            labels, [*base, *candidates], time=time, entity=entity, lag=lag, as_of=as_of,
-            on_progress=on_progress,
-        )  # fmt: skip
-        wanted = chosen_of(self.catalog.refresh(), candidates)
-        chosen = [c for one in wanted for c in one.columns]
+            labels, every, time=time, entity=entity, lag=lag, as_of=as_of, on_progress=on_progress
+        )
+        state = self.catalog.refresh()
+        candidates = [[c for one in chosen_of(state, n) for c in one.columns] for n in asked]
         columns = baseline
         if columns is not None:
-            columns = [*columns, *(f for f in training.features if f not in chosen)]
-        lift = measure_lift(
-            training, target=target, candidate=chosen, baseline=columns, clock=self.clock,
-            seed=seed, model=model, on_progress=on_progress,
-        )  # fmt: skip
-        self._record_lift(candidates, lift, target)
-        return lift
+            tested = {c for one in candidates for c in one}
+            columns = [*columns, *(f for f in training.features if f not in tested)]
+        given: dict[str, Any] = {
+            "target": target, "baseline": columns, "clock": self.clock, "on_progress": on_progress,
+            **options,
+        }  # fmt: skip
+        if isinstance(name, (str, PinnedSet)):
+            lift = measure_lift(training, candidate=candidates[0], **given)
+            self._record_lift(asked[0], lift, target)
+            return lift
+        lifts = measure_lifts(training, candidates=candidates, **given)
+        named = {", ".join(c): names for c, names in zip(candidates, asked, strict=True)}
+        for one in lifts:
+            self._record_lift(named[one.name], one, target)
+        return lifts
 
     def _record_lift(self, candidates: Sequence[str], lift: Lift, target: str) -> None:
         state = self.catalog.refresh()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState, View
+from fs_notebook.catalog.about import VIEW, Words
 from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
-from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
+from fs_notebook.compute.joins import frozen_log, joined_log, lonely_rows, temporal_joins
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.errors import NameTaken, UsageError
 from fs_notebook.language.cell import check_name
@@ -23,6 +24,8 @@ from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources
 from fs_notebook.types import Type
+
+T = TypeVar("T")
 
 SCAN_ROWS_MAX = 2_000_000
 """Events that a look at a view reads at most, where its WHERE lets few through."""
@@ -44,6 +47,8 @@ class ViewRows:
         The first rows, in the order of the ledger.
     read
         How many events of the stream were read for them.
+    notes
+        Why there are none, where a join left them out.
     """
 
     view: View
@@ -51,6 +56,7 @@ class ViewRows:
     time: str | None
     frame: pl.DataFrame
     read: int
+    notes: tuple[str, ...] = ()
 
     def to_polars(self) -> pl.DataFrame:
         """Return the rows."""
@@ -59,7 +65,8 @@ class ViewRows:
     def __repr__(self) -> str:
         columns = ", ".join(f"{n} {t}" for n, t in self.types)
         head = f"view {self.view.name} v{self.view.version} of {self.view.source}: {columns}"
-        return f"{head}\n{self.frame}"
+        notes = "".join(f"\nnote: {n}" for n in self.notes)
+        return f"{head}{notes}\n{self.frame}"
 
 
 class Transforms:
@@ -90,6 +97,22 @@ class Transforms:
             cut = end.to_json() if end.positions else None
         return SourceColumns(stream.name, stream.columns, stream.time, cut)
 
+    @staticmethod
+    def _noting(find: Callable[[str], T], found: dict[str, None]) -> Callable[[str], T]:
+        """Return `find`, which notes the names that it found."""
+
+        def noted(name: str) -> T:
+            value = find(name)
+            if value is not None:
+                found[name] = None
+            return value
+
+        return noted
+
+    def finding_views(self, found: dict[str, None]) -> Callable[[str], str | PolarsRows | None]:
+        """Return what finds views by name, and notes those that it found."""
+        return self._noting(self.find, found)
+
     def create(
         self, name: str, given: object, *, description: str | None, written: str | None = None
     ) -> View:
@@ -106,13 +129,20 @@ class Transforms:
         if self.log.exists(name):
             raise self._taken(name)
         # Its own former text must not stand for a name that the new one uses.
-        find = Resolver(self._columns, lambda n: None if n == name else self.find(n))
+        views: dict[str, None] = {}
+        streams: dict[str, None] = {}
+        find = Resolver(
+            self._noting(self._columns, streams),
+            self._noting(lambda n: None if n == name else self.find(n), views),
+        )
         relation = view_relation(given, find)
         text = given if isinstance(given, str) else written or str(given)
         body: dict[str, Any] = {
             "text": text,
             "source": relation.source.name,
             "description": description,
+            "views": list(views),
+            "streams": list(streams),
         }
         if isinstance(given, PolarsRows):
             body["polars"] = given.to_json()
@@ -121,8 +151,10 @@ class Transforms:
             if name in state.sources:
                 raise self._taken(name)
             known = state.views.get(name)
-            said = (given, text, description)
-            return known is None or (known.rows, known.text, known.description) != said
+            notes = state.notes.get((VIEW, name))
+            if known is None or notes is None or not notes.repeats(Words(description=description)):
+                return True
+            return (known.rows, known.text) != (given, text)
 
         return self.catalog.record(VIEWED, name, body, check=check).views[name]
 
@@ -139,7 +171,8 @@ class Transforms:
         view = self.catalog.refresh().view(name)
         relation, stream, log = self._opened(view.rows)
         frame, read = first_rows(relation, stream, log, limit=limit)
-        return ViewRows(view, relation.types, relation.time, frame, read)
+        notes = () if frame.height else lonely_rows(log)
+        return ViewRows(view, relation.types, relation.time, frame, read, notes)
 
     def select(
         self, text: str, ends: Mapping[str, Cut] | None = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 import psutil
 
-from fs_notebook.catalog.lineage import inputs_of, streams_of, used_by
+from fs_notebook.catalog.about import GROUP, Notes
+from fs_notebook.catalog.lineage import inputs_of, streams_of
 from fs_notebook.catalog.model import (
     AnyDefinition,
     CatalogState,
@@ -20,6 +21,7 @@ from fs_notebook.catalog.model import (
     Version,
 )
 from fs_notebook.clock import from_us
+from fs_notebook.glances import glance_at
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import span_text
 from fs_notebook.online.protocol import OnlineStore
@@ -281,6 +283,7 @@ def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[
         if state == "live" and waiting:
             state = "bootstrapping"
     previous = group.previous
+    notes = catalog.notes.get((GROUP, group.name), Notes())
     return {
         "name": group.name,
         "entity": list(definition.plan.entity),
@@ -302,7 +305,11 @@ def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[
         "source": definition.cell,
         "requests": _requests(definition),
         "depends_on": [str(p) for p in inputs_of(catalog, definition)],
-        "used_by": list(used_by(catalog, group.name)),
+        "used_by": list(catalog.users.get(group.name, ())),
+        "status": group.status,
+        "deprecated": None if group.deprecated is None else group.deprecated.to_dict(),
+        "created_by": notes.created_by,
+        "created_at": "" if notes.created_at is None else notes.created_at.isoformat(),
         "streams": list(streams_of(definition)),
         "updated_at": "" if group.at is None else group.at.isoformat(),
         "actor": group.actor,
@@ -319,8 +326,10 @@ def notes_of(group: Group) -> tuple[str, ...]:
     """Return what a preview of a group's latest definition says beside its values."""
     latest = group.latest
     said: tuple[str, ...] = ()
+    if group.deprecated is not None:
+        said = (group.deprecated.told(group.name),)
     if isinstance(latest, Definition):
-        said = tuple(map(str, latest.pins))
+        said = (*said, *map(str, latest.pins))
         if latest.plan.ttl_us is not None:
             span = span_text(latest.plan.ttl_us)
             said = (f"null once an entity's newest event is older than {span}", *said)
@@ -333,19 +342,8 @@ def notes_of(group: Group) -> tuple[str, ...]:
     return (f"changed: promoting makes this v{len(group.versions) + 1}{live}", *said)
 
 
-def matches(group: Group, words: str) -> bool:
-    """Tell whether every word of a search is somewhere in what the catalog says of `group`."""
-    definition = group.latest
-    text = " ".join(
-        [
-            group.name, *definition.plan.entity, *definition.plan.features, *definition.tags,
-            definition.description or "", definition.owner or "", *streams_of(definition),
-        ]
-    ).casefold()  # fmt: skip
-    return all(word in text for word in words.casefold().split())
-
-
-def all_views(state: CatalogState, store: OnlineStore, words: str = "") -> list[dict[str, Any]]:
-    """Return the views of all groups that match `words`, by name."""
-    groups = sorted(state.groups.values(), key=lambda g: g.name)
-    return [group_view(g, store, state) for g in groups if matches(g, words)]
+def views_of(state: CatalogState, store: OnlineStore, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the views of these groups, their workers asked for together."""
+    groups = [state.groups[n] for n in names]
+    glance = glance_at(store, groups)
+    return [group_view(group, glance, state) for group in groups]

@@ -1,4 +1,4 @@
-"""Run a notebook as `make demo` does: a fresh home, a real kernel, the executed copy kept.
+"""Run a notebook as `make demo` and the tests do: fresh home, real kernel, executed copy kept.
 
 Usage: python notebooks/run.py NOTEBOOK [--home FOLDER] [--out FOLDER]
 """
@@ -18,6 +18,8 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from fs_notebook.cli import main as fs_notebook
+from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
 
 # The kernel warns that its ports on this machine are not encrypted; that is no news here.
 QUIET = ["--IPKernelApp.log_level=ERROR"]
@@ -82,15 +84,18 @@ def main() -> int:
     if not well:
         print(f"The notebook did not finish; as far as it came: {copy.with_suffix('.html')}")
         return 1
-    shown = copy.with_suffix(".html")
     print(f"""
 Done in {time.monotonic() - begun:.0f} s. Where to look:
-  previews, lift, served values   {shown}
+  previews, lift, served values   {copy.with_suffix(".html")}
   the same as a notebook          {copy}
-  the workers, still running      .venv/bin/fs-notebook --home {options.home} status
-  every value checked again       .venv/bin/fs-notebook --home {options.home} verify plane_delay
-  JupyterLab with the sidebar     make lab
-  stop workers and Redis          .venv/bin/fs-notebook --home {options.home} stop
+  JupyterLab with the sidebar     make lab""")
+    if runner_pid(Connection.remembered(home)) is None:
+        print("\nThe notebook has stopped its workers.")
+        return 0
+    command = f".venv/bin/fs-notebook --home {options.home}"
+    print(f"""  the workers, still running      {command} status
+  every value checked again       {command} verify plane_delay
+  stop workers and Redis          {command} stop
 """)
     fs_notebook(["--home", str(home), "status"], standalone_mode=False)
     return 0

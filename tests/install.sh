@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, the
-# Pulsar server, and what moves its ledgers to tiered storage. It can be run again at any time; what
+# Installs what the tests need beyond the Python environment: a Redis server, Chromium, Java, a C
+# compiler, the Pulsar server, and what moves its ledgers to tiered storage. It can be run again at any time; what
 # is there already is left as it is.
 set -euo pipefail
 
@@ -26,6 +26,9 @@ missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v java >/dev/null || missing+=(default-jre-headless)
+# tests/frameworks.py takes both.
+command -v gcc >/dev/null || missing+=(gcc)
+command -v readelf >/dev/null || missing+=(binutils)
 # Maven only fetches; with everything at hand it is not needed.
 for package in "${packages[@]}"; do
   read -r module folder _ <<<"${package}"
@@ -41,7 +44,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
   as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
     "${missing[@]}"
 else
-  echo "redis-server, chromium and java are there"
+  echo "redis-server, chromium, java and gcc are there"
 fi
 
 mkdir -p "${cache}"

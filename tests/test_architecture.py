@@ -28,16 +28,18 @@ ROWS = [
     ["shards"],
     ["model"],
     ["files"],
+    ["glances"],
     ["ingest", "views", "datasets"],
     ["uploads"],
     ["promotion", "sources", "declarations", "letters"],
     ["inspection", "transfer"],
-    ["transforms", "stream_calls", "explanation", "comparison"],
-    ["definitions", "training_calls", "backfill_calls"],
-    ["testing"],
+    ["transforms", "stream_calls", "explanation", "comparison", "curation"],
+    ["definitions", "training_calls", "set_calls", "backfill_calls"],
+    ["testing", "review"],
     ["session"],
     ["current", "service", "http"],
     ["jupyter", "cli", "server"],
+    ["__main__"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

@@ -53,6 +53,11 @@ class Catalog:
         self._state = CatalogState()
         log.create(STREAM)
 
+    @property
+    def known(self) -> CatalogState:
+        """The state as it was when it was looked at last; asks nobody."""
+        return self._state
+
     def refresh(self) -> CatalogState:
         """Fold what was appended since the last call; return the state now."""
         with self._lock:
@@ -116,8 +121,10 @@ def _events(rows: pl.DataFrame) -> list[dict[str, Any]]:
         at = row["at"]
         assert isinstance(at, datetime)
         try:
-            events.append({**row, "body": json.loads(row["body"])})
+            body = json.loads(row["body"])
         except (ValueError, TypeError):
-            # Something else wrote to the catalog's stream; that must not close it to everybody.
-            continue
+            body = None
+        # Something else wrote to the catalog's stream? That must not close it to everybody.
+        if isinstance(body, dict):
+            events.append({**row, "body": body})
     return events

@@ -51,52 +51,40 @@ def streams_of(definition: AnyDefinition) -> tuple[str, ...]:
 def workers(state: CatalogState) -> dict[str, Version]:
     """Return the versions that need a worker, by shard.
 
-    Those are the stored ones that run, and those that a running derived version pins, whatever
-    became of their groups since.
+    Those are the stored ones that run or that a feature set pins, and those that such a derived
+    version pins, whatever became of their groups since.
     """
     needed: dict[str, Version] = {}
-    for group in state.groups.values():
-        for version in group.running:
-            if isinstance(version.definition, Definition):
-                needed[version.definition.shard] = version
-            for pinned in inputs_of(state, version.definition):
-                if pinned.version is not None and not pinned.version.retired:
-                    needed[pinned.definition.shard] = pinned.version
+    wanted = [v for group in state.groups.values() for v in group.running]
+    wanted += state.pinned.values()
+    for version in wanted:
+        if isinstance(version.definition, Definition):
+            needed[version.definition.shard] = version
+        for pinned in inputs_of(state, version.definition):
+            if pinned.version is not None and not pinned.version.retired:
+                needed[pinned.definition.shard] = pinned.version
     return needed
 
 
 def running_of(state: CatalogState, group: Group) -> tuple[Version, ...]:
-    """Return a group's versions that run: its own wish, and what derived versions need of it."""
+    """Return a group's versions that run: its own wish, and what sets and derived ones need."""
     numbers = {v.number for v in group.running}
+    numbers |= {v.number for v in group.versions if (group.name, v.number) in state.pinned}
     numbers |= {v.number for v in workers(state).values() if v.definition.name == group.name}
     return tuple(v for v in group.versions if v.number in numbers)
 
 
 def dependents_of(state: CatalogState, name: str, number: int | None = None) -> tuple[str, ...]:
     """Return the running derived versions that pin a group's version (default: any), as text."""
+    running = {(g.name, v.number): v for g in state.groups.values() for v in g.running}
+    running |= state.pinned
     return tuple(
-        f"{group.name} v{version.number}"
-        for group in sorted(state.groups.values(), key=lambda g: g.name)
-        for version in group.running
+        f"{group} v{version.number}"
+        for (group, _), version in sorted(running.items())
         for pinned in inputs_of(state, version.definition)
         if pinned.definition.name == name
         and pinned.version is not None
         and number in (None, pinned.version.number)
-    )
-
-
-def used_by(state: CatalogState, name: str) -> tuple[str, ...]:
-    """Return the groups whose definition, draft or running, is derived of group `name`."""
-    return tuple(
-        sorted(
-            group.name
-            for group in state.groups.values()
-            if any(
-                isinstance(d, DerivedDefinition)
-                and name in {*d.origins, *(i.name for i in d.inputs)}
-                for d in (group.latest, *(v.definition for v in group.running))
-            )
-        )
     )
 
 

@@ -13,15 +13,29 @@ from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, saved_of
-from fs_notebook.compute.composed import stream_from_dict
+from fs_notebook.catalog.about import (
+    DEPRECATED,
+    GROUP,
+    STREAM,
+    VIEW,
+    Deprecation,
+    Notes,
+    Words,
+    noted,
+    place_of,
+)
+from fs_notebook.catalog.definition import (
+    AnyDefinition,
+    Definition,
+    DerivedDefinition,
+    definition_of,
+)
+from fs_notebook.catalog.entries import Source, View, upload_of
+from fs_notebook.catalog.recipes import SavedTrainingSet
+from fs_notebook.catalog.sets import KEPT, FeatureSet, Kept, Model, keep
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
-from fs_notebook.language.derived import DerivedPlan, is_derived
-from fs_notebook.language.pinning import Pin
-from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
-from fs_notebook.position import START, Cut
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (
     "declared", "uploaded", "drafted", "discarded", "promoted", "live", "rolled_back", "retired",
@@ -29,156 +43,10 @@ DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VA
 )  # fmt: skip
 VIEWED = "viewed"
 
-
-@dataclass(frozen=True)
-class Definition:
-    """A feature group as its author wrote it, and what that means.
-
-    `text` is the definition, kept as text; `source` is the stream's declaration that it was
-    compiled against; `plan` is what it means and `plan.fingerprint` its identity; `cell` is the
-    whole notebook cell it came from, if it came from one.
-    """
-
-    name: str
-    text: str
-    plan: Plan
-    source: Stream
-    language: str = "sql"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    owner: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    cell: str | None = None
-    joined: tuple[Stream, ...] = ()
-    """The declarations of the streams that `plan.joins` names."""
-
-    def __repr__(self) -> str:
-        features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
-        return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.plan.fingerprint
-
-    @property
-    def pins(self) -> tuple[Pin, ...]:
-        """The statistics and embedders' versions that its plan was given as constants."""
-        return tuple(Pin.from_dict(p) for p in self.options.get("pinned", ()))
-
-    @property
-    def shard(self) -> str:
-        """The name of its state in the online store."""
-        return f"{self.name}@{self.fingerprint[:16]}"
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "text": self.text,
-            "plan": self.plan.to_dict(),
-            "source": self.source.to_dict(),
-            "language": self.language,
-            "options": dict(self.options),
-            "owner": self.owner,
-            "description": self.description,
-            "tags": list(self.tags),
-            "cell": self.cell,
-            "joined": [s.to_dict() for s in self.joined],
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Definition:
-        return cls(
-            name=data["name"],
-            text=data["text"],
-            plan=Plan.from_dict(data["plan"]),
-            source=stream_from_dict(data["source"]),
-            language=data["language"],
-            options=data["options"],
-            owner=data["owner"],
-            description=data["description"],
-            tags=tuple(data["tags"]),
-            cell=data["cell"],
-            joined=tuple(Stream.from_dict(s) for s in data.get("joined", ())),
-        )
-
-
-@dataclass(frozen=True)
-class DerivedDefinition:
-    """A derived feature group as its author wrote it, and what that means.
-
-    `inputs` are the very definitions that its plan pins, one for each group and fingerprint: what
-    a derived version means does not change with what becomes of those groups.
-    """
-
-    name: str
-    text: str
-    plan: DerivedPlan
-    inputs: tuple[Definition, ...]
-    language: str = "sql"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    owner: str | None = None
-    description: str | None = None
-    tags: tuple[str, ...] = ()
-    cell: str | None = None
-    origins: tuple[str, ...] = ()
-    """The groups that FROM names: derived ones are flattened in the plan."""
-
-    def __repr__(self) -> str:
-        features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
-        return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
-
-    @property
-    def fingerprint(self) -> str:
-        return self.plan.fingerprint
-
-    @property
-    def shard(self) -> str:
-        """Its name beside the shards of stored versions; nothing is stored under it."""
-        return f"{self.name}@{self.fingerprint[:16]}"
-
-    def input(self, group: str, fingerprint: str) -> Definition:
-        """Return the pinned definition that one of the plan's inputs means."""
-        return next(d for d in self.inputs if (d.name, d.fingerprint) == (group, fingerprint))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "text": self.text,
-            "plan": self.plan.to_dict(),
-            "inputs": [d.to_dict() for d in self.inputs],
-            "language": self.language,
-            "options": dict(self.options),
-            "owner": self.owner,
-            "description": self.description,
-            "tags": list(self.tags),
-            "cell": self.cell,
-            "origins": list(self.origins),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DerivedDefinition:
-        return cls(
-            name=data["name"],
-            text=data["text"],
-            plan=DerivedPlan.from_dict(data["plan"]),
-            inputs=tuple(Definition.from_dict(d) for d in data["inputs"]),
-            language=data["language"],
-            options=data["options"],
-            owner=data["owner"],
-            description=data["description"],
-            tags=tuple(data["tags"]),
-            cell=data["cell"],
-            origins=tuple(data["origins"]),
-        )
-
-
-AnyDefinition = Definition | DerivedDefinition
-
-
-def definition_of(data: Mapping[str, Any]) -> AnyDefinition:
-    """Return the definition that `to_dict` of either kind wrote."""
-    kind = DerivedDefinition if is_derived(data["plan"]) else Definition
-    return kind.from_dict(data)
+__all__ = [
+    "AnyDefinition", "CatalogState", "Definition", "DerivedDefinition", "Group", "Source",
+    "Version", "View", "definition_of", "fold",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -215,6 +83,21 @@ class Group:
     actor: str = ""
     at: datetime | None = None
     lifts: tuple[Mapping[str, Any], ...] = ()
+    deprecated: Deprecation | None = None
+
+    @property
+    def status(self) -> str:
+        """Where it is in its life, whatever its worker does just now.
+
+        ``draft``, ``promoted`` (not live yet), ``live``, ``deprecated`` or ``retired``.
+        """
+        if self.versions and self.draft is None and all(v.retired for v in self.versions):
+            return RETIRED
+        if self.deprecated is not None:
+            return DEPRECATED
+        if self.wanted is None:
+            return "draft"
+        return PROMOTED if self.serving is None else LIVE
 
     @property
     def latest(self) -> AnyDefinition:
@@ -267,71 +150,6 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Upload:
-    """How far an upload of one table or file came, noted as it went on.
-
-    Attributes
-    ----------
-    at
-        When this was noted.
-    rows
-        How many of its rows are dealt with, from the first on.
-    whole
-        Whether those are all.
-    file
-        The file's name, if it is one.
-    chain
-        A digest of those rows as they were given: what tells the same beginning in a file that
-        was changed since.
-    next, cut
-        How many rows were about to be stored just then, and the stream's end before them: where
-        to look for them if nothing was noted any more.
-    """
-
-    at: datetime
-    rows: int
-    whole: bool = False
-    file: str | None = None
-    chain: str = ""
-    next: int = 0
-    cut: Cut = START
-
-
-@dataclass(frozen=True)
-class Source:
-    """A stream that was declared."""
-
-    stream: Stream
-    actor: str
-    at: datetime
-    description: str | None = None
-    uploads: Mapping[str, Upload] = field(default_factory=dict)
-    """Digest of what was uploaded `once` → how far that came."""
-
-
-@dataclass(frozen=True)
-class View:
-    """A named row transform, kept as text; features inline it as it was when they were defined.
-
-    `version` counts its texts, from 1.
-    """
-
-    name: str
-    text: str
-    source: str
-    version: int
-    actor: str
-    at: datetime
-    description: str | None = None
-    polars: PolarsRows | None = None
-
-    @property
-    def rows(self) -> str | PolarsRows:
-        """What it says: SQL, or Polars as trees, whose text is for people alone."""
-        return self.text if self.polars is None else self.polars
-
-
-@dataclass(frozen=True)
 class CatalogState:
     """All that the catalog knows after some number of events."""
 
@@ -339,7 +157,45 @@ class CatalogState:
     groups: Mapping[str, Group] = field(default_factory=dict)
     events: int = 0
     views: Mapping[str, View] = field(default_factory=dict)
-    training_sets: Mapping[str, SavedTrainingSet] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
+    notes: Mapping[tuple[str, str], Notes] = field(default_factory=dict)
+    """(Kind, name) → who made it, what was said of it since, and what became of it."""
+
+    @property
+    def training_sets(self) -> Mapping[str, SavedTrainingSet]:
+        return self.kept.training_sets
+
+    @property
+    def feature_sets(self) -> Mapping[str, FeatureSet]:
+        return self.kept.feature_sets
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        return self.kept.models
+
+    @cached_property
+    def pinned(self) -> Mapping[tuple[str, int], Version]:
+        """The versions that a kept version of some feature set pins, by group and number."""
+        return {
+            (m.group, m.version): version
+            for one in self.feature_sets.values()
+            for kept in one.kept
+            for m in kept.members
+            if m.group in self.groups
+            for version in [self.groups[m.group].version(m.version)]
+            if not version.retired
+        }
+
+    @cached_property
+    def users(self) -> dict[str, tuple[str, ...]]:
+        """Group → the groups whose definition, draft or running, is derived of it."""
+        found: dict[str, set[str]] = {}
+        for group in self.groups.values():
+            for definition in (group.latest, *(v.definition for v in group.running)):
+                if isinstance(definition, DerivedDefinition):
+                    for name in {*definition.origins, *(i.name for i in definition.inputs)}:
+                        found.setdefault(name, set()).add(group.name)
+        return {name: tuple(sorted(users)) for name, users in found.items()}
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -422,47 +278,72 @@ class CatalogState:
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
     """Return `state` after `events`: dicts with kind, name, body, actor and at."""
     sources, groups, count = dict(state.sources), dict(state.groups), state.events
-    views, trained = dict(state.views), dict(state.training_sets)
+    views, kept = dict(state.views), state.kept
+    notes = dict(state.notes)
     for event in events:
         count += 1
         kind, name, body = event["kind"], event["name"], event["body"]
         actor, at = event["actor"], event["at"]
+        place = place_of(event)
         if kind == DECLARED:
             stream = Stream.from_dict(body["stream"])
             uploads = sources[name].uploads if name in sources else {}
-            sources[name] = Source(stream, actor, at, body.get("description"), uploads)
+            notes[place] = noted(notes.get(place, Notes()), event)
+            described = notes[place].words.description
+            sources[name] = Source(stream, actor, at, described, uploads)
             continue
         if kind == UPLOADED:
-            known = {**sources[name].uploads, body["digest"]: _upload(body, at)}
+            known = {**sources[name].uploads, body["digest"]: upload_of(body, at)}
             sources[name] = replace(sources[name], uploads=known)
             continue
         if kind == VIEWED:
             number = views[name].version + 1 if name in views else 1
             polars = PolarsRows.from_json(body["polars"]) if "polars" in body else None
+            notes[place] = noted(notes.get(place, Notes()), event)
             views[name] = View(
-                name, body["text"], body["source"], number, actor, at, body.get("description"),
-                polars,
+                name, body["text"], body["source"], number, actor, at,
+                notes[place].words.description, polars, tuple(body.get("views", ())),
+                tuple(body.get("streams", ())),
             )  # fmt: skip
             continue
-        if kind == TRAINED:
-            trained[name] = saved_of(body, actor, at)
+        if kind in KEPT:
+            kept = keep(kept, kind, name, body, actor, at)
+        if place[0] != GROUP:
+            notes[place] = told = noted(notes.get(place, Notes()), event)
+            if place[0] == VIEW and name in views:
+                views[name] = replace(views[name], description=told.words.description)
+            if place[0] == STREAM and name in sources:
+                sources[name] = replace(sources[name], description=told.words.description)
             continue
         group = groups.get(name, Group(name))
         group = _step(group, kind, body, actor, at)
         if group.draft is None and not group.versions:
             # Its draft was discarded before anything was promoted: its names are free again.
             groups.pop(name, None)
+            notes.pop(place, None)
             continue
+        notes[place] = told = noted(notes.get(place, Notes()), event, version=group.wanted)
+        group = _described(group, told.words)
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
-        groups[name] = group if kind in (LIVE, VALIDATED) else replace(group, actor=actor, at=at)
-    return CatalogState(sources, groups, count, views, trained)
+        by = (group.actor, group.at) if kind in (LIVE, VALIDATED) else (actor, at)
+        groups[name] = replace(group, deprecated=told.deprecated, actor=by[0], at=by[1])
+    return CatalogState(sources, groups, count, views, kept, notes)
 
 
-def _upload(body: Mapping[str, Any], at: datetime) -> Upload:
-    return Upload(
-        at, body["rows"], body.get("whole", False), body.get("file"), body.get("chain", ""),
-        body.get("next", 0), Cut.from_json(body.get("cut", "[]")),
-    )  # fmt: skip
+def _described(group: Group, words: Words) -> Group:
+    """Return a group whose definitions all say these words: they are no version's own."""
+
+    definitions = [v.definition for v in group.versions]
+    definitions += [group.draft] if group.draft is not None else []
+    if all(Words.of(d) == words for d in definitions):
+        return group
+
+    def described(definition: AnyDefinition) -> AnyDefinition:
+        return replace(definition, **words.to_dict())
+
+    versions = tuple(replace(v, definition=described(v.definition)) for v in group.versions)
+    draft = None if group.draft is None else described(group.draft)
+    return replace(group, versions=versions, draft=draft)
 
 
 def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:

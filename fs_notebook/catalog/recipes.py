@@ -49,6 +49,11 @@ class TrainingRecipe:
         Column → the share of labels that saw an event, and of nulls.
     notes
         What to look at before a model learns of it.
+    set
+        The feature set that it was made of, ``set:ranker@2``, if it was one.
+    encoding
+        What its features become before a model: see `model.encoding.Encoding`. It holds the
+        categories of texts, and no other values.
     """
 
     name: str
@@ -71,6 +76,8 @@ class TrainingRecipe:
     coverage: Mapping[str, float] = field(default_factory=dict)
     nulls: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    set: str | None = None
+    encoding: Mapping[str, Any] | None = None
 
     @property
     def ends(self) -> dict[str, Cut]:
@@ -111,6 +118,15 @@ class SavedTrainingSet:
     @property
     def name(self) -> str:
         return self.recipe.name
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a list shows of it, fit for `json.dumps`."""
+        made = self.recipe
+        return {
+            "name": made.name, "rows": made.rows, "features": list(made.columns),
+            "first": made.first, "last": made.last, "set": made.set,
+            "fingerprint": made.fingerprint, "actor": self.actor, "at": self.at.isoformat(),
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         made = self.recipe

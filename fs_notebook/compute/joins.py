@@ -59,6 +59,27 @@ def joined_log(
     return JoinedLog(joins, others, log, rows, where) if joins else rows
 
 
+def lonely_rows(log: EventLog) -> tuple[str, ...]:
+    """Say how many rows of the log's last reading a join left out, for want of a partner."""
+    if not isinstance(log, JoinedLog):
+        return ()
+    return tuple(
+        f"{alone:,} of {asked:,} rows found no partner in {join.source}, {_sought(join)}: the "
+        "join leaves them out, a LEFT JOIN would keep them"
+        for join, alone, asked in log.lonely()
+        if alone
+    )
+
+
+def _sought(join: Join) -> str:
+    if join.cut is not None:
+        return "whose rows are pinned as they were when this was defined"
+    return (
+        "where a row counts once it has happened and was published by then "
+        f"(upload {join.source} first)"
+    )
+
+
 def temporal_joins(joins: Sequence[Join]) -> tuple[Join, ...]:
     """Return those joins that look at a stream as it stood, not at a table or at pairs."""
     return tuple(j for j in joins if j.cut is None and j.within is None)
@@ -109,6 +130,8 @@ class JoinedLog:
         self._where = None if where is None else compile_expr(where)
         self._sides = [_Side(j, s, log) for j, s in zip(joins, streams, strict=True)]
         self._temporal = any(j.cut is None for j in joins)
+        self._asked_rows = [0] * len(joins)
+        self._lonely_rows = [0] * len(joins)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._log, name)
@@ -117,8 +140,17 @@ class JoinedLog:
         self, stream: Stream, *, columns: Sequence[str] | None = None, **options: Any
     ) -> Iterator[Batch]:
         """Yield the events of `EventLog.read`, joined."""
+        self._asked_rows = [0] * len(self._sides)
+        self._lonely_rows = [0] * len(self._sides)
         for batch in self._log.read(stream, columns=self._asked(stream, columns), **options):
             yield self._joined(batch)
+
+    def lonely(self) -> Iterator[tuple[Join, int, int]]:
+        """Yield each inner join, the rows of the last reading that it left out, and all of them."""
+        counts = zip(self._sides, self._lonely_rows, self._asked_rows, strict=True)
+        for side, alone, asked in counts:
+            if not side.join.outer:
+                yield side.join, alone, asked
 
     def tail(
         self, stream: Stream, *, columns: Sequence[str] | None = None, **options: Any
@@ -151,8 +183,10 @@ class JoinedLog:
     def _joined(self, whole: Batch) -> Batch:
         batch = self._kept(whole)
         rows, keep = batch.rows, pl.repeat(True, batch.rows.height, eager=True)
-        for side in self._sides:
+        for number, side in enumerate(self._sides):
             rows, found = side.beside(rows)
+            self._asked_rows[number] += found.len()
+            self._lonely_rows[number] += found.len() - int(found.sum())
             if not side.join.outer:
                 keep &= found
         if keep.all():

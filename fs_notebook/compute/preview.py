@@ -13,6 +13,7 @@ import polars as pl
 
 from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
+from fs_notebook.compute.joins import lonely_rows
 from fs_notebook.compute.running import Running
 from fs_notebook.errors import UsageError
 from fs_notebook.language.cell import parse_sample
@@ -314,7 +315,7 @@ def preview(
         name, plan, frame, at_us=at_us, first_us=done.first_us, last_us=done.last_us,
         cut=done.cut, events=done.events, folded=done.folded, null_keys=done.null_keys,
         dead=done.dead, seconds=clock.monotonic_s() - begun_s, slice=where,
-        sampled=where.sample is not None, notes=notes,
+        sampled=where.sample is not None, notes=(*notes, *lonely_rows(log)),
     )  # fmt: skip
 
 

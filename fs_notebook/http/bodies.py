@@ -197,6 +197,8 @@ def json_answer(answer: FeatureVector) -> bytes:
         "at": out(answer.at),
         "fetched_at": out(answer.fetched_at),
     }
+    if answer.notices:
+        body["notices"] = list(answer.notices)
     return json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
 
 

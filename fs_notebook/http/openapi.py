@@ -75,6 +75,11 @@ _SCHEMAS: dict[str, Any] = {
             },
             "at": {**_MOMENT, "description": "The time that the values are of."},
             "fetched_at": {**_MOMENT, "description": "When the oldest was read from the store."},
+            "notices": {
+                "type": "array",
+                "items": _TEXT,
+                "description": "Which of the features are deprecated, and why; absent if none is.",
+            },
         },
     },
     "Named": {

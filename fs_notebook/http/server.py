@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from fs_notebook.errors import UsageError
@@ -72,28 +73,29 @@ def serve_http(
         ) from None
     from fs_notebook.online.async_store import reads_of
     from fs_notebook.online.serve import AsyncFeatureReader
+    from fs_notebook.online.usage import HTTP, UseNotes
+    from fs_notebook.worker.connection import default_actor
 
-    store = connection.open_store()
-    try:
-        reader = AsyncFeatureReader(reads_of(store), cache_s=cache_s)
-    finally:
-        store.close()
-    app = FeatureServer(reader, token=token, limits=Limits(rows_max=rows_max)).app()
-    listener = _listener(host, port)
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="on",
-        timeout_graceful_shutdown=STOP_SECONDS_MAX,
-    )  # fmt: skip
-    shown = f"[{host}]" if ":" in host else host
-    on_listening(f"http://{shown}:{listener.getsockname()[1]}")
-    # uvicorn raises the signal that ended it once more; here that has been dealt with by then.
-    former = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        uvicorn.Server(config).run(sockets=[listener])
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-        listener.close()
+    # Who reads what is noted through a connection of its own, beside the reads.
+    with closing(connection.open_store()) as store:
+        uses = UseNotes(store, kind=HTTP, actor=default_actor())
+        reader = AsyncFeatureReader(reads_of(store), cache_s=cache_s, uses=uses)
+        app = FeatureServer(reader, token=token, limits=Limits(rows_max=rows_max)).app()
+        listener = _listener(host, port)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, lifespan="on",
+            timeout_graceful_shutdown=STOP_SECONDS_MAX,
+        )  # fmt: skip
+        shown = f"[{host}]" if ":" in host else host
+        on_listening(f"http://{shown}:{listener.getsockname()[1]}")
+        # uvicorn raises the signal that ended it once more; here that has been dealt with by then.
+        former = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+            listener.close()
 
 
 def _is_loopback(host: str) -> bool:

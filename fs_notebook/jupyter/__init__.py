@@ -20,14 +20,22 @@ _RICH = (
     ("fs_notebook.compute.preview", "Preview", "display.preview_html"),
     ("fs_notebook.worker.verify", "Verification", "display.verification_html"),
     ("fs_notebook.views", "Status", "display.one_status_html"),
+    ("fs_notebook.curation", "About", "catalogued.about_html"),
+    ("fs_notebook.curation", "Curated", "catalogued.curated_html"),
+    ("fs_notebook.catalog.search", "Found", "catalogued.found_html"),
+    ("fs_notebook.catalog.graph", "Lineage", "catalogued.lineage_html"),
+    ("fs_notebook.catalog.differences", "Difference", "catalogued.difference_html"),
+    ("fs_notebook.review.outcome", "Imported", "catalogued.imported_html"),
 )
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     """Register `%feature` and `%%feature`; put the package into the namespace as `fs`."""
+    from fs_notebook.jupyter import completion
     from fs_notebook.jupyter.magics import FeatureMagics
 
     shell.register_magics(FeatureMagics)
+    completion.install(shell)
     html = _html(shell)
     for module, kind, function in _RICH:
         html.for_type_by_name(module, kind, _drawn_by(function))
@@ -52,6 +60,9 @@ def _drawn_by(function: str) -> Callable[[Any], str]:
 
 def unload_ipython_extension(shell: InteractiveShell) -> None:
     """Put everything back."""
+    from fs_notebook.jupyter import completion
+
+    completion.remove(shell)
     for kind in ("line", "cell"):
         for name in ("feature", "view"):
             shell.magics_manager.magics[kind].pop(name, None)

@@ -27,6 +27,7 @@ _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _BAR = "#3f87c9"
 _GREY = "#767676"
 _CLIP_ROWS_MIN = 200
+_WHOLE_TICKS_MAX = 4
 _TIME_STEPS_MS = (
     1, 10, 100, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 3_600_000, 10_800_000,
     21_600_000, 43_200_000, 86_400_000, 172_800_000, 604_800_000, 1_209_600_000,
@@ -251,7 +252,9 @@ def _categories(known: pl.Series) -> _Drawn:
         labels.append(label)
     rows = [{"value": v, "n": n} for v, n in zip(labels, top["n"], strict=True)]
     drawn = f", the {TOP} most frequent drawn" if distinct > TOP else ""
-    y_axis = {"labelLimit": 0, "ticks": False, "domain": False, "grid": False}
+    # A browser's letters may be wider than those that the drawing was laid out with.
+    room = 6 + 6 * max(map(len, labels))
+    y_axis = {"labelLimit": 0, "ticks": False, "domain": False, "grid": False, "minExtent": room}
     spec = _spec(
         rows,
         {
@@ -337,6 +340,10 @@ def _histogram(bins: _Bins, axis: dict[str, Any], *, time: bool = False) -> dict
         x["scale"]["type"] = "utc"
     elif bins.step >= 1 and float(bins.step).is_integer():
         x["axis"]["tickMinStep"] = 1
+        if bins.end - bins.start <= _WHOLE_TICKS_MAX:
+            # So few would get ticks at halves, which read as whole numbers are wrong.
+            first, end = math.ceil(bins.start), math.floor(bins.end)
+            x["axis"]["values"] = list(range(first, end + 1))
     y: dict[str, Any] = {"field": "n", "type": "quantitative", "scale": {"zero": True}}
     y["axis"] = _count_axis(max(bins.counts))
     sides = {"x": x, "x2": {"field": "b"}, "y": y, "y2": {"datum": 0}}

@@ -13,6 +13,7 @@ from fs_notebook.compute.preview import WHOLE, Preview
 from fs_notebook.jupyter.chart import Distribution, distribution
 from fs_notebook.jupyter.table import Column, Markup, Table, card, fields, state, tag
 from fs_notebook.jupyter.values import clean, count, moment, number, short, span
+from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import Cut
 from fs_notebook.transforms import ViewRows
@@ -189,12 +190,7 @@ def _notes(p: Preview) -> list[str]:
 
 def _rows(p: Preview) -> Markup:
     if not p.entities:
-        why = (
-            "The stream has no events in this slice."
-            if not p.events
-            else f"None of the {count(p.events)} events passed WHERE with a key that is not null."
-        )
-        return tag("p", tag("strong", "No entities yet. "), why)
+        return tag("p", tag("strong", "No entities yet. "), _why_none(p))
     head = p.frame.head(ROWS_SHOWN)
     # Cells are found by place: a feature may be called as a key is.
     names = list(head.columns)
@@ -212,6 +208,16 @@ def _rows(p: Preview) -> Markup:
     rows = [{str(n): v for n, v in enumerate(row)} for row in head.iter_rows()]
     table = Table(rows, columns=columns, key_columns=keys, title=_first_rows(p)).markup()
     return table
+
+
+def _why_none(p: Preview) -> str:
+    if isinstance(p.plan, DerivedPlan):
+        return "There is no entity that has what this is derived from."
+    if p.events:
+        return f"None of the {count(p.events)} events passed WHERE with a key that is not null."
+    if p.plan.joins:
+        return "No row of this slice came out of the joins."
+    return "The stream has no events in this slice."
 
 
 def _first_rows(p: Preview) -> str:
@@ -310,7 +316,7 @@ class StatusTable(Table):
     def __init__(self, rows: Iterable[object], *, title: str = "Workers") -> None:
         shown = [_status_row(fields(row)) for row in rows]
         super().__init__(
-            shown, columns=_used(shown, STATUS_COLUMNS), title=title,
+            shown, columns=used(shown, STATUS_COLUMNS), title=title,
             empty="No feature group has a worker yet.",
         )  # fmt: skip
         self.notes = [str(row["compared"]) for row in shown if row.get("compared")]
@@ -328,9 +334,9 @@ class CatalogTable(Table):
     """The catalog's groups, given as `GroupView`s."""
 
     def __init__(self, groups: Iterable[object], *, title: str = "Catalog") -> None:
-        shown = [_group_row(fields(group)) for group in groups]
+        shown = [group_row(fields(group)) for group in groups]
         super().__init__(
-            shown, columns=_used(shown, CATALOG_COLUMNS), title=title,
+            shown, columns=used(shown, CATALOG_COLUMNS), title=title,
             empty="No feature group matches.",
         )  # fmt: skip
 
@@ -350,7 +356,7 @@ class StreamTable(Table):
             for s in streams
         ]
         super().__init__(
-            shown, columns=_used(shown, STREAM_COLUMNS), title=title,
+            shown, columns=used(shown, STREAM_COLUMNS), title=title,
             empty="No stream yet: %feature upload makes one.",
         )  # fmt: skip
 
@@ -365,7 +371,7 @@ class ViewTable(Table):
             for v in views
         ]  # fmt: skip
         super().__init__(
-            shown, columns=_used(shown, VIEW_COLUMNS), title=title,
+            shown, columns=used(shown, VIEW_COLUMNS), title=title,
             empty="No view yet: %%view NAME, then a SELECT, makes one.",
         )  # fmt: skip
 
@@ -381,7 +387,9 @@ class ViewCard(Table):
         super().__init__(
             rows.frame.rows(named=True), columns=columns, key_columns=0,
             title=f"{view.name} v{view.version}, rows of {view.source}",
-            empty=f"No row: {rows.read:,} events were read.",
+            empty="; ".join(("No row", *rows.notes)) + "."
+            if rows.notes
+            else f"No row: {rows.read:,} events were read.",
         )  # fmt: skip
 
 
@@ -399,7 +407,7 @@ class FunctionTable(Table):
             for row in rows
         ]
         super().__init__(
-            shown, columns=_used(shown, FUNCTION_COLUMNS), title=title, empty="No such function."
+            shown, columns=used(shown, FUNCTION_COLUMNS), title=title, empty="No such function."
         )
 
 
@@ -434,12 +442,15 @@ def _status_row(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _group_row(group: Mapping[str, Any]) -> dict[str, Any]:
+def group_row(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a `GroupView`'s cells in the catalog's table."""
     return {
         **group,
         "state": state_text(group),
         "entity": ", ".join(map(str, group.get("entity") or ())),
-        "features": _listed(f"{f['name']} {f['type']}" for f in group.get("features") or ()),
+        "features": _listed(
+            f"{f['name']} {f['type']}".strip() for f in group.get("features") or ()
+        ),
         "latest": f"v{group['latest']}" if group.get("latest") else None,
         "depends_on": ", ".join(map(str, group.get("depends_on") or ())) or None,
         "tags": ", ".join(map(str, group.get("tags") or ())) or None,
@@ -458,7 +469,7 @@ def _listed(names: Iterable[str]) -> str:
     return shown
 
 
-def _used(rows: list[dict[str, Any]], columns: Iterable[Column]) -> list[Column]:
+def used(rows: list[dict[str, Any]], columns: Iterable[Column]) -> list[Column]:
     """Return the columns that some row has something in."""
     return [c for c in columns if any(row.get(c.field) is not None for row in rows)]
 

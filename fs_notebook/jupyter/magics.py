@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from IPython.core.error import UsageError as ShellUsageError
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
-from fs_notebook.errors import FeatureStoreError, UsageError
+from fs_notebook.errors import UsageError
+from fs_notebook.jupyter.curating import CurationMagics
 from fs_notebook.jupyter.options import (
+    check_into,
     check_training_set,
     entity_of,
     help_text,
+    known_verb,
     parse_line,
     view_parser,
 )
+from fs_notebook.jupyter.pointing import pointed_errors
 from fs_notebook.language.cell import (
     Cell,
     parse_cell,
@@ -29,19 +31,6 @@ from fs_notebook.language.cell import (
 
 if TYPE_CHECKING:
     from fs_notebook.session import Session
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Show this package's errors as the shell shows a usage error: what, found, try; no trace."""
-    try:
-        yield
-    except FeatureStoreError as error:
-        raise ShellUsageError(str(error)) from None
-    except KeyboardInterrupt as interrupt:
-        # What was left behind says so itself: see `errors.Interrupted`.
-        told = str(interrupt) or "Interrupted; nothing was left half done."
-        raise ShellUsageError(told) from None
 
 
 def _session() -> Session:
@@ -57,7 +46,7 @@ def _show(value: Any) -> None:
 
 
 @magics_class
-class FeatureMagics(Magics):
+class FeatureMagics(CurationMagics, Magics):
     """The feature store's magics. `%feature help` lists the verbs."""
 
     @line_cell_magic
@@ -74,16 +63,23 @@ class FeatureMagics(Magics):
 
             %feature connect pulsar://broker:6650 --redis redis://host:6379/0
             %feature upload reads.parquet --stream read_events --time ts
-            %feature lift reading_time --labels clicks --target clicked
+            %feature lift reading_time --labels clicks --target clicked --folds 5
+            %feature lift reading_time genres --labels clicks --target clicked --query session
             %feature training_set reading_time,recent@2 --labels clicks --lag 5m --into train
+            %feature set ranker total_readtime@2,recent --owner team-ranking
+            %feature model ranker-2026 --set ranker --training-set spring
+            %feature lineage model:ranker-2026
             %feature promote reading_time
             %feature status
             %feature verify reading_time
             %feature compare reading_time --versions 1,2
             %feature rollback reading_time
-            %feature catalog reading
+            %feature catalog tag:reading entity:user
+            %feature about reading_time
+            %feature tag reading_time +core -old
+            %feature help promote
         """
-        with one_line_errors():
+        with pointed_errors(self._cell("feature", line, cell), rich=self._rich):
             if cell is not None:
                 return self._define(line, cell)
             verb, options = parse_line(line)
@@ -103,7 +99,7 @@ class FeatureMagics(Magics):
             reads = fs.stream("read_events").filter(pl.col("readtime") >= 60)
             reads.select("user", "genre", "ts", minutes=pl.col("readtime") / 60)
         """
-        with one_line_errors():
+        with pointed_errors(self._cell("view", line, cell), rich=self._rich):
             options = view_parser().parse_args(split_line(line, magic="%%view"))
             session, given = _session(), {"description": options.description}
             if options.language == "polars":
@@ -116,6 +112,16 @@ class FeatureMagics(Magics):
             else:
                 rows = session.create_view(options.name, cell, **given)
             self._show_view(rows)
+
+    @property
+    def _rich(self) -> bool:
+        # Whoever has a kernel draws HTML; a terminal does not.
+        return getattr(self.shell, "kernel", None) is not None
+
+    @staticmethod
+    def _cell(name: str, line: str, cell: str | None) -> str:
+        """Return the cell as it stands in the notebook."""
+        return f"%{name} {line}" if cell is None else f"%%{name} {line}\n{cell}"
 
     def _show_view(self, rows: Any) -> None:
         from fs_notebook.jupyter.display import ViewCard
@@ -194,13 +200,22 @@ class FeatureMagics(Magics):
     def _lift(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
 
+        check_into(options.into)
+        model = None if options.model is None else self._variable(options.model)
+        names = options.name[0] if len(options.name) == 1 else options.name
         with ProgressBar("Measuring lift") as bar:
             lift = _session().lift(
-                list(split_names(options.name)), self._variable(options.labels), options.target,
+                names, self._variable(options.labels), options.target,
                 base=split_names(options.base), time=options.time, entity=entity_of(options.entity),
                 baseline=None if options.baseline is None else split_names(options.baseline),
-                seed=options.seed, on_progress=bar,
+                lag=options.lag, as_of=options.as_of, folds=options.folds,
+                test_share=options.test_share, group=options.group, task=options.task,
+                query=options.query, metric=options.metric, model=model,
+                bootstraps=options.bootstraps, seed=options.seed, on_progress=bar,
             )  # fmt: skip
+        if options.into is not None:
+            assert self.shell is not None
+            self.shell.user_ns[options.into] = lift
         _show(lift)
 
     def _training_set(self, options: argparse.Namespace) -> None:
@@ -227,7 +242,53 @@ class FeatureMagics(Magics):
     def _training_sets(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.trained import TrainingSetTable
 
-        _show(TrainingSetTable(_session().training_sets()))
+        session = _session()
+        if options.delete is not None:
+            session.delete_training_set(options.delete)
+        if options.rename is not None:
+            old, given, new = options.rename.partition("=")
+            if not given:
+                raise UsageError("--rename says both names.", found=old, remedy="--rename old=new")
+            session.rename_training_set(old, new)
+        _show(TrainingSetTable(session.training_sets()))
+
+    def _set(self, options: argparse.Namespace) -> None:
+        session = _session()
+        if options.retire:
+            session.retire_feature_set(options.name)
+            return self._sets(options)
+        features = split_names(options.features) or None
+        said = options.description or options.owner
+        if features is None and said:
+            features = session.feature_set(options.name).features
+        _show(session.feature_set(
+            options.name, features, description=options.description, owner=options.owner
+        ))  # fmt: skip
+        return None
+
+    def _sets(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.kept import FeatureSetTable
+
+        _show(FeatureSetTable(_session().feature_sets()))
+
+    def _model(self, options: argparse.Namespace) -> None:
+        session = _session()
+        if options.remove:
+            session.remove_model(options.name)
+            return self._models(options)
+        if options.set is None and options.training_set is None:
+            _show(session.registered_model(options.name))
+            return None
+        _show(session.register_model(
+            options.name, set=options.set, training_set=options.training_set,
+            description=options.description, owner=options.owner,
+        ))  # fmt: skip
+        return None
+
+    def _models(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.kept import ModelTable
+
+        _show(ModelTable(_session().models()))
 
     def _promote(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
@@ -284,11 +345,6 @@ class FeatureMagics(Magics):
             )  # fmt: skip
         _show(found)
 
-    def _catalog(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.display import CatalogTable
-
-        _show(CatalogTable(_session().features(" ".join(options.words))))
-
     def _streams(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import StreamTable
 
@@ -323,16 +379,22 @@ class FeatureMagics(Magics):
         )
         _show(PeekTable(peek))
 
-    def _describe(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.streams import DescriptionCard
-
-        _show(DescriptionCard(_session().describe(options.name)))
-
     def _functions(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.display import FunctionTable
         from fs_notebook.language.reference import functions
 
         _show(FunctionTable(functions(" ".join(options.words))))
 
+    def _stop(self, options: argparse.Namespace) -> None:
+        from fs_notebook.worker.ending import stop_background
+
+        stopped = stop_background(_session().connection, redis=not options.keep_redis)
+        print(f"{'; '.join(stopped)}. %feature connect starts them again.")
+
     def _help(self, options: argparse.Namespace) -> None:
-        print(help_text())
+        if options.verb is None:
+            print(help_text())
+            return
+        from fs_notebook.jupyter.guide import guide_of
+
+        _show(guide_of(known_verb(options.verb)))

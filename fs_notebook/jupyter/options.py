@@ -38,14 +38,28 @@ def _preview(p: OptionParser) -> None:
 
 
 def _lift(p: OptionParser) -> None:
-    p.add_argument("name", help="the candidate: a feature or group, or several: a,b")
+    p.add_argument("name", nargs="+", help="the candidate, a feature or group; a,b: both together; "
+                   "a b: each by itself, ranked")  # fmt: skip
     p.add_argument("--labels", required=True, help="a variable, a stream, or a file")
     p.add_argument("--target", required=True, help="the labels' column to predict")
     p.add_argument("--base", help="features that the model has already: a,b")
     p.add_argument("--baseline", help="label columns that the model has already: a,b")
     p.add_argument("--time", help="the labels' time column")
     p.add_argument("--entity", help="entity=column, where they differ: plane=tailnum")
+    p.add_argument("--lag", help="how long until an event is in a feature: 5m")
+    p.add_argument("--as-of", choices=("event", "known"), default="event",
+                   help="known: only what was published before the label's time")  # fmt: skip
+    p.add_argument("--folds", type=int, default=3, help="walk-forward folds; 1: a single split")
+    p.add_argument("--test-share", type=float, help="of the labels, the latest: 0.5 in folds")
+    p.add_argument("--group", help="a column: none of its values is learnt from and tested on")
+    p.add_argument("--task", choices=("classification", "regression", "ranking"),
+                   help="default: as the target's values are")  # fmt: skip
+    p.add_argument("--query", help="of a ranking: which rows are ranked among each other")
+    p.add_argument("--metric", help="roc_auc, neg_log_loss, r2, ndcg@10, …")
+    p.add_argument("--model", help="the notebook's variable that holds a scikit-learn estimator")
+    p.add_argument("--bootstraps", type=int, default=500, help="draws that intervals rest on")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--into", help="the notebook's variable to put it into")
 
 
 def _training_set(p: OptionParser) -> None:
@@ -63,6 +77,28 @@ def _training_set(p: OptionParser) -> None:
                    help="ray: in Ray's workers")  # fmt: skip
     p.add_argument("--again", help="the name of a kept one: make the same again")
     p.add_argument("--into", help="the notebook's variable to put it into")
+
+
+def _training_sets(p: OptionParser) -> None:
+    p.add_argument("--delete", help="take one out of the catalog")
+    p.add_argument("--rename", help="call one otherwise: old=new")
+
+
+def _set(p: OptionParser) -> None:
+    p.add_argument("name", help="the set's name; of one to look at also a version: ranker@2")
+    p.add_argument("features", nargs="?", help="make it: features, versions, sets: total@2,recent")
+    p.add_argument("--description", "-d", help="one sentence for the catalog")
+    p.add_argument("--owner", help="who answers for it")
+    p.add_argument("--retire", action="store_true", help="take it, or its version, back")
+
+
+def _model(p: OptionParser) -> None:
+    p.add_argument("name", help="the model's name: ranker-2026")
+    p.add_argument("--set", help="the feature set that it is served with: ranker@2")
+    p.add_argument("--training-set", help="the kept training set that it learnt of")
+    p.add_argument("--description", "-d", help="one sentence for the catalog")
+    p.add_argument("--owner", help="who answers for it")
+    p.add_argument("--remove", action="store_true", help="take it out of the catalog")
 
 
 def _promote(p: OptionParser) -> None:
@@ -138,8 +174,53 @@ def _peek(p: OptionParser) -> None:
     p.add_argument("--since", help="from an event time on: 2013-01-31T12:00")
 
 
-def _stream(p: OptionParser) -> None:
-    p.add_argument("name", help="a stream")
+def _thing(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature, group, view, stream or training set")
+
+
+def _describe(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("text", nargs="?", help="what to say of it from now on; '' for nothing")
+
+
+def _diff(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("before", nargs="?", help="a version's number; default: what serves")
+    p.add_argument("after", nargs="?", help="another one, or draft; default: the newest")
+
+
+def _tag(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("tags", nargs="+", help="+tag comes, -tag goes")
+
+
+def _owner(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("owner", help="who answers for it; '' for nobody")
+
+
+def _deprecate(p: OptionParser) -> None:
+    _thing(p)
+    p.add_argument("--reason", help="why it should not be used any more")
+    p.add_argument("--instead", help="what to use instead")
+    p.add_argument("--undo", action="store_true", help="take it back")
+
+
+def _folder(p: OptionParser) -> None:
+    p.add_argument("folder", help="a folder, for git: one file a feature, view and stream")
+
+
+def _import(p: OptionParser) -> None:
+    _folder(p)
+    p.add_argument("--apply", action="store_true", help="take it over; default: only show")
+
+
+def _help(p: OptionParser) -> None:
+    p.add_argument("verb", nargs="?", help="a verb; default: the list of them")
+
+
+def _stop(p: OptionParser) -> None:
+    p.add_argument("--keep-redis", action="store_true", help="leave the embedded Redis running")
 
 
 VERBS: Mapping[str, tuple[str, _Build]] = {
@@ -150,7 +231,11 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "preview": ("fold a slice of history", _preview),
     "lift": ("measure what a feature brings a model", _lift),
     "training_set": ("labels with each feature as it stood just before (or: train)", _training_set),
-    "training_sets": ("the training sets in the catalog", _nothing),
+    "training_sets": ("the training sets in the catalog", _training_sets),
+    "set": ("a model's list of pinned features: make it, see it, retire it", _set),
+    "sets": ("the feature sets in the catalog", _nothing),
+    "model": ("register a model: what it is served with, and learnt of", _model),
+    "models": ("the registered models", _nothing),
     "promote": ("send a feature to a background worker, and serve it", _promote),
     "rollback": ("serve the former version again", _name),
     "retire": ("stop a version and free its state, or discard a draft", _retire),
@@ -158,13 +243,22 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "compare": ("two versions of a feature side by side: how far they differ", _compare),
     "explain": ("the events that make up one entity's value", _explain),
-    "catalog": ("search the shared catalog", _words),
+    "catalog": ("search the shared catalog: words, tag: entity: type: owner: source: …", _words),
+    "about": ("all that is known of one thing: versions, lineage, readers, history", _thing),
+    "lineage": ("what a thing is made of, and what is made of it", _thing),
+    "diff": ("what changed between two versions, in words and as a diff", _diff),
+    "tag": ("change a thing's tags; that makes no version", _tag),
+    "owner": ("change who answers for a thing; that makes no version", _owner),
+    "deprecate": ("say that a thing should not be used any more; shows who does", _deprecate),
+    "export": ("write the catalog to files, for review in git", _folder),
+    "import": ("compare such files with the catalog, and take over what differs", _import),
     "streams": ("the declared streams", _nothing),
     "peek": ("some events of a stream, with positions", _peek),
-    "describe": ("what is known of a stream", _stream),
+    "describe": ("what is known of a stream or a feature, or say what it is", _describe),
     "views": ("the views, or the first rows of one", _maybe_name),
     "functions": ("what can be written: aggregates and row functions", _words),
-    "help": ("this list", _nothing),
+    "stop": ("end the background workers and the embedded Redis; nothing is lost", _stop),
+    "help": ("this list, or a verb's options with examples", _help),
 }
 
 ALIASES = {"train": "training_set"}
@@ -207,8 +301,13 @@ def check_training_set(options: argparse.Namespace) -> None:
             found="no features" if options.features is None else "no labels",
             remedy="%feature training_set total_readtime --labels clicks",
         )
-    if options.into is not None and not options.into.isidentifier():
-        raise UsageError("--into names a variable.", found=options.into, remedy="--into train")
+    check_into(options.into)
+
+
+def check_into(name: str | None) -> None:
+    """Raise unless it can be a variable's name."""
+    if name is not None and not name.isidentifier():
+        raise UsageError("--into names a variable.", found=name, remedy="--into found")
 
 
 def view_parser() -> OptionParser:
@@ -223,7 +322,24 @@ def view_parser() -> OptionParser:
 def parse_line(line: str) -> tuple[str, argparse.Namespace]:
     """Return the verb of a `%feature` line and its options."""
     words = split_line(line, magic="%feature") or ["help"]
-    verb, rest = ALIASES.get(words[0], words[0]), words[1:]
+    verb, rest = known_verb(words[0]), words[1:]
+    if any(word in ("--help", "-h", "?") for word in rest):
+        verb, rest = "help", [verb]
+    if verb in ("tag", "catalog") and rest:
+        # What goes or is left out begins with a hyphen, as options do; these verbs have none.
+        rest = ["--", *rest]
+    return verb, parser_of(verb).parse_args(rest)
+
+
+def known_verb(word: str) -> str:
+    """Return the verb that a word means.
+
+    Raises
+    ------
+    UsageError
+        If there is no such verb; near ones are suggested.
+    """
+    verb = ALIASES.get(word, word)
     if verb not in VERBS:
         near = near_names(verb, VERBS)
         raise UsageError(
@@ -231,7 +347,7 @@ def parse_line(line: str) -> tuple[str, argparse.Namespace]:
             found=", ".join(VERBS),
             remedy=f"did you mean {near[0]!r}?" if near else "%feature help",
         )
-    return verb, parser_of(verb).parse_args(rest)
+    return verb
 
 
 def help_text() -> str:

@@ -40,11 +40,11 @@ float:none;width:auto}}
 overflow-wrap:break-word}}
 .fsn p.fsn-note{{margin:0 0 5px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b}}
 .fsn p.fsn-foot{{margin:2px 0 8px;color:{_SOFT};font-size:12px}}
-.fsn .fsn-scroll{{overflow-x:auto;margin:0}}
+.fsn .fsn-scroll{{overflow-x:auto;margin:0 0 6px}}
 .fsn .fsn-scroll table.fsn-table{{border-collapse:collapse;margin:0;width:auto;
 table-layout:auto;font-size:12.5px;border:0}}
 .fsn .fsn-scroll table.fsn-table caption{{text-align:left;caption-side:top;padding:0 0 2px;
-color:{_SOFT};font-size:12px;font-style:normal}}
+color:{_SOFT};font-size:12px;font-style:normal;white-space:nowrap}}
 .fsn .fsn-scroll table.fsn-table th,.fsn .fsn-scroll table.fsn-table td{{border:0;
 padding:3px 14px 3px 6px;text-align:left;vertical-align:top;max-width:420px;
 overflow-wrap:break-word;white-space:normal;unicode-bidi:isolate}}
@@ -62,7 +62,8 @@ gap:12px 22px;margin:10px 0 0}}
 .fsn .fsn-charts figcaption b{{font-size:12.5px;font-weight:600;
 color:var(--jp-ui-font-color1,inherit)}}
 .fsn .fsn-charts figcaption span{{display:block}}
-.fsn .fsn-charts svg{{display:block;max-width:100%;height:auto;background:transparent}}
+.fsn .fsn-charts svg{{display:block;max-width:100%;height:auto;background:transparent;
+overflow:visible}}
 .fsn .fsn-charts svg text{{fill:var(--jp-ui-font-color2,#767676)}}
 .fsn progress{{width:220px;vertical-align:middle;accent-color:#3f87c9}}
 """.replace("\n", "")

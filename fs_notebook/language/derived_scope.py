@@ -17,7 +17,7 @@ from fs_notebook.language.derived import (
     replaced,
 )
 from fs_notebook.language.expr import Column, Expr
-from fs_notebook.language.plan import Output, Plan
+from fs_notebook.language.plan import Output, Plan, check_key_order
 from fs_notebook.language.sql_expr import place, refuse
 from fs_notebook.types import Type
 
@@ -224,6 +224,7 @@ class Scope:
                 found=f"--entity {','.join(names)} beside {', '.join(own)}",
                 remedy="JOIN … USING (key) makes the same key of two; then one name for each",
             )
+        check_key_order(names, own)
         self.entities = [
             (name, kind) for name, (_, kind) in zip(names or own, self.entities, strict=True)
         ]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fs_notebook.errors import DefinitionError
 from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language import expr as ex
 from fs_notebook.types import Type
@@ -82,6 +84,16 @@ class Key:
 
     name: str
     expr: ex.Expr
+
+
+def check_key_order(names: Sequence[str], own: Sequence[str]) -> None:
+    """Raise if `names` would swap the key's parts among each other, which nobody means."""
+    if list(names) != list(own) and sorted(names) == sorted(own):
+        raise DefinitionError(
+            "--entity has the key's parts in another order than the definition.",
+            found=f"--entity {','.join(names)}, where the key is {', '.join(own)}",
+            remedy=f"--entity {','.join(own)}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

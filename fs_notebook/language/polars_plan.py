@@ -26,7 +26,7 @@ from fs_notebook.errors import DefinitionError, UsageError
 from fs_notebook.kernel import AGGREGATES
 from fs_notebook.language.calls import parameters_of
 from fs_notebook.language.expr import Aggregated, Call, Expr, columns_of, only_where
-from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Window
+from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Window, check_key_order
 from fs_notebook.language.polars_aggregates import Called, called_by
 from fs_notebook.language.polars_expr import AGGREGATE_KINDS, PolarsTranslator
 from fs_notebook.language.polars_frame import Aggregates
@@ -116,6 +116,8 @@ def read_polars(value: object) -> PolarsDefinition:
     DefinitionError
         If it is something else, or holds what cannot be stored.
     """
+    if isinstance(value, PolarsDefinition):
+        return value
     if isinstance(value, Aggregates):
         rows = value.rows
         plain = all(step.kind == "filter" for step in rows.steps)
@@ -268,6 +270,7 @@ class _Compiler:
                     found=f"{', '.join(entity)} beside {len(named)} key(s)",
                     remedy="one name for each key, or leave --entity out",
                 )
+            check_key_order(entity, [called for called, _ in named])
             named = [(e, node) for e, (_, node) in zip(entity, named, strict=True)]
         for part in [] if named else entity:
             called, _, column = (p.strip() for p in part.partition("="))

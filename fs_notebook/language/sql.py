@@ -31,7 +31,15 @@ from fs_notebook.language.calls import (
 from fs_notebook.language.expr import Aggregated, Call, Column, Expr, Literal, only_where
 from fs_notebook.language.group_windows import group_window, window_name
 from fs_notebook.language.parse import parse_select
-from fs_notebook.language.plan import Aggregation, Key, Output, Plan, Scalar, Window
+from fs_notebook.language.plan import (
+    Aggregation,
+    Key,
+    Output,
+    Plan,
+    Scalar,
+    Window,
+    check_key_order,
+)
 from fs_notebook.language.relation import (
     Relation,
     Resolver,
@@ -121,22 +129,18 @@ class _Compiler:
             node = item.this if isinstance(item, exp.Alias) else item
             if isinstance(node, exp.Star):
                 raise refuse(
-                    node,
-                    self.text,
-                    "SELECT * names no feature.",
+                    node, self.text, "SELECT * names no feature.",
                     remedy="the key's columns and aggregates with aliases",
-                )
+                )  # fmt: skip
             if has_aggregate(node):
                 outputs.append((alias, self._output(node), node))
             else:
                 plain.append((alias, self.row(node), node))
         if not outputs:
             raise refuse(
-                select,
-                self.text,
-                "No aggregate to fold.",
+                select, self.text, "No aggregate to fold.",
                 remedy="SUM, COUNT, AVG, MIN or MAX of something, with an alias",
-            )
+            )  # fmt: skip
         keys = keys or self._partition_keys(select)
         self._check_plain(plain, keys)
         for key in keys:
@@ -278,6 +282,7 @@ class _Compiler:
                 found=f"--entity {','.join(entity)} beside {len(keys)} key(s)",
                 remedy="one name for each key, e.g. --entity user,article",
             )
+        check_key_order(entity, [self.key_names.get(k, "") for k in keys])
         names = list(entity)
         for key in keys[len(names) :]:
             aliases = [a for a, expr, _ in plain if a and expr == key]

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fs_notebook.catalog.model import AnyDefinition, CatalogState
+from fs_notebook.catalog.usage import set_of
 from fs_notebook.compute.preview import parse_span
 from fs_notebook.errors import UsageError, unknown_name
+from fs_notebook.online.board import SET
 
 EVENT, KNOWN = "event", "known"
 
@@ -89,17 +91,25 @@ class Chosen:
 
 
 def chosen_of(state: CatalogState, names: Sequence[str]) -> list[Chosen]:
-    """Return what names of features, groups or versions mean (``reading@2``), in their order.
+    """Return what names of features, groups, versions or sets mean (``reading@2``, ``set:ranker``).
 
-    A group stands for all of its features; what is named twice is there once.
+    They come in their order, by groups. A group stands for all of its features; what is named twice
+    is there once.
 
     Raises
     ------
     UnknownName
-        If there is no such feature, or version.
+        If there is no such feature, version or set.
     """
     found: dict[tuple[str, int | None], tuple[AnyDefinition, list[str]]] = {}
     for asked in names:
+        if asked.startswith(SET):
+            for member in set_of(state, asked)[1].members:
+                definition = state.groups[member.group].version(member.version).definition
+                place = (member.group, member.version)
+                _, features = found.setdefault(place, (definition, []))
+                features += [f for f in [member.feature] if f not in features]
+            continue
         name, _, number = asked.partition("@")
         if "@" in asked and not (number.isascii() and number.isdecimal()):
             raise UsageError("A version is a number.", found=asked, remedy=f"{name}@1")
@@ -113,3 +123,29 @@ def chosen_of(state: CatalogState, names: Sequence[str]) -> list[Chosen]:
         _, features = found.setdefault((group.name, version), (definition, []))
         features += [f for f in mine if f not in features]
     return [Chosen(d, tuple(f), v) for (_, v), (d, f) in found.items()]
+
+
+def order_of(state: CatalogState, names: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """Return columns in the order in which they are served where sets are among the names.
+
+    What is named by itself, or in a set, comes in that order; what groups bring comes after it.
+    """
+    if not any(name.startswith(SET) for name in names):
+        return tuple(columns)
+    ranked: dict[str, None] = {}
+    for name in names:
+        said = set_of(state, name)[1].columns if name.startswith(SET) else (name,)
+        ranked |= dict.fromkeys(c for c in said if c in columns)
+    return (*ranked, *(c for c in columns if c not in ranked))
+
+
+def sole_set(state: CatalogState, names: Sequence[str]) -> str | None:
+    """Return the one feature set, with its version, that is among the names; None if none is."""
+    sets = [set_of(state, name) for name in names if name.startswith(SET)]
+    return f"{SET}{sets[0][0].name}@{sets[0][1].number}" if len(sets) == 1 else None
+
+
+def spelt(state: CatalogState, names: Sequence[str]) -> list[str]:
+    """Return names with each feature set's features in its place."""
+    parts = [set_of(state, n)[1].columns if n.startswith(SET) else (n,) for n in names]
+    return [name for part in parts for name in part]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 _LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
@@ -14,18 +15,31 @@ _BOX = (
     "color:var(--jp-ui-font-color1, inherit);max-width:1000px;"
     "padding:2px 0 6px var(--jp-code-padding, 5px)"
 )
-_CELL = "border:0;padding:2px 14px 2px 0;text-align:left;overflow-wrap:anywhere"
+_CELL = "border:0;padding:2px 14px 2px 0;text-align:left;overflow-wrap:break-word"
+_SHORT = 26
+"""A cell of no more characters stays on one line: figures are not broken."""
+
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # A notebook's own style sheet floats the parts of a list beside each other, at fixed widths.
 _PLAIN = "float:none;width:auto;margin:0;padding:0"
-TEXT_MAX = 120
+TEXT_MAX, SENTENCE_MAX = 120, 500
 
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]
 
 
-def text(value: str) -> str:
+@dataclass(frozen=True)
+class Section:
+    """A picture that is folded away under its title, with what it says in words beside it."""
+
+    title: str
+    told: str
+    svg: str
+    table: Table | None = None
+
+
+def text(value: str, length_max: int = TEXT_MAX) -> str:
     """Return any text as safe HTML on one line, of bounded length, with nothing that steers it."""
-    cut = value if len(value) <= TEXT_MAX else value[: TEXT_MAX - 1] + "…"
+    cut = value if len(value) <= length_max else value[: length_max - 1] + "…"
     return html.escape("".join("\ufffd" if _steers(c) else c for c in cut))
 
 
@@ -59,6 +73,7 @@ def card(
     subtitle: str = "",
     notes: Sequence[str] = (),
     svg: str = "",
+    sections: Sequence[Section] = (),
     tables: Sequence[Table] = (),
 ) -> str:
     """Return a card.
@@ -70,9 +85,11 @@ def card(
         headings and its rows.
     svg
         A drawing of our own, put in as it is, named by the title and the subtitle.
+    sections
+        More of them, each folded away.
     """
     head = f'<strong style="font-size:16px;overflow-wrap:anywhere">{text(title)}</strong>'
-    beside = f'<span style="color:{_SOFT}">{text(subtitle)}</span>'
+    beside = f'<span style="color:{_SOFT}">{text(subtitle, SENTENCE_MAX)}</span>'
     parts = [f'<p style="margin:0 0 6px">{head} {beside}</p>']
     shown = "".join(
         f'<div style="margin:0"><dt style="{_PLAIN};color:{_SOFT};font-size:11px;'
@@ -85,18 +102,37 @@ def card(
     parts.append(f'<dl style="{style}">{shown}</dl>')
     parts += [
         f'<p style="margin:0 0 8px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b">'
-        f"{text(note)}</p>"
+        f"{text(note, SENTENCE_MAX)}</p>"
         for note in notes
     ]
     if svg:
-        label = html.escape(f"Chart: {title} {subtitle}".strip(), quote=True)
-        named = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-        parts.append(f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>')
-    wrapped = "".join(_table(headings, rows) for headings, rows in tables if rows)
-    if wrapped:
-        style = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 34px"
-        parts.append(f'<div style="{style}">{wrapped}</div>')
+        parts.append(_drawing(svg, f"Chart: {title} {subtitle}".strip()))
+    parts += [
+        f'<details style="margin:0 0 4px"><summary style="cursor:pointer">{text(one.title)} '
+        f'<span style="color:{_SOFT}">{text(one.told, SENTENCE_MAX)}</span></summary>'
+        f"{_drawing(one.svg, f'Chart: {one.title} of {title}')}"
+        f"{_tables([] if one.table is None else [one.table])}</details>"
+        for one in sections
+    ]
+    parts.append(_tables(tables))
     return f'<div class="fsn" style="{_BOX}">{"".join(parts)}</div>'
+
+
+def _cell(value: str) -> str:
+    return f"{_CELL};white-space:nowrap" if len(value) <= _SHORT else _CELL
+
+
+def _drawing(svg: str, label: str) -> str:
+    named = svg.replace(
+        "<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1
+    )
+    return f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>'
+
+
+def _tables(tables: Sequence[Table]) -> str:
+    wrapped = "".join(_table(headings, rows) for headings, rows in tables if rows)
+    style = "display:flex;flex-wrap:wrap;align-items:flex-start;gap:6px 34px;overflow-x:auto"
+    return f'<div style="{style}">{wrapped}</div>' if wrapped else ""
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -105,7 +141,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for h in headings
     )
     body = "".join(
-        "<tr>" + "".join(f'<td style="{_CELL}">{text(c)}</td>' for c in row) + "</tr>"
+        "<tr>" + "".join(f'<td style="{_cell(c)}">{text(c)}</td>' for c in row) + "</tr>"
         for row in rows
     )
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from fs_notebook.errors import UsageError
-from fs_notebook.model import scores
-from fs_notebook.model.scores import Floats, Metric
+from fs_notebook.model.scores import Floats
 
 if TYPE_CHECKING:
-    from fs_notebook.model.estimate import Estimate
     from fs_notebook.model.training import TrainingSet
 
 Rows = npt.NDArray[np.int64]
@@ -30,16 +28,20 @@ PLACES_MAX = 1_024
 """A list with more places than this is known to a model by its length only."""
 
 _LARGE = 1e300
-CLASSES_ROWS_MIN = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Encoded columns, one row a label; `categorical` marks those that hold ranks of texts."""
+    """Encoded columns, one row a label.
+
+    `categorical` marks those that hold ranks of texts; `origins` names the column that each is of:
+    a list or a struct makes several.
+    """
 
     values: Floats
     names: tuple[str, ...]
     categorical: tuple[bool, ...]
+    origins: tuple[str, ...]
 
     def beside(self, other: Matrix) -> Matrix:
         """Return this one's columns, then the other's."""
@@ -47,113 +49,32 @@ class Matrix:
             np.hstack([self.values, other.values]),
             (*self.names, *other.names),
             (*self.categorical, *other.categorical),
+            (*self.origins, *other.origins),
+        )
+
+    def only(self, columns: npt.NDArray[np.bool_]) -> Matrix:
+        """Return the columns that are marked."""
+        kept = np.flatnonzero(columns)
+        return Matrix(
+            self.values[:, kept],
+            tuple(self.names[i] for i in kept),
+            tuple(self.categorical[i] for i in kept),
+            tuple(self.origins[i] for i in kept),
         )
 
     def taken(self, rows: Rows) -> Matrix:
         """Return these rows, in this order."""
-        return Matrix(self.values[rows], self.names, self.categorical)
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What to predict, as floats, and how predictions of it are judged."""
-
-    name: str
-    task: str
-    values: Floats
-    classes: tuple[str, ...] = ()
-
-    @property
-    def is_class(self) -> bool:
-        return self.task == "classification"
-
-    @property
-    def metric_name(self) -> str:
-        return "ROC AUC" if self.is_class else "R²"
-
-    @property
-    def error_name(self) -> str:
-        return "log loss" if self.is_class else "mean absolute error"
-
-    def metric(self, truth: Floats, predicted: Floats) -> Metric:
-        """Return the metric of predictions, as a function of the rows' weights."""
-        return (scores.auc if self.is_class else scores.r_squared)(truth, predicted)
-
-    def error(self, truth: Floats, fit: Estimate) -> float | None:
-        """Return the second metric, of which less is better."""
-        if not self.is_class:
-            return scores.mean_absolute_error(truth, fit.scores)
-        return scores.log_loss(truth, fit.scores) if fit.probabilities else None
-
-    def check_classes(self, train: Rows, test: Rows) -> None:
-        """Raise if earlier or later labels lack one of the classes, or do not vary at all."""
-        for what, rows in (("earlier labels", train), ("later labels", test)):
-            seen = self.values[rows]
-            if self.is_class:
-                counts = [int((seen == c).sum()) for c in (0.0, 1.0)]
-                if min(counts) >= CLASSES_ROWS_MIN:
-                    continue
-                found = ", ".join(f"{n:,} × {c}" for n, c in zip(counts, self.classes, strict=True))
-                missing = self.classes[counts.index(min(counts))]
-                message = f"The {what} have hardly any {self.name} = {missing}."
-            elif seen.size and seen.min() != seen.max():
-                continue
-            else:
-                message = f"The {what} all have the same {self.name}."
-                found = f"{seen.size:,} labels"
-            raise UsageError(message, found=found, remedy="more labels, or another test_share")
-
-
-def target_of(frame: pl.DataFrame, name: str) -> Target:
-    """Return the target column as floats: 0 and 1 for two values, numbers as they are.
-
-    Of two values the smaller is 0; of texts the first in the alphabet.
-
-    Raises
-    ------
-    UsageError
-        If it has nulls, one value only, or is neither of two values nor a number.
-    """
-    column = frame.get_column(name)
-    nulls = column.null_count()
-    if column.dtype.is_float():
-        nulls += int((~column.is_finite()).sum())
-    if nulls:
-        raise UsageError(
-            f"The target {name!r} is not known for {nulls:,} of {column.len():,} labels.",
-            found="null, NaN or infinite",
-            remedy="drop those labels first",
-        )
-    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
-        raise UsageError(f"The target {name!r} is nothing to predict.", found=str(column.dtype))
-    if isinstance(column.dtype, (pl.Categorical, pl.Enum)):
-        column = column.cast(pl.String)
-    distinct = column.unique().sort()
-    if distinct.len() == 1:
-        raise UsageError(
-            f"The target {name!r} has one value only, so that there is nothing to tell apart.",
-            found=str(distinct[0]),
-        )
-    if distinct.len() == 2 and not column.dtype.is_temporal():
-        values = (column == distinct[1]).cast(pl.Float64).to_numpy()
-        return Target(name, "classification", values, (str(distinct[0]), str(distinct[1])))
-    if column.dtype.is_numeric():
-        return Target(name, "regression", column.cast(pl.Float64).to_numpy())
-    raise UsageError(
-        f"The target {name!r} is neither of two values nor a number.",
-        found=f"{column.dtype} with {distinct.len():,} values",
-        remedy="make it a boolean: one value against the rest",
-    )
+        return replace(self, values=self.values[rows])
 
 
 def default_baseline(
-    training: TrainingSet, target: str, candidate: Sequence[str]
+    training: TrainingSet, target: str, taken: Sequence[str | None]
 ) -> tuple[str, ...]:
-    """Return the usable label columns, and the features that are no candidates."""
-    taken = {target, training.time, *training.keys, *candidate}
-    own = [n for n in training.label_columns if n not in taken]
+    """Return the usable label columns, and the features, that are not `taken` otherwise."""
+    other = {target, training.time, *training.keys, *taken}
+    own = [n for n in training.label_columns if n not in other]
     usable = [n for n in own if _is_usable(training.frame.get_column(n))]
-    return (*usable, *(f for f in training.features if f not in taken))
+    return (*usable, *(f for f in training.features if f not in other))
 
 
 def _is_usable(column: pl.Series) -> bool:
@@ -178,14 +99,16 @@ def encode(frame: pl.DataFrame, columns: Sequence[str], *, learnt_from: Rows) ->
     """
     encoded: list[Floats] = []
     categorical: list[bool] = []
-    flat = [c for name in columns for c in _flat(frame.get_column(name), learnt_from)]
+    parts = {name: _flat(frame.get_column(name), learnt_from) for name in columns}
+    flat = [c for part in parts.values() for c in part]
     for column in flat:
         values, is_category = _encoded(column, learnt_from)
         encoded.append(values)
         categorical.append(is_category)
     shape = (frame.height, len(encoded))
     stacked = np.column_stack(encoded) if encoded else np.empty(shape)
-    return Matrix(stacked, tuple(c.name for c in flat), tuple(categorical))
+    origins = tuple(name for name, part in parts.items() for _ in part)
+    return Matrix(stacked, tuple(c.name for c in flat), tuple(categorical), origins)
 
 
 def _flat(column: pl.Series, learnt_from: Rows) -> list[pl.Series]:

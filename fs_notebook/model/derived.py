@@ -85,9 +85,11 @@ def training_set_of(
     )  # fmt: skip
     columns: dict[str, pl.Series] = {}
     covered: dict[str, pl.Series] = {}
+    read: dict[str, set[str]] = {}
     for one in chosen:
         if isinstance(one.definition, DerivedDefinition):
             part = parts[one.name]
+            read |= dict.fromkeys(one.columns, part.joined)
             values, some = part.values(base.frame), part.covered(base)
             columns |= {c: values[f].alias(c) for f, c in one.named}
             covered |= dict.fromkeys(one.columns, some)
@@ -95,6 +97,7 @@ def training_set_of(
         for feature, column in one.named:
             name = needs.column(one.definition, one.definition.plan.entity, feature)
             columns[column] = base.frame.get_column(name).alias(column)
+            read[column] = {name}
             covered[column] = base.covered[name]
     derived_keys = (c for p in parts.values() for c in p.key_columns)
     made = replace(
@@ -105,6 +108,13 @@ def training_set_of(
         versions={c.name: c.definition.fingerprint for c in chosen},
         seconds=clock.monotonic_s() - begun_s,
         coverage=shares(covered),
+        late=tuple(
+            replace(
+                late, features=tuple(c for c, r in read.items() if not r.isdisjoint(late.features))
+            )
+            for late in base.late
+        ),
+        same_time={needs.group_of(name): share for name, share in base.same_time.items()},
         covered=covered,
         chosen=tuple(chosen),
         entity=mapping,
@@ -115,8 +125,11 @@ def training_set_of(
 def noted(made: TrainingSet) -> TrainingSet:
     """Return the training set with what looks like a leak."""
     others = [c for c in made.label_columns if c != made.time and c not in made.keys]
-    definitions = [c.definition for c in made.chosen]
-    return replace(made, notes=leaks_of(made.frame, others, made.features, definitions))
+    leaks = leaks_of(
+        made.frame, others, [(c.definition, c.columns) for c in made.chosen],
+        same_time=made.same_time, late=made.late,
+    )  # fmt: skip
+    return replace(made, leaks=leaks, notes=tuple(leak.text for leak in leaks))
 
 
 class _Needs:
@@ -168,6 +181,10 @@ class _Needs:
             name = self.column(definition, keys, "")
             found.append((replace(definition, name=name, plan=plan), plan.features))
         return found
+
+    def group_of(self, joined: str) -> str:
+        """Return the group that is joined under that name."""
+        return list(self._features)[int(joined.split(":")[1])][0]
 
     def column(self, definition: Definition, keys: Sequence[str], feature: str) -> str:
         """Return the column that a needed feature is joined as."""
@@ -228,14 +245,21 @@ class _Part:
         values = self.derived.values(frame, self.features)
         return {name: values.get_column(name) for name in self.features}
 
+    @property
+    def joined(self) -> set[str]:
+        """The columns of the joined frame that it reads."""
+        return {
+            self.needs.column(self.definition.input(g.group, g.fingerprint), g.keys, f)
+            for index, g in enumerate(self.definition.plan.inputs)
+            for f, _ in g.features
+            if feature_column(index, f) in self.read
+        }
+
     def covered(self, base: TrainingSet) -> pl.Series:
         """Tell for which labels each of its inputs saw an event."""
         some = pl.repeat(True, base.rows, eager=True)
-        for index, given in enumerate(self.definition.plan.inputs):
-            pinned = self.definition.input(given.group, given.fingerprint)
-            for feature, _ in given.features:
-                if feature_column(index, feature) in self.read:
-                    some &= base.covered[self.needs.column(pinned, given.keys, feature)]
+        for column in sorted(self.joined):
+            some &= base.covered[column]
         return some
 
 

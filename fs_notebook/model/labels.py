@@ -23,8 +23,8 @@ def is_pandas(data: Any) -> bool:
     return kind.__module__.partition(".")[0] == "pandas" and kind.__name__ == "DataFrame"
 
 
-def labels_frame(labels: Any) -> pl.DataFrame:
-    """Return the labels as a Polars frame, each column in the type that it came in.
+def labels_frame(labels: Any, *, what: str = "labels") -> pl.DataFrame:
+    """Return the labels, or other rows, as a Polars frame, each column in the type that it came in.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def labels_frame(labels: Any) -> pl.DataFrame:
         odd = [repr(c) for c in labels.columns if not isinstance(c, str)]
         if odd:
             raise UsageError(
-                "The labels have columns whose names are not text.",
+                f"The {what} have columns whose names are not text.",
                 found=", ".join(odd[:5]),
                 remedy="labels.columns = [...], and labels.reset_index() for an index",
             )
@@ -53,7 +53,7 @@ def labels_frame(labels: Any) -> pl.DataFrame:
         if isinstance(labels, Sequence) and not isinstance(labels, (str, bytes)):
             if not all(isinstance(row, Mapping) for row in labels):
                 raise UsageError(
-                    "The labels are a list, but not of dicts.",
+                    f"The {what} are a list, but not of dicts.",
                     found=type(next(r for r in labels if not isinstance(r, Mapping))).__name__,
                     remedy=_KINDS,
                 )
@@ -64,11 +64,11 @@ def labels_frame(labels: Any) -> pl.DataFrame:
         raise
     except Exception as error:  # noqa: BLE001 - pandas and Arrow raise errors of many kinds here
         raise UsageError(
-            "The labels do not make a table.",
+            f"The {what} do not make a table.",
             found=(str(error).splitlines() or [type(error).__name__])[0],
             remedy="one type in each column, columns of one length",
         ) from None
-    raise UsageError("The labels are no table.", found=type(labels).__name__, remedy=_KINDS)
+    raise UsageError(f"The {what} are no table.", found=type(labels).__name__, remedy=_KINDS)
 
 
 def find_time(labels: pl.DataFrame, time: str | None) -> str:

@@ -27,6 +27,8 @@ from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import Table, card, count, moment, percent
 from fs_notebook.model.digest import frame_digest
+from fs_notebook.model.encoding import Encoding
+from fs_notebook.model.export import Exports
 from fs_notebook.model.labels import (
     check_entity,
     find_time,
@@ -36,6 +38,8 @@ from fs_notebook.model.labels import (
     labels_frame,
     times_us,
 )
+from fs_notebook.model.late import Lateness, evidence_of
+from fs_notebook.model.leaks import Leak
 from fs_notebook.position import START, Cut
 from fs_notebook.shards.dealing import TooLarge
 from fs_notebook.types import TIME
@@ -49,7 +53,7 @@ Wanted = Sequence[tuple[Definition, tuple[str, ...]]]
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
+class TrainingSet(Exports):
     """Labels and features, and all that is needed to make the same again.
 
     Attributes
@@ -75,8 +79,12 @@ class TrainingSet:
         Which events count for a label.
     coverage
         Feature → the share of labels for which it saw any event, from 0 to 1.
-    notes
-        What to look at before a model learns of it.
+    leaks, notes
+        What looks like a leak, and what else to look at before a model learns of it.
+    late
+        How late the streams' events are published, where publish times tell.
+    same_time
+        Group → the share of labels that have an event at their very time, where such events count.
     covered
         Feature → for each label, whether it saw any event.
     chosen, entity
@@ -85,6 +93,10 @@ class TrainingSet:
         Where the labels came from, if they can be read again.
     name
         What it is saved as in the catalog, if it is.
+    encoding
+        What its features become before a model, if it is saved.
+    set
+        The feature set that it was made of, ``set:ranker@2``, if it was one.
     """
 
     frame: pl.DataFrame
@@ -101,11 +113,16 @@ class TrainingSet:
     as_of: AsOf = PLAIN
     coverage: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    late: tuple[Lateness, ...] = ()
+    same_time: Mapping[str, float] = field(default_factory=dict)
     covered: Mapping[str, pl.Series] = field(default_factory=dict, repr=False)
     chosen: tuple[Chosen, ...] = field(default=(), repr=False)
     entity: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
+    encoding: Encoding | None = field(default=None, repr=False)
+    set: str | None = None
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -114,10 +131,6 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return self.frame.height
-
-    def to_polars(self) -> pl.DataFrame:
-        """Return the frame."""
-        return self.frame
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the same as a pandas frame.
@@ -136,10 +149,6 @@ class TrainingSet:
         features.index = self._pandas.index
         joined: pd.DataFrame = pd.concat([self._pandas, features], axis=1)
         return joined
-
-    def to_dict(self) -> dict[str, list[Any]]:
-        """Return column → values, one a label."""
-        return self.frame.to_dict(as_series=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -257,7 +266,7 @@ def build_training_set(
     as_of
         Which events count: t less a lag, or only what was published before t.
     held_bytes_max
-        What projected events may take in memory; default: whatever they take.
+        What projected events may take in memory, if that has a bound.
 
     Raises
     ------
@@ -282,19 +291,27 @@ def build_training_set(
         for group in groups:
             check_columns(group.definition, log)
     ends = freeze(groups, log, cuts or {})
-    reading = _Reading(log, ends, as_of.known, clock, begun_s, on_progress)
+    reading = _Reading(log, ends, clock, begun_s, on_progress)
     reading.held_bytes_max = held_bytes_max
     columns: dict[str, pl.Series] = {}
     covered: dict[str, pl.Series] = {}
+    late: list[Lateness] = []
+    same_time: dict[str, float] = {}
     for rows in dict.fromkeys(g.rows for g in groups):
         mine = [g for g in groups if g.rows == rows]
         held = reading.read(mine, times)
         for group in mine:
-            # Handed over, so that one group's events are gone before the next one's join.
+            # Taken out, so that one group's events are gone before the next one's join.
+            events = held.pop(group.definition.name)
             found = values_at(
-                group.fold, held.pop(group.definition.name), group.moments, known=as_of.known,
-                covered=_COVERED,
-            )  # fmt: skip
+                group.fold, events, group.moments, known=as_of.known, covered=_COVERED
+            )
+            evidence = evidence_of(
+                group.definition, group.fold, events, group.moments, found, as_of
+            )
+            late += evidence.late
+            same_time |= evidence.same_time
+            del events
             columns |= {f: found.get_column(f) for f in group.features}
             covered |= dict.fromkeys(group.features, found.get_column(_COVERED))
     joined = frame.hstack([columns[f] for f in features]) if features else frame
@@ -313,6 +330,8 @@ def build_training_set(
         seconds=clock.monotonic_s() - begun_s,
         as_of=as_of,
         coverage=shares(covered),
+        late=tuple(late),
+        same_time=same_time,
         covered=covered,
         chosen=tuple(Chosen(d, names) for d, names in wanted),
         entity=mapping,
@@ -419,7 +438,6 @@ class _Reading:
         self,
         log: EventLog,
         ends: Mapping[str, Cut],
-        known: bool,
         clock: Clock,
         begun_s: float,
         on_progress: OnProgress,
@@ -428,7 +446,8 @@ class _Reading:
         self.held_bytes_max: int | None = None
         self._log = frozen_log(log, ends)
         self._ends = ends
-        self._stamps = (PUBLISHED,) if known else ()
+        # Publish times also tell how late events are: the same reading serves for both.
+        self._stamps = (PUBLISHED,)
         self._clock = clock
         self._begun_s = begun_s
         self._on_progress = on_progress
@@ -467,9 +486,11 @@ class _Reading:
                     TooLarge.check(held_bytes, share, self.held_bytes_max)
                 self._tell(f"replaying {stream.name}", share or None)
         self._tell("joining", None)
-        return {
-            g.definition.name: _joined(g, parts[g.definition.name], self._stamps) for g in groups
-        }
+        return {g.definition.name: self._joined(g, parts[g.definition.name]) for g in groups}
+
+    def _joined(self, group: Group, parts: Mapping[int, Sequence[pl.DataFrame]]) -> pl.DataFrame:
+        ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
+        return pl.concat(ordered) if ordered else group.no_events(self._stamps)
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s
@@ -490,13 +511,6 @@ def interval(groups: Sequence[Group], times: pl.Series) -> tuple[int | None, int
 def _of_labels(group: Group, batch: Batch, stamps: Sequence[str]) -> pl.DataFrame:
     projected, _ = group.fold.project(batch.rows, batch.positions, stamps)
     return projected.join(group.entities, on=group.fold.keys, how="semi", maintain_order="left")
-
-
-def _joined(
-    group: Group, parts: Mapping[int, Sequence[pl.DataFrame]], stamps: Sequence[str]
-) -> pl.DataFrame:
-    ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
-    return pl.concat(ordered) if ordered else group.no_events(stamps)
 
 
 def shares(covered: Mapping[str, pl.Series]) -> dict[str, float]:

@@ -18,6 +18,9 @@ from fs_notebook.online.protocol import part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.types import Type
 
+SET = "set:"
+"""What the name of a feature set begins with."""
+
 _REQUESTS_MAX = 256
 _AHEAD = 2
 """What stands in a value's head before its features: newest, valid until."""
@@ -39,6 +42,8 @@ class Served:
     """What the key's parts are called in the source; also understood as entity names."""
     partitions: int | None = None
     """How many shards hold the state, one a partition; None: it is in one."""
+    notice: str | None = None
+    """What whoever reads it should know: that it is deprecated."""
 
     @property
     def shards(self) -> tuple[str, ...]:
@@ -57,17 +62,19 @@ class Served:
             plan=Plan.from_dict(record["plan"]),
             columns=tuple(record["columns"]),
             partitions=record.get("partitions"),
+            notice=record.get("notice"),
         )
 
     def to_record(self) -> dict[str, Any]:
-        record = {
+        record: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
             "shard": self.shard,
             "plan": self.plan.to_dict(),
             "columns": list(self.columns),
         }
-        return record if self.partitions is None else record | {"partitions": self.partitions}
+        record |= {} if self.partitions is None else {"partitions": self.partitions}
+        return record if self.notice is None else record | {"notice": self.notice}
 
 
 AnyServed = Served | ServedDerived
@@ -159,6 +166,8 @@ class Wanted:
         What is shown → the name of its version among those that were asked for.
     versions
         That name → the version's number.
+    notices
+        What whoever reads these should know.
     """
 
     reads: Mapping[Read, Sequence[tuple[str, str]]]
@@ -168,6 +177,7 @@ class Wanted:
     schema: Mapping[str, pl.DataType]
     owners: Mapping[str, str]
     versions: Mapping[str, int]
+    notices: tuple[str, ...] = ()
     _parts: dict[tuple[str, ...], tuple[tuple[Part, ...], ...]] = field(default_factory=dict)
 
     @cached_property
@@ -264,9 +274,18 @@ class Board:
         """Group → the version of it that serves."""
         self.serving: dict[str, int] = {}
         self.owners: dict[str, str] = {}
+        self.notices: dict[str, str] = {}
+        """Group → what whoever reads it should know; compiled versions may be of before it."""
+        self.sets: dict[str, Sequence[Sequence[str]]] = {}
+        """Feature set, of a version or the newest → the version and the name of each feature."""
         for name, record in records.items():
+            if name.startswith(SET):
+                self.sets[name] = record["members"]
+                continue
             group, pin, _ = name.partition("@")
             self.versions.setdefault(group, {})[int(record["version"])] = record
+            if record.get("notice"):
+                self.notices[group] = str(record["notice"])
             if not pin:
                 self.groups[group] = ready = self._made_ready(group, record)
                 self.serving[group] = int(record["version"])
@@ -319,8 +338,7 @@ class Board:
         types: dict[str, pl.DataType] = {}
         versions: dict[str, int] = {}
         ranked: dict[str, int] = {}
-        for rank, name in enumerate(asked):
-            owner, ready, features = self._meant(name)
+        for rank, (name, (owner, ready, features)) in enumerate(self._all_meant(asked)):
             group, pin, number = owner.partition("@")
             suffix = pin + number
             versions[owner] = int(number) if pin else self.serving[group]
@@ -335,14 +353,40 @@ class Board:
                 if column not in owners:
                     shown.append((column, feature))
                     owners[column], types[column] = owner, ready.types[feature].polars
-        last = len(ranked) + len(asked)
+        last = len(ranked) + rank + 1
         order = sorted(owners, key=lambda n: ranked.get(n, last))
         inputs = {ready: self._inputs(ready) for ready in derived}
         for needed in inputs.values():
             for read in needed:
                 reads.setdefault(read, [])
         schema = {n: types[n] for n in order}
-        return Wanted(reads, derived, inputs, tuple(order), schema, owners, versions)
+        groups = dict.fromkeys(owner.partition("@")[0] for owner in versions)
+        notices = tuple(self.notices[g] for g in groups if g in self.notices)
+        return Wanted(reads, derived, inputs, tuple(order), schema, owners, versions, notices)
+
+    def _all_meant(
+        self, asked: Sequence[str]
+    ) -> Iterator[tuple[str, tuple[str, Ready | ReadyDerived, Sequence[str]]]]:
+        """Yield what each name means; the features of a set one after the other."""
+        for name in asked:
+            if not name.startswith(SET):
+                yield name, self._meant(name)
+                continue
+            if name not in self.sets:
+                raise unknown_name(
+                    "feature set", name.removeprefix(SET),
+                    [n.removeprefix(SET) for n in self.sets],
+                )  # fmt: skip
+            for owner, feature in self.sets[name]:
+                group, _, number = owner.partition("@")
+                record = self.versions.get(group, {}).get(int(number))
+                if record is None:
+                    raise UnknownName(
+                        f"Version {number} of {group!r}, which {name!r} pins, is not served.",
+                        remedy=f"%feature status {group} tells whether its worker has caught up",
+                    )
+                ready = self._made_ready(group, record)
+                yield f"{feature}@{number}", (owner, ready, [feature])
 
     def _meant(self, name: str) -> tuple[str, Ready | ReadyDerived, Sequence[str]]:
         """Return the published name of a version, the version, and which features are meant."""

@@ -31,6 +31,8 @@ class ServedDerived:
     plan: DerivedPlan
     inputs: tuple[Mapping[str, Any], ...]
     """For each of the plan's inputs the serving record of the pinned version."""
+    notice: str | None = None
+    """As for `Served`."""
 
     @classmethod
     def from_record(cls, group: str, record: Mapping[str, Any]) -> ServedDerived:
@@ -40,15 +42,17 @@ class ServedDerived:
             fingerprint=record["fingerprint"],
             plan=DerivedPlan.from_dict(record["plan"]),
             inputs=tuple(record["inputs"]),
+            notice=record.get("notice"),
         )
 
     def to_record(self) -> dict[str, Any]:
-        return {
+        record: dict[str, Any] = {
             "version": self.version,
             "fingerprint": self.fingerprint,
             "plan": self.plan.to_dict(),
             "inputs": [dict(i) for i in self.inputs],
         }
+        return record if self.notice is None else record | {"notice": self.notice}
 
 
 @dataclass(frozen=True, eq=False)

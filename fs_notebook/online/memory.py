@@ -151,6 +151,14 @@ class MemoryStore:
         fields: dict[str, Any] = json.loads(text)
         return fields
 
+    def reports(self, shards: Sequence[str]) -> list[Mapping[str, Any] | None]:
+        """Return `health` of many shards."""
+        return [self.health(shard) for shard in shards]
+
+    def states(self, shards: Sequence[str]) -> list[ShardState | None]:
+        """Return `state` of many shards."""
+        return [self.state(shard) for shard in shards]
+
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set or remove a group's serving record, and move the generation with it."""
         text = None if record is None else checks.to_json(record)

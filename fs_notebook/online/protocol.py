@@ -117,6 +117,14 @@ class OnlineStore(Protocol):
         """Return the newest report, None when it is older than its time to live."""
         ...
 
+    def reports(self, shards: Sequence[str]) -> list[Mapping[str, Any] | None]:
+        """Return `health` of many shards, in few round trips."""
+        ...
+
+    def states(self, shards: Sequence[str]) -> list[ShardState | None]:
+        """Return `state` of many shards, in few round trips; each is of its own instant."""
+        ...
+
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set (or, with None, remove) what serving must know of a group; readers see it at once."""
         ...

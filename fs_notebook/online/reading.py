@@ -199,7 +199,7 @@ class Reading:
             columns={**columns, **{n: made[n] for n in wanted.features}},
             schema=wanted.schema, owners=wanted.owners, versions=wanted.versions,
             newest_us=newest, expired=expired, at_us=now_us, fetched_us=min(fetched_us, now_us),
-            count=count,
+            count=count, notices=wanted.notices,
         )  # fmt: skip
 
     def _values(
@@ -234,10 +234,11 @@ class Reading:
             rows.append(row)
         for places, which in unfinished.items():
             # Something left a window since the worker wrote, or the value is of several states:
-            # finish those anew.
+            # finish those anew. An entity that several rows ask for is one state, not several.
+            once = {keys[i]: i for i in which}
             state = yield from self._busy.at(
-                ready.codec, [ready.shards[n] for n in places], [keys[i] for i in which],
-                [[blobs[n][i] for i in which] for n in places],
+                ready.codec, [ready.shards[n] for n in places], list(once),
+                [[blobs[n][i] for i in once.values()] for n in places],
                 now_us=now_us, generation=generation,
             )  # fmt: skip
             frame = ready.fold.values(state, now_us=now_us)

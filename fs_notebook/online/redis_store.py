@@ -43,6 +43,7 @@ T = TypeVar("T")
 _LOAD_KEYS = 5_000
 _LOAD_CALLS = 4
 _DROP_KEYS = 1_000
+_ASKED_TOGETHER = 1_000
 _SCAN_COUNT = 1_000
 
 
@@ -188,14 +189,18 @@ class RedisStore:
         prefix, meta = value_prefix(shard), meta_key(shard)
         asked = [meta, *[prefix + k for k in keys]]
         (reply,) = self._wire.run(scripts.SNAPSHOT, [(asked, ())])
+        state = self._state_of(shard, reply)
+        return state, opened(shard, keys, reply[2])
+
+    def _state_of(self, shard: str, reply: Any) -> ShardState | None:
+        """Return the state that a reply of the script holds."""
         if reply[0] == b"type":
-            raise self._in_the_way(meta, reply[1])
-        _, (epoch, cut, info, fingerprint), values = reply
-        blobs = opened(shard, keys, values)
+            raise self._in_the_way(meta_key(shard), reply[1])
+        epoch, cut, info, fingerprint = reply[1]
         if epoch is None:
-            return None, blobs
+            return None
         cut_, info_ = _cut_of(shard, cut), info_of(shard, info)
-        return ShardState(shard, int(epoch), cut_, info_, fingerprint.decode()), blobs
+        return ShardState(shard, int(epoch), cut_, info_, fingerprint.decode())
 
     def entities(self, shard: str) -> Iterator[bytes]:
         """Yield every entity key that is stored, once each, in no order.
@@ -238,6 +243,28 @@ class RedisStore:
         """Return the newest report, None when it is older than its time to live."""
         (text,) = self._wire.read_again([("GET", health_key(shard))])
         return None if text is None else info_of(shard, text)
+
+    def reports(self, shards: Sequence[str]) -> list[Mapping[str, Any] | None]:
+        """Return `health` of many shards, in few round trips."""
+        found: list[Mapping[str, Any] | None] = []
+        for start in range(0, len(shards), _ASKED_TOGETHER):
+            part = shards[start : start + _ASKED_TOGETHER]
+            texts = self._wire.read_again([("GET", health_key(shard)) for shard in part])
+            found += [
+                None if text is None else info_of(shard, text)
+                for shard, text in zip(part, texts, strict=True)
+            ]
+        return found
+
+    def states(self, shards: Sequence[str]) -> list[ShardState | None]:
+        """Return `state` of many shards, in few round trips; each is of its own instant."""
+        found: list[ShardState | None] = []
+        for start in range(0, len(shards), _ASKED_TOGETHER):
+            part = shards[start : start + _ASKED_TOGETHER]
+            calls = [([meta_key(shard)], ()) for shard in part]
+            replies = self._wire.run(scripts.SNAPSHOT, calls)
+            found += [self._state_of(s, reply) for s, reply in zip(part, replies, strict=True)]
+        return found
 
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set or remove a group's serving record, and move the generation with it."""

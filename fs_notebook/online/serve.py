@@ -13,6 +13,7 @@ from fs_notebook.online.board import AnyServed, Board, Served, Wanted
 from fs_notebook.online.kept import ENTRIES_MAX, KeptValues
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.reading import Reading, coerced
+from fs_notebook.online.usage import UseNotes
 from fs_notebook.online.vector import FeatureVector
 
 __all__ = ["AsyncFeatureReader", "FeatureReader", "Served", "coerced"]
@@ -40,6 +41,8 @@ class FeatureReader:
         live end on time all the same. `FeatureVector.fetched_at` says how old values are.
     cache_entries
         How many values the cache holds at most.
+    uses
+        Notes who reads what; None notes nothing.
     """
 
     def __init__(
@@ -49,9 +52,11 @@ class FeatureReader:
         clock: Clock = SYSTEM,
         cache_s: float = 0.0,
         cache_entries: int = ENTRIES_MAX,
+        uses: UseNotes | None = None,
     ) -> None:
         self.store = store
         self._reading = _reading(clock, cache_s, cache_entries)
+        self._uses = uses
 
     def refresh(self) -> None:
         """Fetch what is served; a read does so by itself whenever it has changed."""
@@ -92,7 +97,10 @@ class FeatureReader:
         UnreachableError
             If the store does not answer.
         """
-        return run(self._reading.read(features, request, entities), self.store)
+        found = run(self._reading.read(features, request, entities), self.store)
+        if self._uses is not None and self._uses.note(found.versions, found.at_us):
+            self._uses.flush()
+        return found
 
 
 class AsyncFeatureReader:
@@ -106,7 +114,7 @@ class AsyncFeatureReader:
     ----------
     store
         Where the values are: `async_store.reads_of` an online store.
-    clock, cache_s, cache_entries
+    clock, cache_s, cache_entries, uses
         As for `FeatureReader`.
     """
 
@@ -117,9 +125,12 @@ class AsyncFeatureReader:
         clock: Clock = SYSTEM,
         cache_s: float = 0.0,
         cache_entries: int = ENTRIES_MAX,
+        uses: UseNotes | None = None,
     ) -> None:
         self.store = store
         self._reading = _reading(clock, cache_s, cache_entries)
+        self._uses = uses
+        self._flush: asyncio.Future[None] | None = None
         self._flights: dict[object, asyncio.Future[Any]] = {}
 
     async def __aenter__(self) -> AsyncFeatureReader:
@@ -130,6 +141,8 @@ class AsyncFeatureReader:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._flush is not None:
+            await self._flush
         await self.store.close()
 
     async def kept(self) -> list[tuple[str, int, AnyServed]]:
@@ -162,7 +175,12 @@ class AsyncFeatureReader:
         request: Mapping[str, Any] | Any = None,
     ) -> FeatureVector:
         """`read`, of entities in a mapping: whatever they are called."""
-        return await self._run(self._reading.read(features, request, entities))
+        found: FeatureVector = await self._run(self._reading.read(features, request, entities))
+        idle = self._flush is None or self._flush.done()
+        if self._uses is not None and self._uses.note(found.versions, found.at_us) and idle:
+            # One at a time, in a thread: nobody waits for it but who closes the reader.
+            self._flush = asyncio.ensure_future(asyncio.to_thread(self._uses.flush))
+        return found
 
     async def _run(self, steps: Steps[T]) -> T:
         try:

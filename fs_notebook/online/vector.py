@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from fs_notebook.clock import from_us
-from fs_notebook.errors import unknown_name
+from fs_notebook.errors import plain, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,6 +46,8 @@ class FeatureVector:
         The time that the values are of.
     fetched_us
         When the oldest of them was read from the store: before `at_us` only with a local cache.
+    notices
+        What whoever reads these should know: which of them are deprecated, and why.
     """
 
     entities: tuple[str, ...]
@@ -58,6 +61,7 @@ class FeatureVector:
     at_us: int
     fetched_us: int
     count: int
+    notices: tuple[str, ...] = ()
 
     @property
     def at(self) -> datetime:
@@ -146,9 +150,11 @@ class FeatureVector:
     def __repr__(self) -> str:
         with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
             table = str(self.to_polars())
-        return f"{len(self)} served ({self._told()})\n{table}"
+        notices = "".join(f"\nnote: {plain(notice)}" for notice in self.notices)
+        return f"{len(self)} served ({self._told()})\n{table}{notices}"
 
     def _repr_html_(self) -> str:
         html: str = self.to_polars()._repr_html_()
         entities = "1 entity" if len(self) == 1 else f"{len(self):,} entities"
-        return f"{html}<small>{entities}, {self._told()}</small>"
+        notices = "".join(f"<p><small>⚠ {escape(plain(n))}</small></p>" for n in self.notices)
+        return f"{html}<small>{entities}, {self._told()}</small>{notices}"

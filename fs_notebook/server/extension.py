@@ -5,10 +5,11 @@ from __future__ import annotations
 from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 
-from fs_notebook.server.handlers import ROUTES
+from fs_notebook.server import curating, handlers
 from fs_notebook.server.hub import CatalogHub
 from fs_notebook.server.service import CatalogService, find_factory
 
+ROUTES = [*handlers.ROUTES, *curating.ROUTES]
 EVENT_SCHEMA_ID = "https://fs-notebook.dev/events/catalog/v1"
 EVENT_SCHEMA = {
     "$id": EVENT_SCHEMA_ID,

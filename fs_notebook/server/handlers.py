@@ -124,6 +124,17 @@ class CatalogHandler(FeatureStoreHandler):
             self.reply(overview)
 
 
+class KeptHandler(FeatureStoreHandler):
+    """`GET kept`: the training sets, feature sets and models, without their data."""
+
+    _track_activity = False
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        self.reply(await self.hub.kept())
+
+
 class PromoteHandler(FeatureStoreHandler):
     """`POST promote`: of `{"source": the whole cell}`, or of `{"name": a group}`."""
 
@@ -150,6 +161,7 @@ class RollbackHandler(FeatureStoreHandler):
 
 ROUTES: list[tuple[str, type[FeatureStoreHandler]]] = [
     (r"/fs-notebook/catalog", CatalogHandler),
+    (r"/fs-notebook/kept", KeptHandler),
     (r"/fs-notebook/promote", PromoteHandler),
     (r"/fs-notebook/rollback", RollbackHandler),
 ]

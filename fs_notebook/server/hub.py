@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fs_notebook.errors import ConflictError, UnreachableError
-from fs_notebook.server.service import CatalogService, GroupView, Overview
+from fs_notebook.server.service import CatalogService, GroupView, KeptView, Overview
 
 T = TypeVar("T")
 
@@ -84,6 +84,10 @@ class CatalogHub:
         self._wake()
         return self._latest or await self._read_overview()
 
+    async def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
+        return await self._read(lambda service: service.kept())
+
     async def promote_source(self, source: str, *, actor: str) -> GroupView:
         """Promote what a cell text defines."""
         return await self._write(lambda service: service.promote_source(source, actor=actor))
@@ -95,6 +99,15 @@ class CatalogHub:
     async def rollback(self, name: str, *, actor: str) -> GroupView:
         """Serve a group's previous version again."""
         return await self._write(lambda service: service.rollback(name, actor=actor))
+
+    async def ask(self, ask: Callable[[CatalogService], T]) -> T:
+        """Return what the service answers to a question that changes nothing."""
+        self._wake()
+        return await self._read(ask)
+
+    async def change(self, ask: Callable[[CatalogService], T]) -> T:
+        """Change something, and return what the service answers."""
+        return await self._write(ask)
 
     async def close(self) -> None:
         """Stop the watch and let go of the service."""
@@ -129,7 +142,7 @@ class CatalogHub:
     async def _read(self, ask: Callable[[CatalogService], T]) -> T:
         return await self._call(self._reader, lambda: ask(self._open()), READ_TIMEOUT_S)
 
-    async def _write(self, ask: Callable[[CatalogService], GroupView]) -> GroupView:
+    async def _write(self, ask: Callable[[CatalogService], T]) -> T:
         if self._writes >= WRITES_MAX:
             raise ConflictError(
                 f"{self._writes} changes of the catalog are still under way.",

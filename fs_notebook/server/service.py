@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
-from typing import Literal, Protocol, TypedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol, TypedDict
 
 SERVICE_VARIABLE = "FS_NOTEBOOK_SERVICE"
 """Tests set it to `module:factory` to put a service of theirs in place of the real session."""
@@ -24,6 +24,7 @@ class GroupView(TypedDict):
     `version` serves, `latest` is the newest, `previous` is what a roll-back goes to. `progress` is
     the bootstrap's, from 0 to 1. `lag` counts events that are in the log and not yet folded.
     `definition` is SQL or Polars; `source` is the whole cell, where a cell defined the group.
+    `status` is where the group is in its life; `deprecated` has `reason`, `instead`, `actor`, `at`.
     """
 
     name: str
@@ -46,6 +47,13 @@ class GroupView(TypedDict):
     source: str | None
     updated_at: str
     actor: str | None
+    status: Literal["draft", "promoted", "live", "deprecated", "retired"]
+    deprecated: dict[str, str | None] | None
+    created_by: str
+    created_at: str
+    depends_on: list[str]
+    used_by: list[str]
+    streams: list[str]
 
 
 class Overview(TypedDict):
@@ -54,6 +62,14 @@ class Overview(TypedDict):
     revision: str
     connection: dict[str, str | None]
     groups: list[GroupView]
+
+
+class KeptView(TypedDict):
+    """What the catalog keeps beside features: JSON objects, each with a name."""
+
+    training_sets: list[dict[str, Any]]
+    feature_sets: list[dict[str, Any]]
+    models: list[dict[str, Any]]
 
 
 class CatalogService(Protocol):
@@ -66,6 +82,10 @@ class CatalogService(Protocol):
 
     def overview(self) -> Overview:
         """Return every group, with what its worker says of itself."""
+        ...
+
+    def kept(self) -> KeptView:
+        """Return the training sets, feature sets and models."""
         ...
 
     def revision(self) -> str:
@@ -82,6 +102,30 @@ class CatalogService(Protocol):
 
     def rollback(self, name: str, *, actor: str) -> GroupView:
         """Serve the previous version of a group again."""
+        ...
+
+    def search(self, query: str, *, limit: int) -> dict[str, Any]:
+        """Return `entries` that match, the best first, their `total`, and `notes` on typos."""
+        ...
+
+    def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
+        """Return versions, history, lineage and readers of one thing."""
+        ...
+
+    def diff(self, name: str, before: str | None, after: str | None) -> dict[str, Any]:
+        """Return what changed between two versions, in `words` and as `lines` of a diff."""
+        ...
+
+    def edit(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        """Change what is said of a thing; return `about` it."""
+        ...
+
+    def deprecate(self, given: Mapping[str, Any], *, actor: str) -> dict[str, Any]:
+        """Deprecate a thing, or take that back; return `about` it."""
+        ...
+
+    def retire(self, name: str, version: int | None, *, actor: str) -> dict[str, Any]:
+        """Stop a version, or discard the draft; return what is left of the `group`, if anything."""
         ...
 
     def close(self) -> None:

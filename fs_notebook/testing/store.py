@@ -141,6 +141,14 @@ class SimulatedStore:
         self._called("read a report")
         return self.memory.health(shard)
 
+    def reports(self, shards: Sequence[str]) -> list[Mapping[str, Any] | None]:
+        """Return `health` of many shards."""
+        return [self.health(shard) for shard in shards]
+
+    def states(self, shards: Sequence[str]) -> list[ShardState | None]:
+        """Return `state` of many shards."""
+        return [self.state(shard) for shard in shards]
+
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set or remove a group's serving record, and move the generation with it."""
         self._called("publish a record")

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 import polars as pl
 
 from fs_notebook.catalog import Catalog
-from fs_notebook.catalog.model import UPLOADED, Upload
+from fs_notebook.catalog.entries import Upload
+from fs_notebook.catalog.model import UPLOADED
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, Progress
 from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError

@@ -101,6 +101,18 @@ class Connection:
         part.replace(path)
 
     @classmethod
+    def named(
+        cls, home: Path, log: str | None, online: str | None, admin: str | None
+    ) -> Connection:
+        """Return the connection to these addresses, or where neither is said what `home` remembers.
+
+        Of two addresses that one left out is the embedded one.
+        """
+        if not log and not online:
+            return cls.remembered(home)
+        return cls(home, log or EMBEDDED, online or EMBEDDED, admin or None)
+
+    @classmethod
     def remembered(cls, home: Path) -> Connection:
         """Return the connection last remembered in `home`; the embedded one if there is none."""
         try:

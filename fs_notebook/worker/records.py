@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
 
 from fs_notebook.catalog import Group, Version
-from fs_notebook.catalog.model import AnyDefinition, Definition, DerivedDefinition
+from fs_notebook.catalog.model import AnyDefinition, CatalogState, Definition, DerivedDefinition
+from fs_notebook.catalog.sets import SetVersion
 from fs_notebook.language.expr import Column
-from fs_notebook.online.board import Served
+from fs_notebook.online.board import SET, Served, pinned_name
 from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
 
@@ -24,13 +27,26 @@ def served_record(
 ) -> Served | ServedDerived:
     """Return what the store must know to serve `version` of `group`."""
     definition = version.definition
+    notice = None if group.deprecated is None else group.deprecated.told(group.name)
     if isinstance(definition, DerivedDefinition):
         pinned = [definition.input(i.group, i.fingerprint) for i in definition.plan.inputs]
         inputs = tuple(stored_record(d, None, partitions(d.shard)).to_record() for d in pinned)
         return ServedDerived(
-            group.name, version.number, version.fingerprint, definition.plan, inputs
+            group.name, version.number, version.fingerprint, definition.plan, inputs, notice
         )
-    return stored_record(definition, version.number, partitions(definition.shard))
+    stored = stored_record(definition, version.number, partitions(definition.shard))
+    return replace(stored, notice=notice)
+
+
+def published_record(
+    group: Group, record: Mapping[str, Any], partitions: PartitionsOf
+) -> dict[str, Any]:
+    """Return what a group's published record is now, of the version that it is of."""
+    number = int(record["version"])
+    version = next((v for v in group.versions if v.number == number), None)
+    if version is None:
+        return dict(record)
+    return served_record(group, version, partitions).to_record()
 
 
 def stored_record(definition: Definition, number: int | None, partitions: int | None) -> Served:
@@ -42,12 +58,28 @@ def stored_record(definition: Definition, number: int | None, partitions: int | 
     )
 
 
+def set_records(state: CatalogState) -> dict[str, dict[str, Any]]:
+    """Return what the store must know to serve feature sets: each kept version, and the newest."""
+    records: dict[str, dict[str, Any]] = {}
+    for name, one in state.feature_sets.items():
+        for version in one.kept:
+            records[f"{SET}{name}@{version.number}"] = records[SET + name] = _set_record(version)
+    return records
+
+
+def _set_record(version: SetVersion) -> dict[str, Any]:
+    members = [[pinned_name(m.group, m.version), m.feature] for m in version.members]
+    return {"members": members, "version": version.number}
+
+
 def withdraw(store: OnlineStore, shard: str) -> None:
     """Stop serving what is read from a version's state that is about to be dropped.
 
     So that no reader takes an entity for one that was never there.
     """
     for name, record in store.published()[1].items():
+        if name.startswith(SET):
+            continue
         inputs = record.get("inputs", [record])
         if any(shard == one["shard"] for one in inputs):
             store.publish(name, None)

@@ -37,7 +37,7 @@ from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
 from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
-from fs_notebook.worker.records import inputs_of, served_record, withdraw
+from fs_notebook.worker.records import inputs_of, served_record, set_records, withdraw
 from fs_notebook.worker.shared import (
     members_of,
     own_shards,
@@ -123,7 +123,7 @@ class Runner:
                 self._flip(group, catalog, store)
         state = catalog.refresh()
         self._watch(state)
-        self._publish(state, store)
+        self._publish(catalog, store)
 
     @contextmanager
     def _apart(self, what: str) -> Iterator[None]:
@@ -312,13 +312,14 @@ class Runner:
         # another time.
         return bool(health.get("pid") == child.process.pid and health.get("state") == "live")
 
-    def _publish(self, state: CatalogState, store: OnlineStore) -> None:
+    def _publish(self, catalog: Catalog, store: OnlineStore) -> None:
         """See that the store serves each group's version, and by its number each that is current.
 
         A store that was flushed serves nothing until the state is built again.
         """
         _, published = store.published()
-        wanted: dict[str, dict[str, Any] | None] = dict.fromkeys(published)
+        state = catalog.refresh()
+        wanted: dict[str, Any] = dict.fromkeys(published) | set_records(state)
         for group in state.groups.values():
             wanted[group.name] = None
             for version in running_of(state, group):

@@ -35,6 +35,8 @@ class Sizes:
         Of the join with two tables from Parquet files.
     growing
         Events of each point of the plot over sizes; a tenth as many labels.
+    features
+        In the catalog that is searched.
     repeats
         How often each side of a long duel runs; `repeats_many` of a short one.
     """
@@ -55,6 +57,7 @@ class Sizes:
     wide_labels: int
     wide_events: int
     growing: tuple[int, ...]
+    features: int
     repeats: int
     repeats_many: int
 
@@ -62,9 +65,9 @@ class Sizes:
 FULL = Sizes(
     1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000),
     50_000_000, 1_000_000, 1_000_000, 100_000, (10_000, 500), 10_000_000, 500_000,
-    (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000), 5, 11,
+    (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000), 10_000, 5, 11,
 )  # fmt: skip
 QUICK = Sizes(
     8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 5_000, 500,
-    (200, 20), 4_000, 1_000, (2_000, 4_000, 8_000), 1, 2,
+    (200, 20), 4_000, 1_000, (2_000, 4_000, 8_000), 300, 1, 2,
 )  # fmt: skip

@@ -17,6 +17,7 @@ import polars as pl
 import psutil
 
 from tests.benchmarks import (
+    catalog,
     feast_store,
     folding,
     freshness,
@@ -90,6 +91,8 @@ def run(
                 more.append(_worker_growth(sizes, config))
             say("a worker that starts again")
             more.append(_restart(sizes, config))
+            say("the catalog")
+            more.append(_catalog(sizes, config))
     return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *told, *more]
 
 
@@ -109,6 +112,16 @@ def _worker_growth(sizes: Sizes, config: Config) -> str:
         f"A worker that folds {sizes.long:,} events from Arrow batches on Pulsar, commits "
         f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory "
         f"has grown by {found.tenth_mb:.0f} MB after a tenth, by {found.all_mb:.0f} in all."
+    )
+
+
+def _catalog(sizes: Sizes, config: Config) -> str:
+    found = ask(catalog.milliseconds, config)
+    opening, first = found.pop("opening"), found.pop("the first search")
+    figures = ", ".join(f"{what} {ms:.1f} ms" for what, ms in found.items())
+    return (
+        f"A catalog of {sizes.features:,} features is opened in {opening / 1000:.1f} s, searched "
+        f"for the first time in {first:.0f} ms; then: {figures} (aim: 100 ms)."
     )
 
 

@@ -67,3 +67,4 @@ def test_every_figure_is_measured(broker: Broker, tmp_path: Path) -> None:
     assert (tmp_path / "training_growth.svg").read_text().startswith("<svg")
     assert "A worker that folds 20,000 events from Arrow batches" in text
     assert "A worker with 1,000 entities that is started again" in text
+    assert "A catalog of 300 features is opened in" in text

@@ -13,7 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,11 @@ from fs_notebook.language.derived_scope import Given
 from fs_notebook.language.derived_sql import compile_derived
 from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.redis_store import RedisStore
+from fs_notebook.online.usage import uses_of
 from fs_notebook.worker.connection import Connection
 from tests.support.redis import RedisServer, free_port
 from tests.support.served import commit, event, plan_of, publish
+from tests.support.sessions import until
 
 TOKEN = "a long random text, ümlaut and all"
 TOTAL = "SELECT user, SUM(readtime) AS total, COUNT(*) AS n FROM read_events GROUP BY user"
@@ -124,6 +126,8 @@ def fill(store: RedisStore) -> None:
     plan = compile_derived(text, name="shares", find_group=lambda _: Given("reading", total.plan))
     derived = ServedDerived("shares", 1, plan.fingerprint, plan, (total.to_record(),))
     store.publish("shares", derived.to_record())
+    members = [["reading@1", "n"], ["reading@1", "total"]]
+    store.publish("set:ranker", {"members": members, "version": 3})
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +168,16 @@ def test_values_statuses_and_freshness(server: Server) -> None:
     }
     assert body["at"] >= body["fetched_at"] > iso(NOW)
     jsonschema.validate(body, schema("Answer"))
+
+
+def test_a_feature_set_is_served_by_its_name(server: Server) -> None:
+    columns = server.read(["set:ranker"], user=["a"]).json()["features"]
+    assert {n: c["values"] for n, c in columns.items()} == {"n@1": [2], "total@1": [42]}
+    assert list(columns) == ["n@1", "total@1"]
+    answer = server.read(["set:rankers"], user=["a"])
+    assert answer.status == 404
+    assert answer.json()["message"] == "There is no feature set named 'rankers'."
+    assert answer.json()["remedy"] == "did you mean 'ranker'?"
 
 
 def schema(name: str) -> dict[str, Any]:
@@ -348,6 +362,32 @@ def test_a_promotion_is_seen_at_the_next_read_by_all_who_ask(server: Server, red
             assert columns["x"]["values"] == [84] * 50
             assert columns["x@1"]["values"] == [42] * 50
     store.close()
+
+
+def test_a_deprecation_stands_beside_the_values_and_reads_are_noted(
+    server: Server, redis: str
+) -> None:
+    store = RedisStore(redis)
+    sql = "SELECT user, MAX(readtime) AS longest FROM read_events GROUP BY user"
+    one = commit(store, "longest_read", plan_of(sql, "longest_read"), EVENTS)
+    publish(store, one)
+    assert "notices" not in server.read("longest", user=["a"]).json()
+    publish(store, replace(one, notice="'longest_read' is deprecated: <b>bots</b>"))
+    found = server.read(["longest", "total"], user=["a"]).json()
+    assert found["notices"] == ["'longest_read' is deprecated: <b>bots</b>"]
+    answer = told_schema(server)
+    jsonschema.validate(found, answer)
+    groups = ("reading", "types", "moments", "shares", "flips", "longest_read")
+    # Whichever test read first: that was noted at once, all else within half a minute.
+    until(lambda: any(uses_of(store, group) for group in groups), seconds_max=10)
+    assert {use.kind for group in groups for use in uses_of(store, group)} == {"http"}
+    store.close()
+
+
+def told_schema(server: Server) -> dict[str, Any]:
+    """Return the schema of an answer, as the server tells it."""
+    told = server.ask("/openapi.json").json()
+    return {"$ref": "#/components/schemas/Answer", "components": told["components"]}
 
 
 def test_without_a_token_only_this_machine_is_answered(redis: str, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def test_a_derived_cell_from_preview_to_serving(shell: InteractiveShell) -> None
     shows(shell, f"%%feature reading_time --entity user\n{SQL}")
     text = fails(shell, CELL.format(options=""))
     assert "The types do not fit a = b" in text
-    assert "line 2" in text
+    assert "line 3" in text
     declared = '--request "amount BIGINT, country VARCHAR"'
     card = shows(shell, CELL.format(options=f"{declared} --with amount=7 --with country=NL"))
     assert "ratio DOUBLE, dutch BIGINT" in card

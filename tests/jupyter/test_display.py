@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -270,6 +271,23 @@ def test_few_integers_have_a_bar_each() -> None:
     assert [(b["a"] + 0.5, b["n"]) for b in bins] == [(1, 5), (2, 3), (7, 1)]
     assert "1 to 7, median 1" in caption
     assert "no nulls" in caption
+
+
+def test_few_integers_have_ticks_at_whole_numbers_only() -> None:
+    svg = distribution(pl.Series("f", [0] * 30 + [1] * 2)).svg()
+    assert svg is not None
+    texts = [e.text for e in ElementTree.fromstring(svg).iter() if e.tag.endswith("text")]
+    # The axis below comes first; the counts are 0 to 30.
+    assert texts[:2] == ["0", "1"]
+    assert not {"-1", "\u22121", "2"} & set(texts)
+
+
+def test_names_of_categories_have_room_in_any_font() -> None:
+    svg = distribution(pl.Series("f", ["technology", "technology", "travel"])).svg()
+    assert svg is not None
+    (left,) = re.findall(r'^<svg.*?transform="translate\((\d+),', svg)
+    # Ten letters of 6 pixels: a browser's font may be wider than the one it was laid out with.
+    assert int(left) >= 60
 
 
 def test_a_tail_that_would_squeeze_the_rest_is_cut_and_counted() -> None:

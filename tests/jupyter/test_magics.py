@@ -14,6 +14,7 @@ from IPython.utils.capture import CapturedIO, capture_output
 import fs_notebook
 from fs_notebook import current
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
 from tests.support.sessions import read_events, stop_all
 
 SQL = "SELECT user, SUM(readtime) AS total_readtime FROM read_events GROUP BY user;"
@@ -151,6 +152,35 @@ def test_an_interrupt_leaves_the_kernel_usable(
     assert "7 entities" in shows(shell, f"%%feature x\n{SQL}")
 
 
+def test_sets_and_models_by_magic(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events --time ts --key user")
+    shows(shell, f"%%feature reading_time --entity user\n{SQL}")
+    assert "No feature set yet" in shows(shell, "%feature sets")
+    assert "No model is registered" in shows(shell, "%feature models")
+    assert "never promoted" in fails(shell, "%feature set ranker reading_time")
+    shows(shell, "%feature promote reading_time")
+    made = shows(shell, "%feature set ranker reading_time -d 'Who reads' --owner ann")
+    assert made.startswith("feature set ranker v1 by user: Who reads\nowned by ann")
+    assert "v2" in shows(shell, "%feature set ranker --owner bob")
+    assert "total_readtime@1" in shows(shell, "%feature set ranker@1")
+    shell.user_ns["labels"] = shell.user_ns["reads"].select("user", "ts")
+    rows = shows(shell, "%feature training_set set:ranker --labels labels --name one --into train")
+    assert "total_readtime@1" in rows
+    assert shell.user_ns["train"].set == "set:ranker@2"
+    assert "set:ranker@2" in shows(shell, "%feature model net-1 --training-set one")
+    assert "└─ one (training set)" in shows(shell, "%feature lineage model:net-1")
+    assert "is a model's" in fails(shell, "%feature set ranker --retire")
+    assert "model:net-1" in fails(shell, "%feature training_sets --delete one")
+    assert "net-1" in shows(shell, "%feature models")
+    assert "two" in shows(shell, "%feature training_sets --rename one=two")
+    assert "says both names" in fails(shell, "%feature training_sets --rename one")
+    assert "training set: two" in shows(shell, "%feature model net-1")
+    assert "No model is registered" in shows(shell, "%feature model net-1 --remove")
+    assert "No training set is kept" in shows(shell, "%feature training_sets --delete two")
+    assert "v1" in shows(shell, "%feature set ranker@2 --retire")
+    assert fs_notebook.serve("set:ranker", user=["u1"]).features == ("total_readtime@1",)
+
+
 def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> None:
     shows(shell, "%feature upload reads --stream read_events")
     shows(shell, f"%%feature reading_time\n{SQL}")
@@ -173,6 +203,22 @@ def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> 
     assert "made as it was" in fails(shell, f"{again} --lag 5m")
     assert "names a variable" in fails(shell, f"{line} --into 2x")
     assert "maps an entity" in fails(shell, f"{line} --entity user")
+
+
+def test_stop_ends_what_runs_in_the_background(shell: InteractiveShell) -> None:
+    shows(shell, "%feature upload reads --stream read_events --time ts")
+    shows(shell, f"%%feature reading_time --entity user\n{SQL}")
+    shows(shell, "%feature promote reading_time")
+    connection = current.get_session().connection
+    said = shows(shell, "%feature stop --keep-redis")
+    assert said.startswith("runner stopped. ")
+    assert runner_pid(connection) is None
+    assert "no runner was running; embedded Redis stopped" in shows(shell, "%feature stop")
+    # Nothing is lost: the same values are there again, and the worker goes on.
+    shows(shell, "%feature connect")
+    assert runner_pid(connection) is not None
+    _, shown = run(shell, "print(fs.serve('total_readtime', user='u1').to_dict())")
+    assert shown.stdout.strip() == "{'user': ['u1'], 'total_readtime': [750]}"
 
 
 def test_help_lists_every_verb_and_unload_puts_things_back(shell: InteractiveShell) -> None:
@@ -222,7 +268,7 @@ def test_a_discarded_draft_is_gone(shell: InteractiveShell) -> None:
     shows(shell, "%feature upload reads --stream read_events")
     shows(shell, f"%%feature reading_time\n{SQL}")
     assert shows(shell, "%feature retire reading_time") == ""
-    assert "No feature group matches" in shows(shell, "%feature catalog")
+    assert "Nothing matches" in shows(shell, "%feature catalog kind:group")
 
 
 def test_an_interrupt_says_what_goes_on(

@@ -41,7 +41,7 @@ def test_errors_in_a_polars_cell(shell: InteractiveShell) -> None:
     shows(shell, "%feature upload reads --stream read_events --time ts")
     text = fails(shell, f"{HEAD}\npl.col('raedtime').sum()")
     assert "did you mean 'readtime'" in text
-    assert "line 1: pl.col('raedtime').sum()" in text
+    assert "line 2: pl.col('raedtime').sum()" in text
     assert "last line is no expression" in fails(shell, f"{HEAD}\nx = pl.len()")
     assert "This is not Python" in fails(shell, f"{HEAD}\npl.col('readtime'")
     assert "nothing" in fails(shell, f"{HEAD}\nNone")

@@ -250,6 +250,14 @@ def test_entity_names_are_counted() -> None:
     assert "--entity a,b beside user" in str(error.found)
 
 
+def test_entity_names_that_swap_the_keys_are_refused() -> None:
+    sql = "SELECT user, shop, mean_amount / shop_mean AS r FROM spending CROSS JOIN shops"
+    error = fails(sql, entity=("shop", "user"))
+    assert error.found == "--entity shop,user, where the key is user, shop"
+    assert error.remedy == "--entity user,shop"
+    assert compiled(sql, entity=("reader", "place")).entity == ("reader", "place")
+
+
 @pytest.mark.parametrize("text", ["amount", "amount MONEY", "a DOUBLE, a BIGINT", "a b c"])
 def test_request_declarations_are_checked(text: str) -> None:
     with pytest.raises(UsageError, match="declared by its name and its type"):

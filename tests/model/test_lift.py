@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import signal
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.model.chart import svg_of
-from fs_notebook.model.lift import Lift, measure_lift
+from fs_notebook.model.lift import Lift
+from fs_notebook.model.measure import measure_lift, measure_lifts
 from fs_notebook.model.training import TrainingSet
 
 pytestmark = pytest.mark.timeout(90)
@@ -56,7 +60,7 @@ def training_of(frame: pl.DataFrame, features: tuple[str, ...] = FEATURES) -> Tr
 def lift_of(frame: pl.DataFrame, **options: Any) -> Lift:
     given: dict[str, Any] = {
         "target": "clicked", "candidate": ["knows"], "baseline": ["base"], "bootstraps": 200,
-        "clock": SYSTEM,
+        "clock": SYSTEM, "folds": 1,
     }  # fmt: skip
     return measure_lift(training_of(frame), **given | options)
 
@@ -69,7 +73,10 @@ def test_a_feature_that_knows_helps() -> None:
     assert lift.difference == pytest.approx(lift.with_ - lift.without)
     # What the true chances themselves would reach, less what `base` alone can.
     assert lift.low < 0.16 < lift.high
-    assert lift.noise_low < 0.01 < lift.low
+    assert [c.name for c in lift.controls] == ["shuffled", "random"]
+    for control in lift.controls:
+        assert control.low < 0.01 < control.margin_low
+        assert control.margin == pytest.approx(lift.difference - control.difference)
     assert lift.error_with is not None
     assert lift.error_without is not None
     assert lift.error_with < lift.error_without
@@ -93,7 +100,7 @@ def test_a_regression() -> None:
     assert lift.without == pytest.approx(9 / 26, abs=0.08)
     assert lift.with_ == pytest.approx(25 / 26, abs=0.08)
     importances = dict(lift.importances)
-    assert list(importances) == ["knows", "noise"]
+    assert list(importances) == ["knows", "base", "noise"]
     assert importances["knows"] > 0.5
     assert abs(importances["noise"]) < 0.05
 
@@ -168,7 +175,7 @@ def test_same_seed_same_result() -> None:
     frame = planted(2000)
     one, two = lift_of(frame, seed=3), lift_of(frame, seed=3)
     assert replace(one, seconds=0) == replace(two, seconds=0)
-    assert lift_of(frame, seed=4).noise_difference != one.noise_difference
+    assert lift_of(frame, seed=4).controls != one.controls
 
 
 def test_any_scikit_learn_model() -> None:
@@ -183,7 +190,9 @@ def test_any_scikit_learn_model() -> None:
 
 def test_a_leak_is_suspicious() -> None:
     frame = planted().with_columns(knows=pl.col("clicked").cast(pl.Float64))
-    assert any(note.startswith("suspicious") for note in lift_of(frame).notes)
+    lift = lift_of(frame)
+    assert lift.verdict == "suspicious: leak"
+    assert lift.reason.startswith("too good: with it ROC AUC is 1.0000")
     assert lift_of(planted()).notes == ()
 
 
@@ -214,7 +223,33 @@ def test_a_constant_candidate_is_noted() -> None:
             {},
             "earlier labels have hardly any clicked = True",
         ),
-        (planted(200), {"target": "kind"}, r"neither of two values nor a number.*\n.*3 values"),
+        (
+            planted(200).with_columns(
+                day=pl.col("at").dt.date() + pl.duration(days=pl.col("base"))
+            ),
+            {"target": "day"},
+            r"neither of classes nor a number.*\n.*Date",
+        ),
+        (planted(200), {"task": "ranking"}, "which column says of which query"),
+        (planted(200), {"query": "sesion"}, "no column 'sesion'"),
+        (planted(200), {"query": "kind", "task": "regression"}, "Rows of one query are ranked"),
+        (planted(200), {"query": "user"}, "have no user with both better and worse rows"),
+        (planted(200).with_columns(q=None), {"query": "q"}, "is null for 200 labels"),
+        (planted(200), {"query": "kind", "target": "amount"}, r"from 0 on"),
+        (planted(200), {"task": "regression", "target": "kind"}, "not a number"),
+        (planted(200), {"task": "classification", "target": "amount"}, "too many values"),
+        (planted(200), {"metric": "r2"}, "not one of two classes"),
+        (planted(200), {"metric": "neg_log_loss", "model": LinearSVC()}, "needs probabilities"),
+        (planted(200), {"group": "nobody"}, "no column 'nobody'"),
+        (planted(200), {"group": "kind"}, "Too few values of 'kind'"),
+        (planted(200), {"folds": 9}, "too few labels to test in fold 1 of 9"),
+        (
+            planted(400).with_columns(
+                clicked=pl.col("clicked") & (pl.col("at") > BEGIN + timedelta(minutes=230))
+            ),
+            {"folds": 3},
+            "earlier labels of fold 1 have hardly any clicked = True",
+        ),
         (planted(200), {"target": "knows"}, "cannot be what it is predicted from"),
         (planted(200), {"baseline": ["knows"]}, "both candidate and baseline"),
         (planted(200), {"candidate": []}, "needs a candidate"),
@@ -228,9 +263,188 @@ def test_what_cannot_be_measured(frame: pl.DataFrame, options: dict[str, Any], s
         lift_of(frame, **options)
 
 
+def test_several_classes() -> None:
+    number = pl.when(pl.col("amount") < -2).then(0).when(pl.col("amount") < 2).then(1).otherwise(2)
+    frame = planted(2000).with_columns(
+        number=number, grade=number.replace_strict({0: "low", 1: "middle", 2: "high"}),
+    )  # fmt: skip
+    lift = lift_of(frame, target="grade")
+    assert (lift.task, lift.metric) == ("classification", "ROC AUC (one vs rest)")
+    assert lift.classes == ("high", "low", "middle")
+    assert lift.verdict == "helps"
+    assert lift.error_with is not None
+    assert lift.error_without is not None
+    assert lift.error_with < lift.error_without
+    assert {len(d.groups) for d in lift.distributions} == {3}
+    # Whole numbers are a regression unless it is said that they are classes.
+    assert lift_of(frame, target="number", bootstraps=20).task == "regression"
+    classes = lift_of(frame, target="number", task="classification", metric="accuracy")
+    assert classes.classes == ("0", "1", "2")
+    assert classes.verdict == "helps"
+    assert lift_of(frame, target="grade", candidate=["noise"]).verdict == "no evidence"
+    rival = lift_of(frame, target="grade", baseline=[], bootstraps=50)
+    assert rival.without == pytest.approx(0.5)
+
+
+def sessions(rows: int = 1600) -> pl.DataFrame:
+    return planted(rows).with_columns(
+        session=pl.Series([f"s{n // 8}" for n in range(rows)]),
+        relevance=pl.col("clicked").cast(pl.Int64) * (1 + (pl.col("knows") > 1).cast(pl.Int64)),
+    )
+
+
+@pytest.mark.parametrize("metric", ["ndcg@10", "ndcg", "map", "mrr@3"])
+def test_a_ranking(metric: str) -> None:
+    lift = lift_of(sessions(), query="session", metric=metric, folds=2)
+    assert (lift.task, lift.query, lift.verdict) == ("ranking", "session", "helps")
+    assert lift.scorer == metric
+    assert 0.4 < lift.without < lift.with_ < 1
+    assert "ranked within each session" in repr(lift)
+    assert "calibration" not in lift.specs()
+
+
+def test_a_ranker_is_given_its_queries() -> None:
+    seen: list[Any] = []
+
+    class Ranker(BaseEstimator):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any, group: Any = None) -> Any:
+            seen.append((len(x), list(group)))
+            self.weights_ = np.linalg.lstsq(x, y, rcond=None)[0]
+            return self
+
+        def predict(self, x: Any) -> Any:
+            return x @ self.weights_
+
+    lift = lift_of(sessions(), query="session", target="relevance", model=Ranker())
+    assert lift.verdict == "helps"
+    for rows, groups in seen:
+        assert sum(groups) == rows
+        assert set(groups) == {8}
+
+
+def test_folds_are_scored_and_pooled_by_their_rows() -> None:
+    lift = lift_of(planted(), folds=4)
+    assert lift.verdict == "helps"
+    assert [f.rows_train for f in lift.folds] == [2000, 2500, 3000, 3500]
+    assert sum(f.rows_test for f in lift.folds) == lift.rows_test == 2000
+    rows = [f.rows_test for f in lift.folds]
+    assert lift.with_ == pytest.approx(np.average([f.with_ for f in lift.folds], weights=rows))
+    for fold, after in zip(lift.folds, lift.folds[1:], strict=False):
+        assert fold.until < after.at
+        assert fold.low <= fold.difference <= fold.high
+    # One fold alone is less sure than all.
+    assert lift.high - lift.low < min(f.high - f.low for f in lift.folds)
+
+
+def test_by_groups_a_feature_of_the_group_alone_is_no_evidence() -> None:
+    """Whoever has a user's earlier labels knows his later ones by the user's number."""
+    rng = np.random.default_rng(3)
+    rows, users = 3000, 120
+    user = rng.integers(0, users, rows)
+    taste = rng.random(users)[user]
+    frame = planted(rows).with_columns(
+        user=pl.Series(user), clicked=pl.Series(rng.random(rows) < taste), knows=pl.Series(user),
+    )  # fmt: skip
+    apart = lift_of(frame, group="user", folds=3)
+    assert apart.verdict != "helps"
+    assert lift_of(frame, folds=3).verdict == "helps"
+    assert "never both" in repr(apart)
+    # The interval of the same lift is wider where a user's rows are drawn together.
+    known = frame.with_columns(knows=pl.Series(taste))
+    assert lift_of(known, group="user", folds=3).verdict == "helps"
+
+
+def test_few_groups_are_noted() -> None:
+    frame = planted(2000).with_columns(user=pl.Series([f"u{n % 45}" for n in range(2000)]))
+    lift = lift_of(frame, group="user")
+    assert any("only 15 values of user were tested" in note for note in lift.notes)
+
+
+def test_candidates_are_ranked_beside_one_baseline() -> None:
+    frame = planted(2400).drop("amount").with_columns(leak=pl.col("clicked").cast(pl.Float64))
+    training = training_of(frame, (*FEATURES, "leak"))
+    lifts = measure_lifts(
+        training, target="clicked", candidates=[["noise"], ["leak"], ["partly"], ["knows"]],
+        folds=2, bootstraps=200, clock=SYSTEM,
+    )  # fmt: skip
+    assert [lift.name for lift in lifts] == ["knows", "partly", "leak", "noise"]
+    assert [lift.verdict for lift in lifts] == [
+        "helps", "helps", "suspicious: leak", "no evidence",
+    ]  # fmt: skip
+    # None of the others is in the baseline, nor the keys and the time.
+    assert {lift.baseline for lift in lifts} == {("base", "kind")}
+    assert len({lift.without for lift in lifts}) == 1
+    assert lifts["partly"] is lifts[1]
+    with pytest.raises(UnknownName, match="did you mean 'noise'"):
+        lifts["noize"]
+    shown, told = lifts._repr_html_(), repr(lifts)
+    assert "2 of 4 candidates help to predict clicked" in told
+    assert "leak: too good" in told
+    assert "<svg" in shown
+    assert "95% for 4 at once" in shown
+    assert "HConcatChart" in type(lifts.chart()).__name__
+    assert len(json.loads(json.dumps(lifts.to_dict()))["lifts"]) == 4
+    alone = measure_lift(
+        training, target="clicked", candidate=["knows"], baseline=["base", "kind"],
+        folds=2, bootstraps=200, clock=SYSTEM,
+    )  # fmt: skip
+    # What holds for four at once is less sure than what holds for one.
+    both = lifts["knows"]
+    assert alone.difference == both.difference
+    assert both.high - both.low > alone.high - alone.low
+    for wrong, says in (([], "needs a candidate"), ([["knows"], ["knows"]], "named twice")):
+        with pytest.raises(UsageError, match=says):
+            measure_lifts(training, target="clicked", candidates=wrong, clock=SYSTEM)
+
+
+def test_an_interrupt_in_a_fit_ends_it() -> None:
+    class Interrupted(LogisticRegression):  # type: ignore[misc]
+        def fit(self, x: Any, y: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return super().fit(x, y)
+
+    with pytest.raises(KeyboardInterrupt):
+        lift_of(planted(400), model=Interrupted())
+
+
+def test_everything_is_told_and_can_be_kept() -> None:
+    lift = lift_of(planted(2000), folds=2, candidate=["knows", "kind"], baseline=["base"])
+    kept = json.loads(json.dumps(lift.to_dict()))
+    assert set(kept) == {f.name for f in fields(Lift)}
+    assert [c["name"] for c in kept["controls"]] == ["shuffled", "random"]
+    assert [d["column"] for d in kept["drifts"]] == ["knows", "kind"]
+    for name, shares in kept["distributions"][0]["groups"]:
+        assert name.startswith("clicked = ")
+        assert sum(shares) == pytest.approx(1)
+    assert datetime.fromisoformat(kept["folds"][0]["at"]) == lift.folds[0].at
+    # Predictions of a model that learns chances come true.
+    for curve in lift.calibration:
+        assert sum(n for _, _, n in curve.points) == lift.rows_test
+    points = next(c for c in lift.calibration if c.what == "with").points
+    assert max(abs(p - t) for p, t, _ in points) < 0.15
+    assert set(lift.specs()) == {
+        "lift", "folds", "calibration", "importance", "distribution", "drift",
+    }  # fmt: skip
+    charts = lift.charts()
+    assert set(charts) == set(lift.specs())
+    assert svg_of(charts["drift"]) == svg_of(lift.specs()["drift"])
+    shown = lift._repr_html_()
+    assert shown.count("<details") == shown.count("</details>") == 5
+    assert "graphics-symbol" not in shown
+    assert "http://" not in shown.replace("http://www.w3.org", "")
+
+
+def test_a_candidate_of_nulls_alone_is_measured() -> None:
+    lift = lift_of(planted().with_columns(knows=pl.lit(None, pl.Float64)))
+    assert (lift.difference, lift.verdict) == (0.0, "no evidence")
+    assert "knows is null for 100% of the labels" in lift.notes
+
+
 def test_names_that_are_not_there_are_suggested() -> None:
     with pytest.raises(UnknownName, match="did you mean 'clicked'"):
         lift_of(planted(200), target="cliked")
+    with pytest.raises(UnknownName, match="did you mean 'classification'"):
+        lift_of(planted(200), task="clasification")
     for option in ("candidate", "baseline"):
         with pytest.raises(UnknownName, match="did you mean 'noise'"):
             lift_of(planted(200), **{option: ["noize"]})
@@ -239,10 +453,12 @@ def test_names_that_are_not_there_are_suggested() -> None:
 def test_progress_grows_to_the_bootstrap() -> None:
     told: list[Progress] = []
     lift_of(planted(400), on_progress=told.append)
-    assert [t.what for t in told] == [
-        "preparing", "fitting without", "fitting with", "fitting with the control",
-        "bootstrapping",
+    assert list(dict.fromkeys(t.what for t in told)) == [
+        "preparing", "fitting without", "fitting with", "fitting with shuffled",
+        "fitting with random numbers", "bootstrapping", "measuring importance",
     ]  # fmt: skip
+    assert told[-1].share is not None
+    assert 0.7 < told[-1].share <= 1
     shares = [t.share for t in told if t.share is not None]
     assert shares == sorted(shares)
 

@@ -182,7 +182,9 @@ def test_several_groups_of_several_streams_are_read_once_each(log: EmbeddedLog) 
         {"user": f"u{i % 3}", "page": i % 5, "at": BEGIN + timedelta(seconds=i)} for i in range(30)
     ]
     training = build(labels, groups, Counting())
-    assert asked == [("first", ("n", "user")), ("second", ("ms", "page"))]
+    assert asked == [
+        ("first", ("n", "user", "__published")), ("second", ("ms", "page", "__published")),
+    ]  # fmt: skip
     assert training.features == ("total", "slowest", "recent")
     assert list(training.versions) == ["a", "b", "c"]
     assert training.cuts == {"first": log.end("first"), "second": log.end("second")}

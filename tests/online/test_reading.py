@@ -105,6 +105,24 @@ def test_each_value_says_what_it_is(store: OnlineStore) -> None:
     assert "0 not found, 1 expired" in repr(later)
 
 
+def test_an_entity_that_is_asked_for_twice_counts_its_events_once(store: OnlineStore) -> None:
+    """Rows of the same entity are finished from one state: one reader, many candidates."""
+    window = (
+        "OVER (PARTITION BY user ORDER BY ts "
+        "RANGE BETWEEN INTERVAL '4' SECOND PRECEDING AND CURRENT ROW)"
+    )
+    sql = f"SELECT user, COUNT(*) {window} AS n, SUM(readtime) {window} AS total FROM read_events"
+    publish(store, commit(store, "reading", plan_of(sql, "reading"), EVENTS))
+    # By then an event has left the window: what is stored does not hold any more.
+    for seconds, user in ((5.5, "a"), (6.5, "b")):
+        reader = reader_at(store, seconds, cache_s=60)
+        once = reader.read("reading", user=user).to_polars()
+        several = reader.read("reading", user=[user, "nobody", user, user]).to_polars()
+        assert several.filter(user=user).equals(once[[0, 0, 0]])
+    served = reader_at(store, 5.5).read("reading", user=["a", "b", "a"]).to_dict()
+    assert served == {"user": ["a", "b", "a"], "n": [1, 1, 1], "total": [12, 5, 12]}
+
+
 def test_fault_10_a_lost_value_is_no_unknown_entity(door: BackDoor) -> None:
     served = commit(door.store, "reading", plan_of(TOTAL, "reading"), EVENTS)
     publish(door.store, served)

@@ -268,6 +268,11 @@ def test_a_snapshot_is_bounded(store: OnlineStore) -> None:
 def test_a_report_lives_as_long_as_it_says(store: OnlineStore) -> None:
     assert store.health(SHARD) is None
     store.heartbeat(SHARD, {"state": "live", "lag": 1.5}, ttl_seconds=60)
+    assert store.reports([SHARD, "nobody", SHARD]) == [
+        store.health(SHARD),
+        None,
+        store.health(SHARD),
+    ]
     assert store.health(SHARD) == {"state": "live", "lag": 1.5}
     store.heartbeat(SHARD, {"state": "old"}, ttl_seconds=0.001)
     waited = threading.Event()

@@ -10,7 +10,7 @@ import threading
 from dataclasses import dataclass, field
 
 from fs_notebook.errors import ConflictError, DefinitionError, unknown_name
-from fs_notebook.server.service import GroupView, Overview
+from fs_notebook.server.service import GroupView, KeptView, Overview
 
 STEPS = 3
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
@@ -82,6 +82,9 @@ class FakeCatalogService:
                 "connection": {"log": "embedded", "online": "embedded"},
                 "groups": shown,
             }
+
+    def kept(self) -> KeptView:
+        return {"training_sets": [{"name": "spring", "rows": 12}], "feature_sets": [], "models": []}
 
     def revision(self) -> str:
         return str(self._revision)

@@ -66,8 +66,15 @@ async def answer_of(fetch, method: str, path: str, **options) -> tuple[int, byte
 def routes(jp_web_app, jp_base_url):
     found = [(method, below(jp_base_url, path)) for method, path in served(jp_web_app)]
     assert found == [
+        ("GET", "fs-notebook/about"),
         ("GET", "fs-notebook/catalog"),
+        ("GET", "fs-notebook/diff"),
+        ("GET", "fs-notebook/kept"),
+        ("GET", "fs-notebook/search"),
+        ("POST", "fs-notebook/deprecate"),
+        ("POST", "fs-notebook/edit"),
         ("POST", "fs-notebook/promote"),
+        ("POST", "fs-notebook/retire"),
         ("POST", "fs-notebook/rollback"),
     ]
     return found

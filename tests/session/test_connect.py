@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +45,25 @@ def test_a_connection_is_remembered_privately(home: Path, own_redis: RedisServer
     again = fs.connect()
     assert again.connection.online == own_redis.url
     assert fs.connect("embedded:").connection.online == "embedded:"
+
+
+def test_the_environment_names_what_nobody_said(
+    home: Path, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FS_NOTEBOOK_REDIS", own_redis.url)
+    assert fs.connect().connection == Connection(home, "embedded:", own_redis.url)
+    # What is said counts, and then all of it.
+    assert fs.connect("embedded:").connection == Connection(home)
+    monkeypatch.delenv("FS_NOTEBOOK_REDIS")
+    assert fs.connect().connection == Connection(home)
+
+
+def test_the_package_runs_as_the_command_line(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fs_notebook", "streams"], capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "no streams yet"
 
 
 @pytest.mark.parametrize(

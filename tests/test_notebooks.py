@@ -1,0 +1,162 @@
+"""The tutorials of `notebooks/` run from end to end, and find what was planted."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+import pytest
+
+from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
+from tests.support.broker import Broker
+from tests.support.redis import RedisServer, free_port
+from tests.support.sessions import stop_all
+
+# A notebook is some forty cells; one machine's load is not another's.
+pytestmark = pytest.mark.timeout(300)
+
+BOOKS = Path(__file__).parents[1] / "notebooks"
+ADDRESSES = ("FS_NOTEBOOK_LOG", "FS_NOTEBOOK_REDIS", "FS_NOTEBOOK_ADMIN")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where a notebook's ledger, Redis and workers live; whatever is left running is stopped."""
+    place = tmp_path / "home"
+    for name in ADDRESSES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FS_NOTEBOOK_HOME", str(place))
+    monkeypatch.setenv("FS_NOTEBOOK_METRICS", f"127.0.0.1:{free_port()}")
+    # Numeric libraries that ask for a machine's every core only wait for each other here.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield place
+    stop_all(Connection.remembered(place))
+
+
+def runner() -> ModuleType:
+    """Return `notebooks/run.py`, which is no module of a package."""
+    spec = importlib.util.spec_from_file_location("notebooks_run", BOOKS / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Book:
+    """A notebook that was executed: what its cells showed, as plain text."""
+
+    def __init__(self, name: str, home: Path) -> None:
+        self.notebook, well = runner().execute(BOOKS / name, home)
+        # pytest keeps the folders of its last runs: what was shown can be looked at.
+        nbformat.write(self.notebook, home.parent / name)
+        assert well, "see above for the cell that failed"
+        # Its last cell stops what it started.
+        assert "runner stopped" in self.said("%feature stop")
+        assert runner_pid(Connection.remembered(home)) is None
+
+    def said(self, begins: str, which: int = -1) -> str:
+        """Return what a cell shows that has a line of this beginning; of several, the last one."""
+        cells = [
+            c for c in self.notebook.cells
+            if c.cell_type == "code" and any(s.startswith(begins) for s in c.source.splitlines())
+        ]  # fmt: skip
+        assert cells, f"no cell has a line that begins with {begins!r}"
+        return "\n".join(_plain(o) for o in cells[which].outputs)
+
+    def pictures(self) -> int:
+        """Return how many outputs are pictures of their own."""
+        outputs = [o for c in self.notebook.cells for o in c.get("outputs", ())]
+        return sum("image/png" in o.get("data", ()) for o in outputs)
+
+
+def _plain(output: nbformat.NotebookNode) -> str:
+    assert output.output_type != "stream" or output.name != "stderr", output.text
+    return str(output.get("text") or output.get("data", {}).get("text/plain", ""))
+
+
+def column(table: str, name: str) -> list[str]:
+    """Return a column of a frame's plain text."""
+    rows = [[c.strip() for c in line.strip("│ ").split("┆")] for line in table.splitlines()]
+    (head,) = (r for r in rows if name in r)
+    first = next(n for n, line in enumerate(table.splitlines()) if "╞" in line)
+    return [r[head.index(name)] for r in rows[first + 1 :] if len(r) == len(head)]
+
+
+def test_next_article(home: Path) -> None:
+    book = Book("02_next_article.ipynb", home)
+    assert "helps to predict clicked" in book.said("%feature lift suits,popularity")
+    verdicts = book.said("found")
+    helps = dict(zip(column(verdicts, "hypothesis"), column(verdicts, "verdict"), strict=True))
+    assert (helps["suits"], helps["popularity"]) == ("helps", "helps")
+    # The battery was drawn at random, and so it must not be found to help.
+    assert "helps" not in (helps["charge"], helps["reading_time"])
+    assert book.said("%feature verify tastes").count("0 mismatches") == 3
+    # Who reads much of a genre gets an article of it first.
+    assert column(book.said('recommend("u7")'), "of_fresh_genre")[0] == "true"
+    assert book.pictures() == 2
+
+
+def test_fraud(home: Path) -> None:
+    book = Book("03_fraud.ipynb", home)
+    assert "helps to predict fraud" in book.said("%feature lift velocity")
+    assert "helps to predict fraud" in book.said("%feature lift ratios,reputation")
+    scored = book.said("pl.DataFrame(scores)")
+    chances = [float(c) for c in column(scored, "chance")]
+    assert chances[0] < 0.5 < min(chances[3:])
+    assert column(scored, "payments_10m") == [str(n) for n in range(7)]
+    assert book.said("%feature verify velocity").count("0 mismatches") == 2
+    assert book.pictures() == 1
+
+
+def test_weather_and_text(home: Path) -> None:
+    book = Book("04_weather_and_text.ipynb", home)
+    assert "helps to predict late" in book.said("%feature lift weather_now")
+    assert "helps to predict late" in book.said("%feature lift bulletin", 0)
+    assert book.said("%feature verify weather_now").count("0 mismatches") == 2
+    assert book.pictures() == 1
+
+
+@pytest.mark.parametrize(
+    "where", ["embedded", pytest.param("pulsar", marks=[pytest.mark.pulsar, pytest.mark.redis])]
+)
+def test_to_production(
+    home: Path, where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partitions = 1
+    if where == "pulsar":
+        broker: Broker = request.getfixturevalue("broker")
+        redis: RedisServer = request.getfixturevalue("own_redis")
+        addresses = (f"{broker.url}/{broker.namespace()}", redis.url, broker.admin_url)
+        for name, address in zip(ADDRESSES, addresses, strict=True):
+            monkeypatch.setenv(name, address)
+        partitions = 4
+    book = Book("05_to_production.ipynb", home)
+    described = book.said("%feature describe")
+    assert "for ever" in described
+    assert len(re.findall(r"\b\d:\d+:\d+:", described)) == partitions
+    assert "live v2" in book.said("%feature promote time_read")
+    assert re.search(r"v2 differs from v1 in \d+ of 250 entities", book.said("%feature compare"))
+    assert "0 mismatches" in book.said("%feature verify time_read")
+    assert "fs_notebook_lag_messages" in book.said("page =")
+    assert "'status': ['present', 'not found']" in book.said("answer.json()")
+    assert "The token is missing" in book.said("requests.post(")
+
+
+def test_binder_brings_a_python_that_the_package_takes() -> None:
+    """Left to itself, repo2docker builds images with Python 3.10."""
+    root = BOOKS.parent
+    brought = re.fullmatch(r"python-3\.(\d+)\n", (root / "binder" / "runtime.txt").read_text())
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    least = re.fullmatch(r">=3\.(\d+)", declared["requires-python"])
+    assert brought is not None
+    assert least is not None
+    assert int(brought[1]) >= int(least[1])
+    assert f"Programming Language :: Python :: 3.{brought[1]}" in declared["classifiers"]
+    assert (root / "binder" / "requirements.txt").read_text() == ".[demo]\n"
