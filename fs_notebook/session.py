@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.backfill_calls import BackfillCalls
 from fs_notebook.catalog import Catalog, CatalogState, View
 from fs_notebook.catalog.about import GROUP, Words
 from fs_notebook.catalog.drift import check_columns
@@ -59,8 +60,8 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 
 class Session(
-    StreamCalls, TrainingCalls, SetCalls, ExplainCalls, CompareCalls, CurationCalls, OutlookCalls,
-    ReviewCalls,
+    StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
+    OutlookCalls, ReviewCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 

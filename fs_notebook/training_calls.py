@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.lift import Lift
     from fs_notebook.model.lifts import Lifts
     from fs_notebook.model.training import TrainingSet
+    from fs_notebook.model.written import WrittenTrainingSet
 
 _SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 
@@ -50,6 +51,22 @@ class TrainingCalls:
     _sources: Sources
     _transforms: Transforms
 
+    @overload
+    def training_set(
+        self, labels: Any, features: str | Sequence[str], *, time: str | None = None,
+        entity: str | Mapping[str, str] | None = None, lag: str | None = None,
+        as_of: str = "event", name: str | None = None, shards: int | None = None,
+        engine: str = "local", out: None = None, on_progress: OnProgress = silent,
+    ) -> TrainingSet: ...  # fmt: skip
+
+    @overload
+    def training_set(
+        self, labels: Any, features: str | Sequence[str], *, time: str | None = None,
+        entity: str | Mapping[str, str] | None = None, lag: str | None = None,
+        as_of: str = "event", name: str | None = None, shards: int | None = None,
+        engine: str = "local", out: str | Path, on_progress: OnProgress = silent,
+    ) -> WrittenTrainingSet: ...  # fmt: skip
+
     def training_set(
         self,
         labels: Any,
@@ -60,8 +77,11 @@ class TrainingCalls:
         lag: str | None = None,
         as_of: str = "event",
         name: str | None = None,
+        shards: int | None = None,
+        engine: str = "local",
+        out: str | Path | None = None,
         on_progress: OnProgress = silent,
-    ) -> TrainingSet:
+    ) -> TrainingSet | WrittenTrainingSet:
         """Return the labels with each feature as it stood just before each label's time.
 
         Parameters
@@ -87,10 +107,18 @@ class TrainingCalls:
             published before it as well.
         name
             Save it in the catalog under this name: see `save_training_set`.
+        shards
+            Deal events out to so many parts by their entity, on disk, and join one part after the
+            other; default: only where they would not fit memory, and then as many as needed.
+        engine
+            ``"ray"`` joins the parts in Ray's workers; ``"local"`` here.
+        out
+            Write it to this Parquet file, a slice at a time; labels that are a Parquet file too
+            are never held whole.
 
         Returns
         -------
-        TrainingSet
+        TrainingSet, or with `out` WrittenTrainingSet
             Exactly the label rows, in order, and one column a feature.
 
         Raises
@@ -98,7 +126,9 @@ class TrainingCalls:
         UsageError
             If the labels lack a time, a key or a request's value.
         """
-        from fs_notebook.model.derived import training_set_of
+        from fs_notebook.model.sharded import How, training_set_of_any_size
+        from fs_notebook.model.slices import is_scanned
+        from fs_notebook.model.written import write_training_set
 
         if name is not None:
             check_name(name, what="A training set's name")
@@ -113,11 +143,22 @@ class TrainingCalls:
                     remedy="entity={'user': 'user_id', …}",
                 )
             entity = {keys.pop(): entity}
+        options: dict[str, Any] = {
+            "time": time, "entity": entity, "clock": self.clock, "as_of": AsOf.of(lag, as_of),
+            "on_progress": on_progress,
+        }  # fmt: skip
+        if out is not None:
+            if name is not None:
+                raise UsageError(
+                    "A training set that is written to a file is not kept in the catalog as well.",
+                    found=f"name={name!r}, out={str(out)!r}", remedy="leave one of them out",
+                )  # fmt: skip
+            given = labels if is_scanned(labels) else self._labels(labels)[0]
+            return write_training_set(
+                given, chosen, self.log, out, how=How(shards, engine), **options
+            )
         table, origin = self._labels(labels)
-        made = training_set_of(
-            table, chosen, self.log, time=time, entity=entity, clock=self.clock,
-            as_of=AsOf.of(lag, as_of), on_progress=on_progress,
-        )  # fmt: skip
+        made = training_set_of_any_size(table, chosen, self.log, how=How(shards, engine), **options)
         groups = [one.definition.name for one in chosen]
         notices = training_notices(groups, self.catalog, self.store, self.clock)
         made = made.ordered(order_of(state, names, made.features))

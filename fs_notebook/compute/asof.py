@@ -11,6 +11,7 @@ events a label may see, where publish times matter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,16 @@ import polars as pl
 
 from fs_notebook.compute import windows
 from fs_notebook.compute.fold import MOMENT, Fold
+from fs_notebook.compute.kept import kept_ranges
 from fs_notebook.compute.known import Known, Part
 from fs_notebook.compute.ranges import merged_ranges
 from fs_notebook.compute.rows import overflow_named
 from fs_notebook.kernel import Field, Fieldwise
 from fs_notebook.kernel.basic import Count
+from fs_notebook.kernel.ordered import Kept
 from fs_notebook.language.plan import Window
 from fs_notebook.log.protocol import PUBLISHED
-from fs_notebook.types import TIME
+from fs_notebook.types import ORDER, TIME
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -51,6 +54,21 @@ class _Ordered:
     time_of: _TimeCode
     known: Known | None = None
     """Which events a label may see; None: all."""
+
+    @cached_property
+    def by_position(self) -> bool:
+        """Tell whether events of one entity and time are in the order of their positions.
+
+        Pairs of an interval join are not: they have no place in a log.
+        """
+        if ORDER[0] not in self.events.columns:
+            return False
+        tied = np.flatnonzero(self.event_keys[1:] == self.event_keys[:-1])
+        high, low = (self.events.get_column(c).to_numpy() for c in ORDER)
+        rises = (high[tied] < high[tied + 1]) | (
+            (high[tied] == high[tied + 1]) & (low[tied] <= low[tied + 1])
+        )
+        return bool(rises.all())
 
 
 @dataclass(frozen=True)
@@ -272,7 +290,9 @@ def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
 
 def _fields(fold: Fold, index: int, ordered: _Ordered, range_: _Range) -> dict[str, pl.Series]:
     """Return the merged state fields of one aggregation over each label's events."""
-    plain = _merged(fold, index, ordered.events, range_.low, range_.high)
+    plain = _merged(
+        fold, index, ordered.events, range_.low, range_.high, in_order=ordered.by_position
+    )
     if not range_.parts:
         return plain
     # What a label sees of several ranges goes through the aggregate's own merge.
@@ -299,12 +319,16 @@ def _fields(fold: Fold, index: int, ordered: _Ordered, range_: _Range) -> dict[s
 
 
 def _merged(
-    fold: Fold, index: int, events: pl.DataFrame, low: Ints, high: Ints
+    fold: Fold, index: int, events: pl.DataFrame, low: Ints, high: Ints, *, in_order: bool = False
 ) -> dict[str, pl.Series]:
     """Return the merged state fields of one aggregation over each range of events."""
     bound, names = fold.bound[index], fold.fields_of(index)
     if not isinstance(bound, Fieldwise):
-        states = merged_ranges(bound, events, fold.args_of(index), low, high)
+        args, states = fold.args_of(index), None
+        if in_order and isinstance(bound, Kept):
+            states = kept_ranges(bound, events, args[0], low, high)
+        if states is None:
+            states = merged_ranges(bound, events, args, low, high)
         return {n: states.get_column(f.name).cast(f.dtype).rename(n) for n, f in names}
     if isinstance(bound, Count) and not bound.types:
         return {names[0][0]: pl.Series(names[0][0], high - low)}

@@ -115,7 +115,7 @@ class _Work:
             base = upto[done - 1] if done else 0
             stop = max(int(np.searchsorted(upto, base + ROWS_MAX, side="right")), done + 1)
             part, count = chosen[done:stop], sizes[done:stop]
-            index = _spread(low[part], count)
+            index = spread(low[part], count)
             if index.size:
                 rows = self.events[index].with_columns(pl.Series(_RANGE, np.repeat(part, count)))
                 yield self.fold(rows)
@@ -141,9 +141,9 @@ class _Work:
                 level = self.merge(level.with_columns(pl.col(_RANGE) // 2))
 
 
-def _spread(low: Ints, count: Ints) -> Ints:
+def spread(low: Ints, count: Ints) -> Ints:
     """Return low[0], low[0] + 1, … count[0] times, then the same of the next one."""
     total = int(count.sum())
     starts = np.cumsum(count) - count
-    spread: Ints = np.arange(total, dtype=np.int64) + np.repeat(low - starts, count)
-    return spread
+    found: Ints = np.arange(total, dtype=np.int64) + np.repeat(low - starts, count)
+    return found

@@ -228,6 +228,7 @@ class FeatureMagics(CurationMagics, Magics):
 
         labels = None if options.labels is None else self._variable(options.labels)
         check_training_set(options)
+        made: Any
         with ProgressBar("Joining") as bar:
             if options.again is not None:
                 made = _session().training_set_again(options.again, labels, on_progress=bar)
@@ -235,7 +236,8 @@ class FeatureMagics(CurationMagics, Magics):
                 made = _session().training_set(
                     labels, split_names(options.features), time=options.time,
                     entity=entity_of(options.entity), lag=options.lag, as_of=options.as_of,
-                    name=options.name, on_progress=bar,
+                    name=options.name, shards=options.shards, engine=options.engine,
+                    out=options.out, on_progress=bar,
                 )  # fmt: skip
         if options.into is not None:
             assert self.shell is not None

@@ -71,6 +71,10 @@ def _training_set(p: OptionParser) -> None:
     p.add_argument("--as-of", choices=("event", "known"), default="event",
                    help="known: only what was published before the label's time")  # fmt: skip
     p.add_argument("--name", help="keep it in the catalog under this name")
+    p.add_argument("--out", help="write it to this Parquet file, in bounded memory")
+    p.add_argument("--shards", type=int, help="join so many parts, by entity, one after the other")
+    p.add_argument("--engine", choices=("local", "ray"), default="local",
+                   help="ray: in Ray's workers")  # fmt: skip
     p.add_argument("--again", help="the name of a kept one: make the same again")
     p.add_argument("--into", help="the notebook's variable to put it into")
 
@@ -280,10 +284,12 @@ def entity_of(text: str | None) -> dict[str, str] | None:
 def check_training_set(options: argparse.Namespace) -> None:
     """Raise unless the options of `training_set` ask for a new one, or for a kept one again."""
     given = {"features": options.features, "--name": options.name, "--time": options.time,
-             "--entity": options.entity, "--lag": options.lag}  # fmt: skip
+             "--entity": options.entity, "--lag": options.lag, "--out": options.out,
+             "--shards": options.shards}  # fmt: skip
     if options.again is not None:
         said = [n for n, value in given.items() if value is not None]
         said += ["--as-of"] if options.as_of != "event" else []
+        said += ["--engine"] if options.engine != "local" else []
         if said:
             raise UsageError(
                 "What is made again is made as it was.", found=", ".join(said),

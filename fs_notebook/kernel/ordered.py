@@ -16,7 +16,7 @@ from fs_notebook.types import ORDER, TIME, Type, list_of
 _N = Parameter("n", Type.BIGINT, 1, 10_000, example=3)
 
 
-class _Kept(Framewise):
+class Kept(Framewise):
     """The base: at most `count` values, oldest first, each with its time and position."""
 
     ordered = True
@@ -58,7 +58,7 @@ class _Kept(Framewise):
         return grouped.agg(cut)
 
 
-class Last(_Kept):
+class Last(Kept):
     """LAST(a): the newest value that is not null; empty: null."""
 
     name = "last"
@@ -72,7 +72,7 @@ class Last(_Kept):
         return state[0].list.get(-1, null_on_oob=True)
 
 
-class First(_Kept):
+class First(Kept):
     """FIRST(a): the oldest value that is not null; empty: null."""
 
     name = "first"
@@ -87,7 +87,7 @@ class First(_Kept):
         return state[0].list.get(0, null_on_oob=True)
 
 
-class _Several(_Kept):
+class _Several(Kept):
     parameters = (_N,)
 
     @classmethod

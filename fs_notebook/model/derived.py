@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ def training_set_of(
     cuts: Mapping[str, Cut] | None = None,
     as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
+    build: Callable[..., TrainingSet] = build_training_set,
 ) -> TrainingSet:
     """Return the labels with each wanted feature, stored or derived, as of each label's time.
 
@@ -50,6 +51,8 @@ def training_set_of(
     wanted
         Definitions, each with those of its features that are wanted; one of a version that was
         named by its number gives columns that say so (``total@2``).
+    build
+        Joins the stored definitions: `build_training_set`, or what does the same otherwise.
 
     Raises
     ------
@@ -59,7 +62,7 @@ def training_set_of(
     chosen = [w if isinstance(w, Chosen) else Chosen(*w) for w in wanted]
     plain = [(c.definition, c.features) for c in chosen if isinstance(c.definition, Definition)]
     if len(plain) == len(chosen) and all(c.version is None for c in chosen):
-        return _noted(build_training_set(
+        return noted(build(
             labels, plain, log, time=time, entity=entity, clock=clock, cuts=cuts, as_of=as_of,
             on_progress=on_progress,
         ))  # fmt: skip
@@ -76,7 +79,7 @@ def training_set_of(
         for c in chosen
         if isinstance(c.definition, DerivedDefinition)
     }
-    base = build_training_set(
+    base = build(
         labels, needs.wanted, log, time=time, entity=needs.entity, clock=clock, cuts=cuts,
         as_of=as_of, on_progress=on_progress,
     )  # fmt: skip
@@ -116,10 +119,10 @@ def training_set_of(
         chosen=tuple(chosen),
         entity=mapping,
     )
-    return _noted(made)
+    return noted(made)
 
 
-def _noted(made: TrainingSet) -> TrainingSet:
+def noted(made: TrainingSet) -> TrainingSet:
     """Return the training set with what looks like a leak."""
     others = [c for c in made.label_columns if c != made.time and c not in made.keys]
     leaks = leaks_of(

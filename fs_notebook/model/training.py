@@ -41,6 +41,7 @@ from fs_notebook.model.labels import (
 from fs_notebook.model.late import Lateness, evidence_of
 from fs_notebook.model.leaks import Leak
 from fs_notebook.position import START, Cut
+from fs_notebook.shards.dealing import TooLarge
 from fs_notebook.types import TIME
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def build_training_set(
     cuts: Mapping[str, Cut] | None = None,
     as_of: AsOf = PLAIN,
     on_progress: OnProgress = silent,
+    held_bytes_max: int | None = None,
 ) -> TrainingSet:
     """Return the labels with each wanted feature as of just before each label's time.
 
@@ -263,9 +265,13 @@ def build_training_set(
         Stream → the cut to read up to, to make an earlier training set again.
     as_of
         Which events count: t less a lag, or only what was published before t.
+    held_bytes_max
+        What projected events may take in memory, if that has a bound.
 
     Raises
     ------
+    TooLarge
+        If they take more, or are about to.
     UsageError
         If the labels lack a time or a key, a time is null, a type does not fit, or a feature
         has the name of another column.
@@ -279,13 +285,14 @@ def build_training_set(
     times = times_us(frame, time).alias(TIME)
     first, last = times.min(), times.max()
     times = times - as_of.lag_us
-    groups = [_Group.of(d, names, frame, mapping, times) for d, names in wanted]
+    groups = [Group.of(d, names, frame, mapping, times) for d, names in wanted]
     if cuts is None:
         # What is read up to an earlier cut was written by earlier schemas.
         for group in groups:
             check_columns(group.definition, log)
-    ends = _freeze(groups, log, cuts or {})
+    ends = freeze(groups, log, cuts or {})
     reading = _Reading(log, ends, clock, begun_s, on_progress)
+    reading.held_bytes_max = held_bytes_max
     columns: dict[str, pl.Series] = {}
     covered: dict[str, pl.Series] = {}
     late: list[Lateness] = []
@@ -333,7 +340,7 @@ def build_training_set(
 
 
 @dataclass(frozen=True, eq=False)
-class _Group:
+class Group:
     """A wanted definition, ready to fold, and the labels as its moments."""
 
     definition: Definition
@@ -356,7 +363,7 @@ class _Group:
         labels: pl.DataFrame,
         entity: Mapping[str, str],
         times: pl.Series,
-    ) -> _Group:
+    ) -> Group:
         fold = Fold(definition.plan)
         names = tuple(key_column(labels, k, entity) for k in definition.plan.keys)
         keys = [
@@ -366,6 +373,14 @@ class _Group:
         moments = pl.DataFrame([*keys, times])
         entities = moments.select(fold.keys).drop_nulls().unique(maintain_order=True)
         return cls(definition, features, fold, names, moments, entities)
+
+    def no_events(self, stamps: Sequence[str]) -> pl.DataFrame:
+        """Return no projected events, in their types."""
+        plan, columns = self.definition.plan, dict(self.definition.source.columns)
+        schema = {n: columns[n].polars for n in plan.columns}
+        schema |= {n: kind.polars for join in plan.joins for n, _, kind in join.columns}
+        schema |= dict.fromkeys((TIME, *stamps), pl.Datetime("us", "UTC"))
+        return self.fold.project(pl.DataFrame(schema=schema), stamps=stamps)[0]
 
 
 def check_names(labels: pl.DataFrame, wanted: Sequence[Chosen]) -> tuple[str, ...]:
@@ -402,7 +417,7 @@ def check_names(labels: pl.DataFrame, wanted: Sequence[Chosen]) -> tuple[str, ..
     return tuple(features)
 
 
-def _freeze(groups: Sequence[_Group], log: EventLog, given: Mapping[str, Cut]) -> dict[str, Cut]:
+def freeze(groups: Sequence[Group], log: EventLog, given: Mapping[str, Cut]) -> dict[str, Cut]:
     """Return the cut of each stream: the given one, or its end now.
 
     Joined streams come last: what an event that was read may see of them is there by then.
@@ -428,6 +443,7 @@ class _Reading:
         on_progress: OnProgress,
     ) -> None:
         self.events = 0
+        self.held_bytes_max: int | None = None
         self._log = frozen_log(log, ends)
         self._ends = ends
         # Publish times also tell how late events are: the same reading serves for both.
@@ -436,7 +452,7 @@ class _Reading:
         self._begun_s = begun_s
         self._on_progress = on_progress
 
-    def read(self, groups: Sequence[_Group], times: pl.Series) -> dict[str, pl.DataFrame]:
+    def read(self, groups: Sequence[Group], times: pl.Series) -> dict[str, pl.DataFrame]:
         """Return, for each group by name, the projected events of the labels' entities.
 
         The groups are of the same rows: of one stream, joined in the same way.
@@ -449,8 +465,8 @@ class _Reading:
         columns += self._stamps
         # By partition, since position decides between equal times and reads may interleave.
         parts: dict[str, dict[int, list[pl.DataFrame]]] = {g.definition.name: {} for g in groups}
-        low, high = _interval(groups, times)
-        share = 0.0
+        low, high = interval(groups, times)
+        share, held_bytes = 0.0, 0
         batches = log.read(
             stream, start=START, end=end, columns=columns, time_from_us=low, time_to_us=high
         )
@@ -461,22 +477,27 @@ class _Reading:
                     if kept.height:
                         mine = parts[group.definition.name]
                         mine.setdefault(batch.partition, []).append(kept)
+                        held_bytes += int(kept.estimated_size())
                 self.events += batch.rows.height
                 last = end.get(batch.partition)
                 if len(end.positions) == 1 and last is not None:
                     share = max(share, min((batch.end.entry + 1) / (last.entry + 1), 1.0))
+                if self.held_bytes_max is not None:
+                    TooLarge.check(held_bytes, share, self.held_bytes_max)
                 self._tell(f"replaying {stream.name}", share or None)
         self._tell("joining", None)
-        return {
-            g.definition.name: _joined(g, parts[g.definition.name], self._stamps) for g in groups
-        }
+        return {g.definition.name: self._joined(g, parts[g.definition.name]) for g in groups}
+
+    def _joined(self, group: Group, parts: Mapping[int, Sequence[pl.DataFrame]]) -> pl.DataFrame:
+        ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
+        return pl.concat(ordered) if ordered else group.no_events(self._stamps)
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s
         self._on_progress(Progress(share, self.events, seconds, what))
 
 
-def _interval(groups: Sequence[_Group], times: pl.Series) -> tuple[int | None, int | None]:
+def interval(groups: Sequence[Group], times: pl.Series) -> tuple[int | None, int | None]:
     """Return the half-open interval of event times that any label's window can reach."""
     first, last = times.min(), times.max()
     if not isinstance(first, int) or not isinstance(last, int):
@@ -487,22 +508,9 @@ def _interval(groups: Sequence[_Group], times: pl.Series) -> tuple[int | None, i
     return min(windows.start(w, first) for w in spans), last + 1
 
 
-def _of_labels(group: _Group, batch: Batch, stamps: Sequence[str]) -> pl.DataFrame:
+def _of_labels(group: Group, batch: Batch, stamps: Sequence[str]) -> pl.DataFrame:
     projected, _ = group.fold.project(batch.rows, batch.positions, stamps)
     return projected.join(group.entities, on=group.fold.keys, how="semi", maintain_order="left")
-
-
-def _joined(
-    group: _Group, parts: Mapping[int, Sequence[pl.DataFrame]], stamps: Sequence[str]
-) -> pl.DataFrame:
-    ordered = [frame for partition in sorted(parts) for frame in parts[partition]]
-    if ordered:
-        return pl.concat(ordered)
-    plan, columns = group.definition.plan, dict(group.definition.source.columns)
-    schema = {n: columns[n].polars for n in plan.columns}
-    schema |= {n: kind.polars for join in plan.joins for n, _, kind in join.columns}
-    schema |= dict.fromkeys((TIME, *stamps), pl.Datetime("us", "UTC"))
-    return group.fold.project(pl.DataFrame(schema=schema), stamps=stamps)[0]
 
 
 def shares(covered: Mapping[str, pl.Series]) -> dict[str, float]:

@@ -34,8 +34,9 @@ TEN = tuple(f"f{i}" for i in range(10))
 WINDOW_DAYS = 7
 
 
-def stream(name: str) -> Stream:
-    return Stream(name, COLUMNS, time="ts")
+def stream(name: str, **types: Type) -> Stream:
+    """Return the declaration of the data, some of its columns in other types."""
+    return Stream(name, tuple((n, types.get(n, t)) for n, t in COLUMNS), time="ts")
 
 
 def define(name: str, sql: str, source: Stream) -> Definition:

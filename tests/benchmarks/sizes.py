@@ -29,6 +29,12 @@ class Sizes:
         Events of the stream over which a worker's memory is watched.
     many
         Entities that a worker has when it is started again.
+    last_events, last_labels, last_entities
+        Of the join with the newest event, one case for each number of entities.
+    wide_labels, wide_events
+        Of the join with two tables from Parquet files.
+    growing
+        Events of each point of the plot over sizes; a tenth as many labels.
     features
         In the catalog that is searched.
     repeats
@@ -45,6 +51,12 @@ class Sizes:
     read_entities: tuple[int, ...]
     long: int
     many: int
+    last_events: int
+    last_labels: int
+    last_entities: tuple[int, ...]
+    wide_labels: int
+    wide_events: int
+    growing: tuple[int, ...]
     features: int
     repeats: int
     repeats_many: int
@@ -52,6 +64,10 @@ class Sizes:
 
 FULL = Sizes(
     1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000),
-    50_000_000, 1_000_000, 10_000, 5, 11,
+    50_000_000, 1_000_000, 1_000_000, 100_000, (10_000, 500), 10_000_000, 500_000,
+    (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000), 10_000, 5, 11,
 )  # fmt: skip
-QUICK = Sizes(8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 300, 1, 2)
+QUICK = Sizes(
+    8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 5_000, 500,
+    (200, 20), 4_000, 1_000, (2_000, 4_000, 8_000), 300, 1, 2,
+)  # fmt: skip

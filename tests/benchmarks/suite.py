@@ -18,8 +18,10 @@ import psutil
 
 from tests.benchmarks import (
     catalog,
+    feast_store,
     folding,
     freshness,
+    joins,
     ledger,
     reads,
     replay,
@@ -40,7 +42,12 @@ Config = dict[str, Any]
 
 
 def run(
-    sizes: Sizes, *, say: Say, broker: brokers.Broker | None = None
+    sizes: Sizes,
+    *,
+    say: Say,
+    broker: brokers.Broker | None = None,
+    pictures: Path | None = None,
+    feast: bool = False,
 ) -> tuple[list[Row], list[str]]:
     """Return the rows of the table and the notes under it.
 
@@ -50,14 +57,22 @@ def run(
         Told what goes on.
     broker
         A broker that runs already; by default one is started, and ended with the run.
+    pictures
+        The folder to draw the plot over sizes into.
+    feast
+        Measure Feast as well, which is installed where it is not.
     """
     begun_s = time.monotonic()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="fsn-bench-") as folder:
-        rows = _training(sizes, Path(folder), say) + _fold(sizes, Path(folder), say)
+        rows = _training(sizes, Path(folder), say)
+        joined, told = _joins(sizes, Path(folder), say, pictures)
+        rows += joined + _fold(sizes, Path(folder), say)
         with _redis() as redis:
             config = asdict(sizes) | {"folder": folder, "redis": redis.url}
             rows = _reads(sizes, config, say) + rows
+            if feast:
+                told.append(_feast(sizes, config, rows, say))
             rows.append(_hot(sizes, config, say))
             say("roll-back")
             found = _duel(versions.rollback, versions.backfill, config, sizes.repeats)
@@ -78,7 +93,7 @@ def run(
             more.append(_restart(sizes, config))
             say("the catalog")
             more.append(_catalog(sizes, config))
-    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *more]
+    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *told, *more]
 
 
 def _growth(sizes: Sizes, config: Config) -> str:
@@ -233,7 +248,92 @@ def _training(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
             say("  DuckDB: " + "; ".join(f"{n} {s:.3f} s" for n, s in tried.items()))
             found = _duel(training.ours, training.duck, case | {"choice": choice}, sizes.repeats)
             rows.append(Row(name, f"DuckDB, {choice}", AT_MOST, 1.5, found))
+            found = _duel(training.ours, joins.by_hand, case, sizes.repeats)
+            rows.append(Row(f"{name}, again", "Polars by hand", AT_MOST, 1.0, found))
+    found = _duel(joins.known, joins.plain, config, sizes.repeats)
+    name = "training set, 7-day SUM of BIGINT, as known"
+    rows.append(Row(name, "by event time", AT_MOST, None, found))
     return rows
+
+
+def _joins(
+    sizes: Sizes, folder: Path, say: Say, pictures: Path | None
+) -> tuple[list[Row], list[str]]:
+    config: Config = asdict(sizes) | {"folder": str(folder)}
+    ask(joins.fill_last, config)
+    rows = []
+    for entities in sizes.last_entities:
+        name = f"training set, newest event, {entities:,} entities"
+        say(name)
+        case = config | {"case": f"-{entities}"}
+        found = _duel(joins.newest, joins.newest_by_hand, case, sizes.repeats)
+        rows.append(Row(name, "Polars join_asof", AT_MOST, None, found))
+    say("labels and two tables from Parquet")
+    ask(joins.fill_wide, config)
+    found = _duel(joins.wide, joins.wide_duck, config, sizes.repeats)
+    count = sizes.wide_labels
+    rows.append(Row("training set, Parquet, two tables", "DuckDB", AT_LEAST, None, found, count))
+    newest = "; ".join(
+        f"{n:,} entities {r.duel.ours.median:.2f} s and {r.duel.ours.peak_mb:.0f} MB"
+        for n, r in zip(sizes.last_entities, rows, strict=False)
+    )
+    told = [
+        (
+            f"The newest event for {sizes.last_labels:,} labels × {sizes.last_events:,} events "
+            f"(aim 0.5 s and 1,000 MB): {newest}. {count:,} labels × two tables from Parquet "
+            f"(aim 3 M rows/s): {count / found.ours.median / 1e6:.2f} M rows/s."
+        )
+    ]
+    say("growth over sizes")
+    points = ask(joins.growth, config, seconds_max=LONG_S_MAX)
+    least, most = points[0], points[-1]
+    told.append(
+        f"Seven-day sum of {least['rows']:,} to {most['rows']:,} events and labels: "
+        f"{least['seconds']:.2f} to {most['seconds']:.2f} s, growing by the power "
+        f"{joins.slope(points):.2f} of the size (1 is linear)"
+        + (", drawn in training_growth.svg." if pictures is not None else ".")
+    )
+    if pictures is not None:
+        joins.picture(points, pictures / "training_growth.svg")
+    return rows, told
+
+
+def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
+    """Return a note of what Feast takes for the same joins and reads."""
+    folder = Path(config["folder"])
+    cases = [
+        {
+            "name": str(n),
+            "events": str(folder / f"events-{n}.parquet"),
+            "labels": str(folder / f"labels-{n}.parquet"),
+        }
+        for n in sizes.last_entities
+    ]
+    asked = {
+        "folder": config["folder"],
+        "redis": config["redis"].removeprefix("redis://").partition("/")[0],
+        "entities": sizes.entities,
+        "read_entities": list(sizes.read_entities),
+        "cases": cases,
+    }
+    found = feast_store.measured(asked, say)
+    ours = {r.name: r.duel.ours.median for r in rows}
+    joined = "; ".join(
+        f"{int(n):,} entities {f['seconds']:.2f} s and {f['peak_mb']:.0f} MB, {f['rows']:,} rows "
+        f"of {sizes.last_labels:,} labels (ours "
+        f"{ours[f'training set, newest event, {int(n):,} entities']:.2f} s)"
+        for n, f in found["historical"].items()
+    )
+    read = "; ".join(
+        f"{int(n):,} entities {s * 1000:.2f} ms (ours "
+        f"{ours[f'read {int(n):,} × 10 features, p50'] * 1000:.2f} ms)"
+        for n, s in found["online"].items()
+    )
+    return (
+        f"Feast {found['version']}, file offline store and Redis, same events and labels: "
+        f"get_historical_features of the newest event, {joined}; get_online_features of ten "
+        f"features, p50, {read}."
+    )
 
 
 def _fold(sizes: Sizes, folder: Path, say: Say) -> list[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +25,17 @@ ROWS = [
     "read 1 × 10 features, p50",
     "read 20 × 10 features, p50",
     "training set, lifetime SUM of BIGINT",
+    "training set, lifetime SUM of BIGINT, again",
     "training set, 7-day SUM of BIGINT",
+    "training set, 7-day SUM of BIGINT, again",
     "training set, lifetime SUM of DOUBLE",
+    "training set, lifetime SUM of DOUBLE, again",
     "training set, 7-day SUM of DOUBLE",
+    "training set, 7-day SUM of DOUBLE, again",
+    "training set, 7-day SUM of BIGINT, as known",
+    "training set, newest event, 200 entities",
+    "training set, newest event, 20 entities",
+    "training set, Parquet, two tables",
     "fold, 3 aggregates, batches of 10k, one core",
     "the same, with the state of all after each batch",
     "fold, exact 7-day SUM, batches of 10k, one core",
@@ -41,9 +50,9 @@ ROWS = [
 @pytest.mark.pulsar
 @pytest.mark.redis
 @pytest.mark.timeout(300)
-def test_every_figure_is_measured(broker: Broker) -> None:
+def test_every_figure_is_measured(broker: Broker, tmp_path: Path) -> None:
     with quick_starts():
-        rows, notes = run(QUICK, say=lambda text: None, broker=broker)
+        rows, notes = run(QUICK, say=lambda text: None, broker=broker, pictures=tmp_path)
     assert [row.name for row in rows] == ROWS
     for row in rows:
         assert math.isfinite(row.ratio)
@@ -53,6 +62,9 @@ def test_every_figure_is_measured(broker: Broker) -> None:
     text = report(rows, notes)
     assert all(name in text for name in ROWS)
     assert "What a replay that keeps nothing holds at its peak" in text
+    assert "4,000 labels × two tables from Parquet" in text
+    assert "2,200 to 8,800 events and labels" in text
+    assert (tmp_path / "training_growth.svg").read_text().startswith("<svg")
     assert "A worker that folds 20,000 events from Arrow batches" in text
     assert "A worker with 1,000 entities that is started again" in text
     assert "A catalog of 300 features is opened in" in text

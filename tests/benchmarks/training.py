@@ -89,7 +89,7 @@ def choose(config: Config) -> tuple[str, dict[str, float]]:
     for name, sql in _candidates(config).items():
         query = _duck(config, sql)
         found = pl.Series("total", query().column("total"))
-        _same(expected, found, name)
+        same_values(expected, found, name)
         seconds = [_timed(query) for _ in range(CHOICES)]
         best[name] = min(seconds)
     return min(best, key=best.__getitem__), best
@@ -155,7 +155,7 @@ def _timed(work: Any) -> float:
     return time.perf_counter() - begun_s
 
 
-def _same(expected: pl.Series, found: pl.Series, name: str) -> None:
+def same_values(expected: pl.Series, found: pl.Series, name: str) -> None:
     found = found.cast(expected.dtype)
     assert found.len() == expected.len(), (name, found.len())
     assert (found.is_null() == expected.is_null()).all(), name

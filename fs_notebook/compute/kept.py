@@ -1,0 +1,74 @@
+"""The first or last few values of ranges of ordered events, without folding them event by event.
+
+What FIRST, LAST, FIRST_N, LAST_N and COLLECT_LIST keep of a range are its first or last events
+that are not null: a stretch of the order, found by counting. Nothing is merged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from fs_notebook.compute.ranges import spread
+from fs_notebook.kernel.ordered import Kept
+from fs_notebook.types import ORDER, TIME
+
+Ints = npt.NDArray[np.int64]
+
+ROWS_MAX = 4_000_000
+"""Values that all ranges may keep together; more go the other way, in turns."""
+
+_RANGE = "__range"
+
+
+def kept_ranges(
+    bound: Kept, events: pl.DataFrame, arg: str, low: Ints, high: Ints
+) -> pl.DataFrame | None:
+    """Return the aggregate's state over each range [low, high) of events.
+
+    Parameters
+    ----------
+    bound
+        The aggregate.
+    events
+        Events in the order of (entity, time, position): `arg`, `types.TIME` and `types.ORDER`.
+    arg
+        The column of its argument.
+    low, high
+        The ranges, as indices into `events`; each of one entity.
+
+    Returns
+    -------
+    DataFrame or None
+        As `compute.ranges.merged_ranges`; None where this is no way to find it: of distinct
+        values, or of too many.
+    """
+    if bound.once:
+        return None
+    columns = dict(zip("vtpq", (arg, TIME, *ORDER), strict=True))
+    present = events.get_column(arg).is_not_null().to_numpy()
+    # Of each event, how many before it are not null: ranges of these are ranges of those.
+    before = np.concatenate(([0], np.cumsum(present)))
+    first, last = before[low], before[np.maximum(low, high)]
+    if bound.newest:
+        first = np.maximum(first, last - bound.count)
+    else:
+        last = np.minimum(last, first + bound.count)
+    sizes = last - first
+    if int(sizes.sum()) > ROWS_MAX:
+        return None
+    places = np.flatnonzero(present)[spread(first, sizes)]
+    rows = events.select(pl.col(c).gather(places).alias(n) for n, c in columns.items())
+    schema = {f.name: f.dtype for f in bound.fields}
+    if bound.count == 1:
+        lists = rows.select(pl.concat_list(n).alias(n) for n in columns)
+        numbered = lists.with_columns(pl.Series(_RANGE, np.flatnonzero(sizes)))
+    else:
+        owners = np.repeat(np.arange(low.size), sizes)
+        grouped = rows.with_columns(pl.Series(_RANGE, owners)).group_by(_RANGE, maintain_order=True)
+        numbered = grouped.agg(pl.all())
+    if numbered.height < low.size:
+        wanted = pl.DataFrame({_RANGE: np.arange(low.size)})
+        numbered = wanted.join(numbered, on=_RANGE, how="left", maintain_order="left")
+    return numbered.select(pl.col(n).cast(t) for n, t in schema.items())

@@ -1,0 +1,292 @@
+"""Training sets that are written to a Parquet file a slice at a time, never held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from fs_notebook.errors import UsageError
+from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.asked import AsOf
+from fs_notebook.model.card import Table, card, count, moment, percent
+from fs_notebook.model.derived import AnyWanted
+from fs_notebook.model.sharded import How, sharded_slices
+from fs_notebook.model.training import TrainingSet
+from fs_notebook.position import Cut
+
+BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenTrainingSet:
+    """Labels and features in a Parquet file, in the labels' order, and how they were made.
+
+    Attributes
+    ----------
+    path
+        The file: the labels' columns, then one column a feature.
+    rows
+        How many labels.
+    label_columns, features
+        The names of the two kinds of columns.
+    time, keys
+        Which label columns are the time and the entities' keys.
+    versions
+        Feature group → fingerprint of its plan.
+    cuts
+        Stream → the cut it was read up to.
+    first, last
+        The labels' oldest and newest time, UTC; None if there are no labels.
+    events
+        Events read.
+    seconds
+        How long it took.
+    as_of
+        Which events count for a label.
+    coverage, nulls
+        Feature → the share of labels for which it saw any event, and for which it is null.
+    notes
+        What to look at before a model learns of it.
+    engine
+        Who computed it.
+    """
+
+    path: Path
+    rows: int
+    label_columns: tuple[str, ...]
+    features: tuple[str, ...]
+    time: str
+    keys: tuple[str, ...]
+    versions: Mapping[str, str]
+    cuts: Mapping[str, Cut]
+    first: datetime | None
+    last: datetime | None
+    events: int
+    seconds: float
+    as_of: AsOf
+    coverage: Mapping[str, float]
+    nulls: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+    engine: str = "local"
+    schema: Mapping[str, pl.DataType] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the rows, unread."""
+        return pl.scan_parquet(self.path)
+
+    def batches(self, *, rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, about so many at a time, in bounded memory."""
+        yield from self.scan().collect_batches(
+            chunk_size=rows, maintain_order=True, engine="streaming"
+        )
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return all rows, which have to fit memory."""
+        return pl.read_parquet(self.path)
+
+    @property
+    def _span(self) -> str:
+        if self.first is None or self.last is None:
+            return "no labels"
+        return f"{moment(self.first)} to {moment(self.last)} UTC"
+
+    @property
+    def _size(self) -> str:
+        return f"{self.path.stat().st_size / 1e6:,.1f} MB" if self.path.exists() else "gone"
+
+    def __repr__(self) -> str:
+        cuts = "; ".join(f"{name} {cut}" for name, cut in self.cuts.items())
+        versions = ", ".join(f"{n} {f[:12]}" for n, f in self.versions.items())
+        nulls = ", ".join(f"{n} {percent(share)}" for n, share in self.nulls.items())
+        seen = ", ".join(f"{n} {percent(share)}" for n, share in self.coverage.items())
+        notes = "".join(f"note: {note}\n" for note in self.notes)
+        return (
+            f"training set in {self.path} ({self._size}): {count(self.rows)} labels × "
+            f"{len(self.features)} features, {self._span}, {count(self.events)} events read in "
+            f"{self.seconds:.2f} s\n{self.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}"
+            f"versions: {versions}\ncuts: {cuts}\n"
+            ".scan() reads it lazily, .batches() a part at a time"
+        )
+
+    def _repr_html_(self) -> str:
+        figures = [
+            ("labels", count(self.rows)),
+            ("features", count(len(self.features))),
+            (f"time ({self.time})", self._span),
+            ("features are", str(self.as_of)),
+            ("file", self._size),
+            ("events read", count(self.events)),
+            ("took", f"{self.seconds:.2f} s"),
+            ("computed", "by Ray" if self.engine == "ray" else "here"),
+        ]
+        tables: list[Table] = [
+            (("feature", "type", "coverage", "nulls"), [
+                (f, str(self.schema[f]), percent(self.coverage[f]), percent(self.nulls[f]))
+                for f in self.features
+            ]),
+            (("group", "version"), [(n, f[:12]) for n, f in self.versions.items()]),
+            (("stream", "cut"), [(name, str(cut)) for name, cut in self.cuts.items()]),
+        ]  # fmt: skip
+        return card(
+            "Training set", figures, subtitle=str(self.path), notes=self.notes, tables=tables
+        )
+
+
+def check_out(out: str | Path) -> Path:
+    """Return the Parquet file that is meant, once it can be written.
+
+    Raises
+    ------
+    UsageError
+        If it is no Parquet file's name, or its folder is not there.
+    """
+    path = Path(out).expanduser()
+    if path.suffix not in (".parquet", ".pq"):
+        raise UsageError(
+            "A training set is written to a Parquet file.", found=str(out),
+            remedy=f"out={str(path.with_suffix('.parquet'))!r}",
+        )  # fmt: skip
+    if not path.parent.is_dir():
+        raise UsageError(
+            f"There is no folder {str(path.parent)!r} to write a training set into.",
+            remedy="make it first",
+        )
+    return path
+
+
+def write_training_set(
+    labels: Any,
+    wanted: AnyWanted,
+    log: EventLog,
+    out: str | Path,
+    *,
+    how: How,
+    **options: Any,
+) -> WrittenTrainingSet:
+    """Write what `training_set_of` returns to a Parquet file, in memory of bounded size.
+
+    The file is there once it is whole; one of that name is replaced then.
+
+    Parameters
+    ----------
+    labels
+        A Parquet file's path or a Polars lazy frame, which are read a slice at a time, or a table.
+    wanted, log, options
+        As for `training_set_of`.
+    out
+        The file to write.
+    how
+        How the work is shared out.
+
+    Raises
+    ------
+    UsageError
+        If the file cannot be there, or is the labels' own.
+    """
+    path = check_out(out)
+    if isinstance(labels, (str, Path)) and Path(labels).resolve() == path.resolve():
+        raise UsageError(
+            "A training set cannot be written over its own labels.", found=str(out),
+            remedy="another name",
+        )  # fmt: skip
+    tally = _Tally()
+    with (
+        sharded_slices(labels, wanted, log, how=how, **options) as (head, slices),
+        parquet_writer(path, head.frame) as write,
+    ):
+        for part in slices:
+            tally.add(part)
+            write(part.frame)
+    made = tally.last
+    return WrittenTrainingSet(
+        path=path,
+        rows=tally.rows,
+        label_columns=made.label_columns,
+        features=made.features,
+        time=made.time,
+        keys=made.keys,
+        versions=made.versions,
+        cuts=made.cuts,
+        first=min(tally.firsts, default=None),
+        last=max(tally.lasts, default=None),
+        events=made.events,
+        seconds=made.seconds,
+        as_of=made.as_of,
+        coverage=tally.shares(tally.covered),
+        nulls=tally.shares(tally.nulls),
+        notes=tally.notes,
+        engine=how.engine,
+        schema=dict(made.frame.schema),
+    )
+
+
+class _Tally:
+    """What is known of all slices once they have gone by."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.firsts: list[datetime] = []
+        self.lasts: list[datetime] = []
+        self.covered: dict[str, int] = {}
+        self.nulls: dict[str, int] = {}
+        self.notes: tuple[str, ...] = ()
+
+    def add(self, part: TrainingSet) -> None:
+        # What is true of a column in every row is true of it in every slice.
+        self.notes = tuple(n for n in self.notes if n in part.notes) if self.rows else part.notes
+        self.last = part
+        self.rows += part.rows
+        if part.first is not None and part.last is not None:
+            self.firsts.append(part.first)
+            self.lasts.append(part.last)
+        for feature in part.features:
+            some = int(part.covered[feature].sum())
+            nulls = part.frame.get_column(feature).null_count()
+            self.covered[feature] = self.covered.get(feature, 0) + some
+            self.nulls[feature] = self.nulls.get(feature, 0) + nulls
+
+    def shares(self, counts: Mapping[str, int]) -> dict[str, float]:
+        return {name: n / max(self.rows, 1) for name, n in counts.items()}
+
+
+@contextmanager
+def parquet_writer(path: Path, head: pl.DataFrame) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Give what appends frames of the types of `head` to a file, which is there once it is whole.
+
+    Raises
+    ------
+    UsageError
+        If a column's type cannot be in a Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = head.to_arrow().schema
+    unfinished = path.with_name(f".{path.name}.unfinished")
+
+    def write(frame: pl.DataFrame) -> None:
+        table = frame.to_arrow()
+        writer.write_table(table if table.schema.equals(schema) else table.cast(schema))
+
+    try:
+        try:
+            writer = pq.ParquetWriter(unfinished, schema, compression="zstd")
+        except pa.ArrowNotImplementedError as error:
+            raise UsageError(
+                "The labels have a column that no Parquet file holds.", found=str(error),
+                remedy="cast it, or leave it out",
+            ) from None  # fmt: skip
+        with writer:
+            yield write
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
