@@ -147,6 +147,8 @@ class TrainingCalls:
             "time": time, "entity": entity, "clock": self.clock, "as_of": AsOf.of(lag, as_of),
             "on_progress": on_progress,
         }  # fmt: skip
+        groups = [one.definition.name for one in chosen]
+        notices = training_notices(groups, self.catalog, self.store, self.clock)
         if out is not None:
             if name is not None:
                 raise UsageError(
@@ -155,12 +157,11 @@ class TrainingCalls:
                 )  # fmt: skip
             given = labels if is_scanned(labels) else self._labels(labels)[0]
             return write_training_set(
-                given, chosen, self.log, out, how=How(shards, engine), **options
-            )
+                given, chosen, self.log, out, how=How(shards, engine), notes=notices,
+                order=lambda features: order_of(state, names, features), **options,
+            )  # fmt: skip
         table, origin = self._labels(labels)
         made = training_set_of_any_size(table, chosen, self.log, how=How(shards, engine), **options)
-        groups = [one.definition.name for one in chosen]
-        notices = training_notices(groups, self.catalog, self.store, self.clock)
         made = made.ordered(order_of(state, names, made.features))
         made = replace(
             made, origin=origin, notes=(*notices, *made.notes), set=sole_set(state, names)

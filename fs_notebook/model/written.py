@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -170,6 +170,8 @@ def write_training_set(
     out: str | Path,
     *,
     how: How,
+    order: Callable[[Sequence[str]], Sequence[str]] = tuple,
+    notes: Sequence[str] = (),
     **options: Any,
 ) -> WrittenTrainingSet:
     """Write what `training_set_of` returns to a Parquet file, in memory of bounded size.
@@ -186,6 +188,10 @@ def write_training_set(
         The file to write.
     how
         How the work is shared out.
+    order
+        Gives the features' columns in the order that is wanted.
+    notes
+        What is to be said of it besides.
 
     Raises
     ------
@@ -201,9 +207,10 @@ def write_training_set(
     tally = _Tally()
     with (
         sharded_slices(labels, wanted, log, how=how, **options) as (head, slices),
-        parquet_writer(path, head.frame) as write,
+        parquet_writer(path, head.ordered(order(head.features)).frame) as write,
     ):
-        for part in slices:
+        for one in slices:
+            part = one.ordered(order(one.features))
             tally.add(part)
             write(part.frame)
     made = tally.last
@@ -223,7 +230,7 @@ def write_training_set(
         as_of=made.as_of,
         coverage=tally.shares(tally.covered),
         nulls=tally.shares(tally.nulls),
-        notes=tally.notes,
+        notes=(*notes, *tally.notes),
         engine=how.engine,
         schema=dict(made.frame.schema),
     )

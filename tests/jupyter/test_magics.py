@@ -181,7 +181,9 @@ def test_sets_and_models_by_magic(shell: InteractiveShell) -> None:
     assert fs_notebook.serve("set:ranker", user=["u1"]).features == ("total_readtime@1",)
 
 
-def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> None:
+def test_training_sets_are_made_kept_and_made_again(
+    shell: InteractiveShell, tmp_path: Path
+) -> None:
     shows(shell, "%feature upload reads --stream read_events")
     shows(shell, f"%%feature reading_time\n{SQL}")
     shell.user_ns["clicks"] = pl.DataFrame(read_events(50, 20)).rename({"user": "who"})
@@ -201,6 +203,12 @@ def test_training_sets_are_made_kept_and_made_again(shell: InteractiveShell) -> 
     assert "no labels" in fails(shell, "%feature train total_readtime")
     assert "no features" in fails(shell, "%feature train --labels clicks")
     assert "made as it was" in fails(shell, f"{again} --lag 5m")
+    assert "made as it was" in fails(shell, f"{again} --shards 3")
+    shows(shell, f"{line} --lag 5m --shards 3 --into parted")
+    assert shell.user_ns["parted"].frame.height == 20
+    out = tmp_path / "train.parquet"
+    assert "20 labels × 1 features" in shows(shell, f"{line} --out {out} --into written")
+    assert shell.user_ns["written"].to_polars().equals(pl.read_parquet(out))
     assert "names a variable" in fails(shell, f"{line} --into 2x")
     assert "maps an entity" in fails(shell, f"{line} --entity user")
 

@@ -84,6 +84,11 @@ def test_a_set_by_shards_is_the_set(session: Session, tmp_path: Path) -> None:
         made = session.training_set(given_labels, FEATURES, out=out, **given)
         assert_frame_equal(made.to_polars(), whole.frame, rel_tol=1e-9, abs_tol=0)
     assert made.versions == whole.versions
+    for group in ("worth", "recent", "reading"):
+        session.promote(group, wait=False)
+    session.feature_set("mixed", ["worth", "mean", "top"])
+    ordered = session.training_set(labels(), "set:mixed", out=out)
+    assert ordered.to_polars().columns == [*labels().columns, "worth", "mean", "top"]
     with pytest.raises(UsageError, match="not kept in the catalog"):
         session.training_set(labels(), FEATURES, out=out, name="both", **given)
 
