@@ -291,8 +291,9 @@ def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
 def _fields(fold: Fold, index: int, ordered: _Ordered, range_: _Range) -> dict[str, pl.Series]:
     """Return the merged state fields of one aggregation over each label's events."""
     plain = _merged(
-        fold, index, ordered.events, range_.low, range_.high, in_order=ordered.by_position
-    )
+        fold, index, ordered.events, range_.low, range_.high,
+        in_order=ordered.by_position, alone=not range_.parts,
+    )  # fmt: skip
     if not range_.parts:
         return plain
     # What a label sees of several ranges goes through the aggregate's own merge.
@@ -319,14 +320,21 @@ def _fields(fold: Fold, index: int, ordered: _Ordered, range_: _Range) -> dict[s
 
 
 def _merged(
-    fold: Fold, index: int, events: pl.DataFrame, low: Ints, high: Ints, *, in_order: bool = False
+    fold: Fold,
+    index: int,
+    events: pl.DataFrame,
+    low: Ints,
+    high: Ints,
+    *,
+    in_order: bool = False,
+    alone: bool = False,
 ) -> dict[str, pl.Series]:
     """Return the merged state fields of one aggregation over each range of events."""
     bound, names = fold.bound[index], fold.fields_of(index)
     if not isinstance(bound, Fieldwise):
         args, states = fold.args_of(index), None
         if in_order and isinstance(bound, Kept):
-            states = kept_ranges(bound, events, args[0], low, high)
+            states = kept_ranges(bound, events, args[0], low, high, alone=alone)
         if states is None:
             states = merged_ranges(bound, events, args, low, high)
         return {n: states.get_column(f.name).cast(f.dtype).rename(n) for n, f in names}

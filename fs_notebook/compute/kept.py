@@ -23,7 +23,7 @@ _RANGE = "__range"
 
 
 def kept_ranges(
-    bound: Kept, events: pl.DataFrame, arg: str, low: Ints, high: Ints
+    bound: Kept, events: pl.DataFrame, arg: str, low: Ints, high: Ints, *, alone: bool = False
 ) -> pl.DataFrame | None:
     """Return the aggregate's state over each range [low, high) of events.
 
@@ -37,6 +37,8 @@ def kept_ranges(
         The column of its argument.
     low, high
         The ranges, as indices into `events`; each of one entity.
+    alone
+        Nothing will be merged with these states, so that one value needs no time and position.
 
     Returns
     -------
@@ -58,10 +60,14 @@ def kept_ranges(
     sizes = last - first
     if int(sizes.sum()) > ROWS_MAX:
         return None
+    # A list of lists cannot be made of single ones by `concat_list`, which strings them together.
+    single = bound.count == 1 and not events.get_column(arg).dtype.is_nested()
+    if alone and single:
+        return _values(bound, events.get_column(arg), present, first, sizes)
     places = np.flatnonzero(present)[spread(first, sizes)]
     rows = events.select(pl.col(c).gather(places).alias(n) for n, c in columns.items())
     schema = {f.name: f.dtype for f in bound.fields}
-    if bound.count == 1:
+    if single:
         lists = rows.select(pl.concat_list(n).alias(n) for n in columns)
         numbered = lists.with_columns(pl.Series(_RANGE, np.flatnonzero(sizes)))
     else:
@@ -72,3 +78,22 @@ def kept_ranges(
         wanted = pl.DataFrame({_RANGE: np.arange(low.size)})
         numbered = wanted.join(numbered, on=_RANGE, how="left", maintain_order="left")
     return numbered.select(pl.col(n).cast(t) for n, t in schema.items())
+
+
+def _values(
+    bound: Kept, values: pl.Series, present: npt.NDArray[np.bool_], first: Ints, sizes: Ints
+) -> pl.DataFrame:
+    """Return one value of each range, and nothing beside it."""
+    there = np.flatnonzero(present)
+    if not there.size:
+        return pl.DataFrame([pl.repeat(None, first.size, dtype=f.dtype, eager=True).alias(f.name)
+                             for f in bound.fields])  # fmt: skip
+    index = pl.Series(there[np.minimum(first, there.size - 1)])
+    if not sizes.all():
+        index = index.set(pl.Series(sizes == 0), None)
+    value, *others = bound.fields
+    frame = pl.DataFrame({value.name: values.gather(index)})
+    return frame.select(
+        pl.concat_list(value.name).cast(value.dtype),
+        *(pl.lit(None, dtype=f.dtype).alias(f.name) for f in others),
+    )
