@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 LAB_OPTIONS ?=
 # Which of notebooks/: make demo NOTEBOOK=03_fraud, make lab NOTEBOOK=03_fraud.
 NOTEBOOK ?= 01_flights
-# Two processes share these tests. The others start processes of their own, and go one by one.
+# Two processes share these tests. The others time what they do, or kill what they started, and go one by one.
 SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter \
-	transfer benchmarks $(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py))
+	transfer benchmarks session test_notebooks.py test_datasets.py test_architecture.py \
+	$(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py failures.py))
 SOURCES := pyproject.toml hatch_build.py
 
 .PHONY: demo lab test soak bench lint clean

@@ -75,8 +75,8 @@ class About:
         Who reads it, the last reader first.
     lifts
         What was measured of it, the newest first.
-    cell
-        The notebook cell that it came from, if it came from one.
+    cell, notebook
+        The notebook cell that it came from, if it came from one, and where the notebook lay.
     """
 
     entry: Entry
@@ -89,6 +89,7 @@ class About:
     uses: tuple[Use, ...]
     lifts: tuple[Mapping[str, Any], ...] = ()
     cell: str | None = None
+    notebook: str | None = None
 
     @property
     def dependents(self) -> tuple[Node, ...]:
@@ -99,7 +100,8 @@ class About:
         """Return it fit for `json.dumps`."""
         return {
             **self.entry.to_dict(),
-            "text": self.text, "cell": self.cell, "created_by": self.created_by,
+            "text": self.text, "cell": self.cell, "notebook": self.notebook,
+            "created_by": self.created_by,
             "created_at": "" if self.created_at is None else self.created_at.isoformat(),
             "history": [c.to_dict() for c in self.history],
             "versions": [
@@ -200,8 +202,9 @@ class CurationCalls:
         elif kind == VIEW:
             text = state.views[name].text
         return About(
-            entry=index.entry(kind, name), text=text, cell=cell, created_by=notes.created_by,
-            created_at=notes.created_at, history=notes.history[::-1],
+            entry=index.entry(kind, name), text=text, cell=cell,
+            notebook=notes.notebook, created_by=notes.created_by, created_at=notes.created_at,
+            history=notes.history[::-1],
             versions=() if group is None else tuple(_version_lines(group)),
             lineage=lineage_of(state, name, kind=kind, ways=index.ways),
             uses=() if group is None else tuple(uses_of(self.store, name)),

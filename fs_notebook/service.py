@@ -78,6 +78,10 @@ class Service:
         session.rollback(name, actor=actor)
         return session.view(name)
 
+    def outlook(self, given: Mapping[str, str]) -> dict[str, Any]:
+        what = given["name"] if "name" in given else parse_source(given["source"])
+        return self._follow().outlook(what).to_dict()
+
     def search(self, query: str, *, limit: int) -> dict[str, Any]:
         found = self._follow().search(query, limit=limit)
         return {"entries": found.to_dicts(), "total": found.total, "notes": list(found.notes)}

@@ -43,6 +43,7 @@ from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
+from fs_notebook.outlooks import OutlookCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
 from fs_notebook.set_calls import SetCalls
@@ -59,15 +60,9 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 
 class Session(
-    StreamCalls,
-    TrainingCalls,
-    SetCalls,
-    BackfillCalls,
-    ExplainCalls,
-    CompareCalls,
-    CurationCalls,
-    ReviewCalls,
-):
+    StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
+    OutlookCalls, ReviewCalls,
+):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 
     Parameters
@@ -173,6 +168,7 @@ class Session(
         tags: Sequence[str] = (),
         owner: str | None = None,
         cell: str | None = None,
+        notebook: str | None = None,
         request: str | None = None,
         refresh_statistics: bool = False,
         written: str | None = None,
@@ -199,6 +195,8 @@ class Session(
             event is older than this, e.g. ``"30d"``.
         written
             How the user wrote the Polars expressions; default: Python that says the same.
+        cell, notebook
+            The text of the notebook cell that says so, and where the notebook lies.
         actor
             Who it is recorded as; default: the session's user.
 
@@ -223,11 +221,14 @@ class Session(
                 return True
             return known.latest != replace(definition, **notes.words.to_dict())
 
-        body = {"definition": definition.to_dict()}
+        body: dict[str, Any] = {"definition": definition.to_dict()}
+        body |= {} if notebook is None else {"notebook": notebook}
         state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
         return state.groups[name].latest
 
-    def define_cell(self, cell: Cell, *ran: Any, actor: str | None = None) -> AnyDefinition:
+    def define_cell(
+        self, cell: Cell, *ran: Any, notebook: str | None = None, actor: str | None = None
+    ) -> AnyDefinition:
         """Define what a `%%feature` cell says, if all of its header makes sense.
 
         `ran` is the value of a Polars cell's last line. Where nobody ran the cell the definition is
@@ -242,7 +243,8 @@ class Session(
             window=cell.window, closed=cell.closed, resolution=cell.resolution, ttl=cell.ttl,
             written=cell.text if polars else None,
             description=cell.description, tags=cell.tags, owner=cell.owner, cell=cell.source,
-            request=cell.request, refresh_statistics=cell.refresh_statistics, actor=actor,
+            request=cell.request, refresh_statistics=cell.refresh_statistics,
+            notebook=notebook, actor=actor,
         )  # fmt: skip
 
     def feature(

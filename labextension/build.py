@@ -140,6 +140,20 @@ def ensure() -> tuple[bool, str]:
     return True, f"JupyterLab extension: built, {size / 1000:.0f} kB"
 
 
+def test() -> None:
+    """Run the unit tests of the front end: what of it is plain arithmetic and words, in Node.
+
+    Raises
+    ------
+    BuildError
+        Where one fails, with what it says, or where a tool is missing.
+    """
+    env = environment()
+    if not (SOURCES / "node_modules" / ".bin" / "tsc").exists():
+        _run(["install", "--immutable"], env)
+    _run(["test"], env)
+
+
 def place() -> None:
     """Put the bundle where this virtual environment's JupyterLab looks for it.
 

@@ -35,6 +35,7 @@ ROWS = [
     ["inspection", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
     ["definitions", "training_calls", "set_calls", "backfill_calls"],
+    ["outlooks"],
     ["testing", "review"],
     ["session"],
     ["current", "service", "http"],

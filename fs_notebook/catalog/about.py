@@ -100,6 +100,8 @@ class Notes:
         The words that were edited since: name → value.
     history
         The newest hundred changes, the oldest of them first.
+    notebook
+        Where the notebook lay whose cell defined it last.
     """
 
     created_by: str = ""
@@ -110,6 +112,7 @@ class Notes:
     edits: Mapping[str, Any] = field(default_factory=dict)
     deprecated: Deprecation | None = None
     history: tuple[Change, ...] = ()
+    notebook: str | None = None
 
     @property
     def words(self) -> Words:
@@ -148,6 +151,7 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
     # What is promoted carries the words that hold already.
     if kind == "drafted" or (kind == "promoted" and notes.said is None):
         new |= _said(notes, Words.of(body["definition"]))
+        new["notebook"] = body.get("notebook") or notes.notebook
     elif kind in ("declared", "viewed"):
         new |= _said(notes, Words(description=body.get("description")))
     elif kind in ("set_defined", "model_registered"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,13 +140,17 @@ class FeatureMagics(CurationMagics, Magics):
     def _define(self, line: str, body: str) -> None:
         parsed = parse_cell(line, body)
         session = _session()
+        # Jupyter tells its kernels which notebook they were started for.
+        notebook = os.environ.get("JPY_SESSION_NAME") or None
         if parsed.language == "polars":
             from fs_notebook.jupyter.polars_cell import value_of
 
             assert self.shell is not None
-            definition = session.define_cell(parsed, value_of(parsed.text, self.shell))
+            definition = session.define_cell(
+                parsed, value_of(parsed.text, self.shell), notebook=notebook
+            )
         else:
-            definition = session.define_cell(parsed)
+            definition = session.define_cell(parsed, notebook=notebook)
         self._show_preview(session, definition.name, parsed)
 
     def _show_preview(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
@@ -111,7 +112,19 @@ class AboutHandler(CurationHandler):
     @authorized
     async def get(self) -> None:
         name, kind = self.asked_name(), self.get_query_argument("kind", "") or None
-        self.reply(await self.hub.ask(lambda s: s.about(name, kind=kind)))
+        about = await self.hub.ask(lambda s: s.about(name, kind=kind))
+        self.reply({**about, "notebook": self._served(about.get("notebook"))})
+
+    def _served(self, notebook: str | None) -> str | None:
+        """Return where this server has a notebook, which may lie on another machine."""
+        root = getattr(self.contents_manager, "root_dir", "")
+        if not notebook or not root:
+            return None
+        try:
+            inside = Path(notebook).resolve().relative_to(Path(root).expanduser().resolve())
+            return inside.as_posix() if Path(notebook).is_file() else None
+        except (ValueError, OSError):
+            return None
 
 
 class DiffHandler(CurationHandler):

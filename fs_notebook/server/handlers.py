@@ -108,7 +108,10 @@ class FeatureStoreHandler(APIHandler):
 
 
 class CatalogHandler(FeatureStoreHandler):
-    """`GET catalog`: the whole catalog, or word that it is still at `?since=revision`."""
+    """`GET catalog`: the whole catalog, or what changed after `?since=revision`, if anything did.
+
+    `fresh=1` asks for the catalog as it is now; else it may have been read a moment ago.
+    """
 
     # A browser that only listens must not keep an idle server from being culled.
     _track_activity = False
@@ -117,11 +120,12 @@ class CatalogHandler(FeatureStoreHandler):
     @authorized
     async def get(self) -> None:
         since = self.get_query_argument("since", "")
-        overview = await (self.hub.latest() if since else self.hub.overview())
+        is_fresh = not since or self.get_query_argument("fresh", "") == "1"
+        overview = await (self.hub.overview() if is_fresh else self.hub.latest())
         if since == overview["revision"]:
             self.reply({"revision": since, "unchanged": True})
         else:
-            self.reply(overview)
+            self.reply(self.hub.since(since, overview) or overview)
 
 
 class KeptHandler(FeatureStoreHandler):
@@ -149,6 +153,16 @@ class PromoteHandler(FeatureStoreHandler):
         self.reply(group)
 
 
+class OutlookHandler(FeatureStoreHandler):
+    """`POST outlook`: what `promote` would do with the same body; changes nothing."""
+
+    @web.authenticated
+    @authorized
+    async def post(self) -> None:
+        body = self.texts("source", "name")
+        self.reply(await self.hub.ask(lambda service: service.outlook(body)))
+
+
 class RollbackHandler(FeatureStoreHandler):
     """`POST rollback`: of `{"name": a group}`."""
 
@@ -161,6 +175,7 @@ class RollbackHandler(FeatureStoreHandler):
 
 ROUTES: list[tuple[str, type[FeatureStoreHandler]]] = [
     (r"/fs-notebook/catalog", CatalogHandler),
+    (r"/fs-notebook/outlook", OutlookHandler),
     (r"/fs-notebook/kept", KeptHandler),
     (r"/fs-notebook/promote", PromoteHandler),
     (r"/fs-notebook/rollback", RollbackHandler),

@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fs_notebook.errors import ConflictError, UnreachableError
 from fs_notebook.server.service import CatalogService, GroupView, KeptView, Overview
@@ -29,6 +29,8 @@ READ_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 5.0
 WRITES_MAX = 8
+# Browsers that have one of the newest revisions are told only what changed since.
+REVISIONS_MAX = 8
 
 Emit = Callable[[str, list[str]], None]
 
@@ -36,6 +38,11 @@ Emit = Callable[[str, list[str]], None]
 def _digest(value: object) -> str:
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _digested(service: CatalogService) -> tuple[Overview, dict[str, str]]:
+    overview = service.overview()
+    return overview, {group["name"]: _digest(group) for group in overview["groups"]}
 
 
 class CatalogHub:
@@ -69,6 +76,7 @@ class CatalogHub:
         self._reading: asyncio.Task[Overview] | None = None
         self._latest: Overview | None = None
         self._revision: str | None = None
+        self._digests: dict[str, dict[str, str]] = {}
         self._noticed: dict[str, str] = {}
         self._asked_at_s = 0.0
         self._watch: asyncio.Task[None] | None = None
@@ -83,6 +91,20 @@ class CatalogHub:
         """Return the catalog as it was read last, at most one refresh ago."""
         self._wake()
         return self._latest or await self._read_overview()
+
+    def since(self, revision: str, overview: Overview) -> dict[str, Any] | None:
+        """Return what an overview has that a former revision had not; None if nobody knows.
+
+        `groups` are those that came or changed, `gone` the names of those that went.
+        """
+        before, now = self._digests.get(revision), self._digests.get(overview["revision"])
+        if before is None or now is None:
+            return None
+        changed = [g for g in overview["groups"] if before.get(g["name"]) != now[g["name"]]]
+        return {
+            "revision": overview["revision"], "connection": overview["connection"],
+            "since": revision, "groups": changed, "gone": sorted(before.keys() - now.keys()),
+        }  # fmt: skip
 
     async def kept(self) -> KeptView:
         """Return the training sets, feature sets and models."""
@@ -166,11 +188,16 @@ class CatalogHub:
         return await asyncio.shield(self._reading)
 
     async def _fresh(self) -> Overview:
-        overview = await self._read(lambda service: service.overview())
-        revision = f"{overview['revision']}.{_digest(overview)}"
+        # Of ten thousand groups the digests take as long as the reading: not on the event loop.
+        overview, digests = await self._read(_digested)
+        revision = f"{overview['revision']}.{_digest([overview['connection'], digests])}"
         self._latest = Overview(
             revision=revision, connection=overview["connection"], groups=overview["groups"]
         )
+        self._digests.pop(revision, None)
+        self._digests[revision] = digests
+        while len(self._digests) > REVISIONS_MAX:
+            self._digests.pop(next(iter(self._digests)))
         return self._latest
 
     def _wake(self) -> None:
@@ -194,7 +221,9 @@ class CatalogHub:
                 if now != revision or started_s >= refresh_at_s:
                     self._notice(await self._read_overview())
                     revision = now
-                    refresh_at_s = loop.time() + self._refresh_s()
+                    # What the revision does not cover may wait, where telling it takes long.
+                    took_s = loop.time() - started_s
+                    refresh_at_s = loop.time() + max(self._refresh_s(), took_s / WATCH_SHARE)
                 failing = False
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, each request tells it to its browser; the watch only goes on.
@@ -219,7 +248,7 @@ class CatalogHub:
         return REFRESH_BOOTSTRAP_S if moving else REFRESH_S
 
     def _notice(self, overview: Overview) -> None:
-        digests = {group["name"]: _digest(group) for group in overview["groups"]}
+        digests = self._digests.get(overview["revision"], {})
         before, self._noticed = self._noticed, digests
         moved = self._revision not in (None, overview["revision"])
         self._revision = overview["revision"]

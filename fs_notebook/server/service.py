@@ -104,6 +104,10 @@ class CatalogService(Protocol):
         """Serve the previous version of a group again."""
         ...
 
+    def outlook(self, given: Mapping[str, str]) -> dict[str, Any]:
+        """Return what promoting a `source`, or a `name`'s latest version, would do."""
+        ...
+
     def search(self, query: str, *, limit: int) -> dict[str, Any]:
         """Return `entries` that match, the best first, their `total`, and `notes` on typos."""
         ...

@@ -33,12 +33,121 @@ export interface IGroup {
   /** ISO 8601; empty where nothing happened yet. */
   readonly updated_at: string;
   readonly actor: string | null;
+  /** Where it is in its life: draft, promoted, live, deprecated or retired. */
+  readonly status: string;
+  readonly deprecated: IDeprecation | null;
+  readonly created_by: string;
+  readonly created_at: string;
+  /** The versions that it is derived from, and the groups that are derived from it. */
+  readonly depends_on: readonly string[];
+  readonly used_by: readonly string[];
+  readonly streams: readonly string[];
+  /** What a derived group reads of the request beside the entities. */
+  readonly requests?: readonly { readonly name: string; readonly type: string }[];
+}
+
+export interface IDeprecation {
+  readonly reason: string | null;
+  readonly instead: string | null;
+  readonly actor: string;
+  readonly at: string;
+}
+
+/** A thing of the catalog in a lineage. */
+export interface INode {
+  readonly kind: string;
+  readonly name: string;
+}
+
+export interface ILineage {
+  readonly node: INode;
+  /** Those that are read come before those that read them. */
+  readonly nodes: readonly (INode & { readonly layer: number; readonly note: string | null })[];
+  /** What is read, and what reads it. */
+  readonly edges: readonly (readonly [INode, INode])[];
+  readonly cut: number;
+}
+
+export interface IVersion {
+  /** `draft`, or `v` and the number. */
+  readonly label: string;
+  /** draft, wanted, serves, kept or retired. */
+  readonly state: string;
+  readonly fingerprint: string;
+  readonly actor: string;
+  readonly at: string;
+}
+
+/** Somebody who reads a group. */
+export interface IUse {
+  readonly kind: string;
+  readonly who: string;
+  readonly host: string;
+  readonly reads: number;
+  readonly last_at: string;
+}
+
+/** All that the catalog knows of one group, beyond what the overview says. */
+export interface IAbout {
+  readonly name: string;
+  readonly updated_at: string;
+  readonly versions: readonly IVersion[];
+  readonly history: readonly {
+    readonly at: string;
+    readonly actor: string;
+    readonly text: string;
+  }[];
+  readonly lineage: ILineage;
+  readonly uses: readonly IUse[];
+  /** Where the notebook lies on this server that the latest definition came from, if it does. */
+  readonly notebook?: string | null;
+}
+
+export interface IDiff {
+  readonly name: string;
+  readonly before: string;
+  readonly after: string;
+  readonly same: boolean;
+  readonly words: readonly string[];
+  readonly lines: readonly string[];
+}
+
+/** What a promotion would do, told before it is done. */
+export interface IOutlook {
+  readonly name: string;
+  /** The version that it makes, or that it serves again. */
+  readonly version: number;
+  readonly serving: number | null;
+  /** `fold` history, serve what is kept `warm`, `derived` of others, or nothing: it `serves`. */
+  readonly work: 'fold' | 'warm' | 'derived' | 'serves';
+  readonly streams: readonly string[];
+  readonly depends_on: readonly string[];
+  readonly events: number | null;
+  readonly seconds: number | null;
+  readonly changes: readonly string[];
+  readonly used_by: readonly INode[];
+  readonly readers: readonly IUse[];
+  readonly notes: readonly string[];
+}
+
+export interface IFound {
+  readonly entries: readonly INode[];
+  readonly total: number;
+  /** Which words were read as others. */
+  readonly notes: readonly string[];
 }
 
 export interface ICatalog {
   readonly revision: string;
   readonly connection: Readonly<Record<string, unknown>>;
   readonly groups: readonly IGroup[];
+}
+
+/** What changed since a revision that the browser has. */
+export interface IChanges extends ICatalog {
+  readonly since: string;
+  /** The names of the groups that went; `groups` are those that came or changed. */
+  readonly gone: readonly string[];
 }
 
 /** The answer to "anything new since this revision?" when there is nothing. */
@@ -89,13 +198,20 @@ async function request<T>(
   return body as unknown as T;
 }
 
+/** What is said of a group, that makes no version. */
+export interface IWords {
+  readonly owner: string;
+  readonly description: string;
+  readonly tags: readonly string[];
+}
+
 export class CatalogApi {
   constructor(private readonly _settings: ServerConnection.ISettings) {}
 
-  /** The whole catalog, or word that it is still at revision `since`. */
-  catalog(since = ''): Promise<ICatalog | IUnchanged> {
+  /** The whole catalog, or what changed since a revision; `fresh` asks for it as it is now. */
+  catalog(since: string, fresh: boolean): Promise<ICatalog | IChanges | IUnchanged> {
     // The query is added after the join, which would escape its question mark.
-    const query = since ? URLExt.objectToQueryString({ since }) : '';
+    const query = since ? URLExt.objectToQueryString({ since, fresh: fresh ? '1' : '' }) : '';
     return request(this._settings, `catalog${query}`);
   }
 
@@ -113,7 +229,45 @@ export class CatalogApi {
     return this._post('rollback', { name });
   }
 
-  private _post(path: string, body: Record<string, string>): Promise<IGroup> {
+  /** What promoting this cell text, or a group's latest version, would do. */
+  outlook(what: { source: string } | { name: string }): Promise<IOutlook> {
+    return this._post('outlook', what);
+  }
+
+  search(query: string, limit = 500): Promise<IFound> {
+    return this._get('search', { q: query, limit: String(limit) });
+  }
+
+  about(name: string): Promise<IAbout> {
+    return this._get('about', { name, kind: 'group' });
+  }
+
+  diff(name: string, before: string, after: string): Promise<IDiff> {
+    return this._get('diff', { name, before, after });
+  }
+
+  /** Owner, description and tags, unless somebody changed the group since `seen`. */
+  edit(name: string, words: IWords, seen: string): Promise<IAbout> {
+    return this._post('edit', { name, kind: 'group', ...words, seen });
+  }
+
+  deprecate(
+    name: string,
+    given: { reason?: string; instead?: string; undo?: boolean }
+  ): Promise<IAbout> {
+    return this._post('deprecate', { name, kind: 'group', ...given });
+  }
+
+  /** Stop a version, or discard the draft where no version is named. */
+  retire(name: string, version: number | null): Promise<unknown> {
+    return this._post('retire', version === null ? { name } : { name, version });
+  }
+
+  private _get<T>(path: string, query: Record<string, string>): Promise<T> {
+    return request(this._settings, `${path}${URLExt.objectToQueryString(query)}`);
+  }
+
+  private _post<T>(path: string, body: object): Promise<T> {
     return request(this._settings, path, { method: 'POST', body: JSON.stringify(body) });
   }
 }

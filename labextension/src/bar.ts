@@ -9,19 +9,12 @@ import type { EditorState, Extension } from '@codemirror/state';
 import { showPanel } from '@codemirror/view';
 import type { EditorView, Panel } from '@codemirror/view';
 
+import type { Actions } from './actions';
 import { featureName } from './cell';
 import { highlighting } from './highlight';
 import type { CatalogModel } from './model';
+import { cellState } from './notebooks';
 import { barWords } from './states';
-import type { CellState } from './states';
-
-/** What the buttons do; the same functions as behind the commands and the sidebar. */
-export interface IActions {
-  /** Promote the definition in this cell text. */
-  promoteSource(name: string, source: string): Promise<void>;
-  promote(name: string): Promise<void>;
-  rollback(name: string): Promise<void>;
-}
 
 function nameOf(state: EditorState): string | null {
   // The magic stands on the cell's first line that is not blank; a cell of another kind is told from
@@ -58,7 +51,7 @@ class FeatureBar implements Panel {
     private readonly _view: EditorView,
     private readonly _cell: ICodeCellModel,
     private readonly _catalog: CatalogModel,
-    private readonly _actions: IActions,
+    private readonly _actions: Actions,
     private readonly _trans: TranslationBundle
   ) {
     this.dom = document.createElement('div');
@@ -78,7 +71,8 @@ class FeatureBar implements Panel {
       void this._actions.rollback(this._featureName);
     });
     this._promote = this._button(this._trans.__('Promote'), () => {
-      void this._actions.promoteSource(this._featureName, this._view.state.doc.toString());
+      const source = this._view.state.doc.toString();
+      void this._actions.promoteSource(this._featureName, source, cellState(this._cell));
     });
     this._promote.classList.add('fs-mod-accept');
     this._catalog.stateChanged.connect(this._draw, this);
@@ -108,18 +102,12 @@ class FeatureBar implements Panel {
     return button;
   }
 
-  private _cellState(): CellState {
-    if (this._cell.isDirty) {
-      return 'edited';
-    }
-    return this._cell.executionCount === null ? 'fresh' : 'previewed';
-  }
-
   private _draw(): void {
     const trans = this._trans;
     const name = nameOf(this._view.state) ?? '';
     const group = this._catalog.group(name);
-    const busy = this._catalog.busy(name);
+    const doing = this._catalog.busy(name);
+    const busy = doing !== null;
     const notice = this._catalog.notice;
     const source = group?.source;
     const matches = !source || source.trim() === this._view.state.doc.toString().trim();
@@ -127,9 +115,9 @@ class FeatureBar implements Panel {
     this.dom.setAttribute('aria-label', trans.__('Feature %1', name));
     setText(this._name, name || trans.__('a feature without a name'));
     this._name.title = name;
-    let words = barWords(trans, group, this._cellState(), matches);
+    let words = barWords(trans, group, cellState(this._cell), matches);
     if (busy) {
-      words = trans.__('sending…');
+      words = doing === 'asking' ? trans.__('looking at what it will do…') : trans.__('sending…');
     } else if (notice?.kind === 'gone') {
       words = trans.__('%1 · the server does not answer', words);
     }
@@ -165,7 +153,7 @@ class FeatureBar implements Panel {
 function panelExtension(
   cell: ICodeCellModel,
   catalog: CatalogModel,
-  actions: IActions,
+  actions: Actions,
   trans: TranslationBundle
 ): Extension {
   // One function for the life of the editor: a new one would rebuild the panel at every keystroke.
@@ -182,7 +170,7 @@ function panelExtension(
 /** The factory that Lab calls for every editor; only code cells get the bar. */
 export function barFactory(
   catalog: CatalogModel,
-  actions: IActions,
+  actions: Actions,
   trans: TranslationBundle
 ): IEditorExtensionFactory<undefined> {
   return {

@@ -8,13 +8,10 @@ import { Decoration, EditorView, MatchDecorator, ViewPlugin } from '@codemirror/
 import type { DecorationSet, ViewUpdate } from '@codemirror/view';
 
 import { isPolars } from './cell';
+import { kindOf, PATTERN } from './tokens';
+import type { TokenKind } from './tokens';
 
 const HEADER_MAX = 2000;
-
-const KEYWORDS =
-  'select|from|where|group|by|having|order|limit|as|on|join|left|inner|outer|cross|using|and|or|not|' +
-  'in|is|null|like|between|case|when|then|else|end|distinct|filter|over|partition|rows|range|' +
-  'preceding|following|current|row|interval|union|all|with|cast|asc|desc|true|false|for|system_time|of';
 
 const keyword = Decoration.mark({ class: 'fs-cm-keyword' });
 const call = Decoration.mark({ class: 'fs-cm-call' });
@@ -22,35 +19,21 @@ const comment = Decoration.mark({ class: 'fs-cm-comment' });
 const magic = Decoration.mark({ class: 'fs-cm-magic' });
 const option = Decoration.mark({ class: 'fs-cm-option' });
 
-const PATTERN = new RegExp(
-  `(?<magic>^\\s*%%feature(?=\\s|$))|(?<option>(?<=^\\s*%%feature\\s.*)--[\\w-]+)|(?<comment>--.*$)|` +
-    `(?<string>'[^']*')|\\b(?<keyword>${KEYWORDS})\\b|\\b(?<call>\\w+)(?=\\()`,
-  'gim'
-);
-
-function decorationOf(match: RegExpExecArray): Decoration | null {
-  const groups = match.groups ?? {};
-  if (groups.magic) {
-    return magic;
-  }
-  if (groups.option) {
-    return option;
-  }
-  if (groups.comment) {
-    return comment;
-  }
-  if (groups.keyword) {
-    return keyword;
-  }
-  return groups.call ? call : null;
-}
+const decorations: Readonly<Partial<Record<TokenKind, Decoration>>> = {
+  magic,
+  option,
+  comment,
+  keyword,
+  call
+};
 
 /** Colour the editor's text while `active` says that it is a feature cell. */
 export function highlighting(active: StateField<boolean>): Extension {
   const decorator = new MatchDecorator({
     regexp: PATTERN,
     decorate: (add, from, to, match) => {
-      const found = decorationOf(match);
+      const kind = kindOf(match.groups ?? {});
+      const found = kind ? decorations[kind] : undefined;
       if (found) {
         add(from, to, found);
       }

@@ -9,8 +9,9 @@ import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import { IStateDB } from '@jupyterlab/statedb';
 import { ITranslator, nullTranslator } from '@jupyterlab/translation';
 
+import { Actions } from './actions';
 import { barFactory } from './bar';
-import { Actions, addCommands } from './commands';
+import { addCommands } from './commands';
 import { CatalogModel } from './model';
 import { NotebookNavigator } from './notebooks';
 import { CatalogSidebar } from './sidebar';
@@ -34,7 +35,7 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const trans = (translator ?? nullTranslator).load('fs_notebook');
     const model = new CatalogModel(app.serviceManager);
     const actions = new Actions(model, trans);
-    const navigator = new NotebookNavigator(app.shell, tracker);
+    const navigator = new NotebookNavigator(app, tracker);
     const sidebar = new CatalogSidebar({ model, actions, navigator, trans }, state);
     app.shell.add(sidebar, 'left', { rank: 550, type: 'Feature Store' });
     restorer?.add(sidebar, sidebar.id);

@@ -6,7 +6,7 @@ import type { Event, ServiceManager } from '@jupyterlab/services';
 import { Poll } from '@lumino/polling';
 
 import { CatalogApi, Refusal } from './api';
-import type { ICatalog, IGroup } from './api';
+import type { ICatalog, IChanges, IGroup, IOutlook } from './api';
 
 export const EVENT_SCHEMA = 'https://fs-notebook.dev/events/catalog/v1';
 
@@ -19,6 +19,9 @@ export type Notice =
   | { readonly kind: 'absent' }
   | { readonly kind: 'refused'; readonly text: string };
 
+/** What is going on about a group: what a promotion would do is asked, or a change is sent. */
+export type Doing = 'asking' | 'sending';
+
 // Lab's event socket backs off for up to half a minute after an outage. The pulse notices the outage
 // and the return, and picks up what was missed; changes themselves come by event.
 const PULSE_MS = 4000;
@@ -26,19 +29,21 @@ const PULSE_GONE_MS = 1500;
 const PULSE_ABSENT_MS = 30000;
 
 export class CatalogModel extends VDomModel {
-  constructor(services: ServiceManager.IManager, api?: CatalogApi) {
+  constructor(services: ServiceManager.IManager) {
     super();
-    this._api = api ?? new CatalogApi(services.serverSettings);
+    this.api = new CatalogApi(services.serverSettings);
     this._services = services;
     services.events.stream.connect(this._onEvent, this);
     this._pulse = new Poll({
       auto: true,
-      factory: () => this._read(this._revision),
+      factory: () => this._read(false),
       frequency: { interval: PULSE_MS, backoff: false, max: PULSE_ABSENT_MS },
       name: 'fs-notebook:pulse',
       standby: 'when-hidden'
     });
   }
+
+  readonly api: CatalogApi;
 
   /** False until the first answer of any kind. */
   get ready(): boolean {
@@ -66,21 +71,27 @@ export class CatalogModel extends VDomModel {
     return this._byName.get(name);
   }
 
-  /** Whether a request about this group is under way. */
-  busy(name: string): boolean {
-    return this._busy.has(name);
+  /** Which request about this group is under way, if one is. */
+  busy(name: string): Doing | null {
+    return this._busy.get(name) ?? null;
+  }
+
+  /** What promoting a cell's text, or else the group's latest version, would do. */
+  outlook(name: string, source: string | null): Promise<IOutlook> {
+    const what = source === null ? { name } : { source };
+    return this._during(name, 'asking', () => this.api.outlook(what));
   }
 
   promoteSource(name: string, source: string): Promise<IGroup> {
-    return this._act(name, () => this._api.promoteSource(source));
+    return this._act(name, () => this.api.promoteSource(source));
   }
 
   promote(name: string): Promise<IGroup> {
-    return this._act(name, () => this._api.promote(name));
+    return this._act(name, () => this.api.promote(name));
   }
 
   rollback(name: string): Promise<IGroup> {
-    return this._act(name, () => this._api.rollback(name));
+    return this._act(name, () => this.api.rollback(name));
   }
 
   /** Read the whole catalog again; requests that come meanwhile share one more read. */
@@ -106,7 +117,7 @@ export class CatalogModel extends VDomModel {
     try {
       do {
         this._again = false;
-        await this._read('');
+        await this._read(true);
       } while (this._again && !this.isDisposed);
     } finally {
       this._reading = null;
@@ -119,13 +130,28 @@ export class CatalogModel extends VDomModel {
     }
   }
 
-  private async _act(name: string, action: () => Promise<IGroup>): Promise<IGroup> {
-    this._busy.add(name);
-    this.stateChanged.emit();
+  /** Change something about a group by `action`, and read what became of the catalog. */
+  async change<T>(name: string, action: (api: CatalogApi) => Promise<T>): Promise<T> {
     try {
+      return await this._during(name, 'sending', () => action(this.api));
+    } finally {
+      void this.refresh();
+    }
+  }
+
+  private _act(name: string, action: () => Promise<IGroup>): Promise<IGroup> {
+    return this.change(name, async () => {
       const group = await action();
       this._put(group);
       return group;
+    });
+  }
+
+  private async _during<T>(name: string, doing: Doing, action: () => Promise<T>): Promise<T> {
+    this._busy.set(name, doing);
+    this.stateChanged.emit();
+    try {
+      return await action();
     } catch (error) {
       if (error instanceof ServerConnection.NetworkError) {
         this._notify({ kind: 'gone' });
@@ -134,21 +160,26 @@ export class CatalogModel extends VDomModel {
     } finally {
       this._busy.delete(name);
       this.stateChanged.emit();
-      void this.refresh();
     }
   }
 
   /** Read once; never rejects, for the outcome is the notice. */
-  private async _read(since: string): Promise<void> {
+  private async _read(fresh: boolean): Promise<void> {
     const order = ++this._asked;
     try {
-      const catalog = await this._api.catalog(this._notice ? '' : since);
+      const catalog = await this.api.catalog(this._notice ? '' : this._revision, fresh);
       if (this.isDisposed || order < this._answered) {
         return; // A later question was answered first: this answer is older.
       }
       this._answered = order;
       if (!('unchanged' in catalog)) {
-        this._take(catalog);
+        if ('since' in catalog && catalog.since !== this._revision) {
+          // It tells what changed since another state than the one that is held by now.
+          this._revision = '';
+          void this.refresh();
+          return;
+        }
+        this._take('since' in catalog ? this._merged(catalog) : catalog);
       }
       this._notify(null);
     } catch (error) {
@@ -171,6 +202,14 @@ export class CatalogModel extends VDomModel {
     return { kind: 'refused', text: String(error) };
   }
 
+  /** The catalog that is known, with what changed in it. */
+  private _merged(changes: IChanges): ICatalog {
+    const byName = new Map(this._byName);
+    changes.gone.forEach(name => byName.delete(name));
+    changes.groups.forEach(group => byName.set(group.name, group));
+    return { ...changes, groups: [...byName.values()] };
+  }
+
   private _take(catalog: ICatalog): void {
     this._revision = catalog.revision;
     this._connection = catalog.connection;
@@ -180,6 +219,8 @@ export class CatalogModel extends VDomModel {
   }
 
   private _put(group: IGroup): void {
+    // What is held is no revision of the server's any more: the next read is of all.
+    this._revision = '';
     this._byName.set(group.name, group);
     this._groups = [...this._byName.values()];
     this._changed = true;
@@ -203,10 +244,9 @@ export class CatalogModel extends VDomModel {
     }
   }
 
-  private readonly _api: CatalogApi;
   private readonly _services: ServiceManager.IManager;
   private readonly _pulse: Poll;
-  private readonly _busy = new Set<string>();
+  private readonly _busy = new Map<string, Doing>();
   private _byName = new Map<string, IGroup>();
   private _groups: readonly IGroup[] = [];
   private _connection: Readonly<Record<string, unknown>> = {};

@@ -1,4 +1,4 @@
-/** The catalog in the left sidebar: searched, grouped by entity, one card at a time. */
+/** The catalog in the left sidebar: searched, filtered, grouped by entity, one card at a time. */
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 import type { IStateDB } from '@jupyterlab/statedb';
@@ -6,51 +6,16 @@ import { VDomRenderer } from '@jupyterlab/ui-components';
 import * as React from 'react';
 
 import type { IGroup } from './api';
-import type { IActions } from './bar';
+import type { IContext } from './context';
+import { Filters } from './filters';
 import { catalogIcon } from './icon';
+import { List } from './list';
 import type { CatalogModel, Notice } from './model';
-import { lagWords, percent, stateWords } from './states';
+import { byEntity, FILTERS, matching, parseQuery } from './query';
+import type { IQuery } from './query';
 
 const STATE_KEY = 'fs-notebook:sidebar';
-
-/** What the sidebar asks of the notebooks. */
-export interface INavigator {
-  /** Scroll to the cell that defines this group; false where no open notebook has one. */
-  reveal(name: string, focus: boolean): boolean;
-  /** Whether some open notebook has a cell that defines this group. */
-  owns(name: string): boolean;
-}
-
-interface IContext {
-  readonly model: CatalogModel;
-  readonly actions: IActions;
-  readonly navigator: INavigator;
-  readonly trans: TranslationBundle;
-}
-
-/** The words that a search looks through. */
-function haystack(group: IGroup): string {
-  const words = [group.name, ...group.entity, ...group.tags, group.owner, group.description];
-  return [...words, ...group.features.map(feature => feature.name)].join(' ').toLocaleLowerCase();
-}
-
-export function matching(groups: readonly IGroup[], search: string): IGroup[] {
-  const terms = search.toLocaleLowerCase().split(/\s+/).filter(Boolean);
-  return groups.filter(group => {
-    const text = haystack(group);
-    return terms.every(term => text.includes(term));
-  });
-}
-
-/** Entities in alphabetical order, each with its groups by name. */
-export function byEntity(groups: readonly IGroup[]): [string, IGroup[]][] {
-  const sections = new Map<string, IGroup[]>();
-  for (const group of [...groups].sort((a, b) => a.name.localeCompare(b.name))) {
-    const entity = group.entity.join(', ');
-    sections.set(entity, [...(sections.get(entity) ?? []), group]);
-  }
-  return [...sections].sort(([a], [b]) => a.localeCompare(b));
-}
+const PAUSE_MS = 200;
 
 function noticeText(trans: TranslationBundle, notice: Notice): string {
   switch (notice.kind) {
@@ -73,151 +38,20 @@ function placeWords(trans: TranslationBundle, place: unknown): string {
   return /^(embedded|unix)\b/.test(text) ? trans.__('embedded') : text;
 }
 
-/** When and by whom a group was changed last; empty where nobody promoted it yet. */
-function changedWords(trans: TranslationBundle, group: IGroup): string {
-  const at = new Date(group.updated_at);
-  if (Number.isNaN(at.valueOf())) {
-    return '';
-  }
-  const when = at.toLocaleString();
-  return group.actor ? trans.__('%1 by %2', when, group.actor) : when;
-}
-
-function Fact(props: { label: string; children: React.ReactNode }): JSX.Element | null {
-  return props.children === null || props.children === '' ? null : (
-    <>
-      <dt>{props.label}</dt>
-      <dd>{props.children}</dd>
-    </>
-  );
-}
-
-function Card(props: IContext & { group: IGroup; id: string }): JSX.Element {
-  const { group, trans, actions, model, navigator } = props;
-  const busy = model.busy(group.name) || !model.writable;
-  const former = group.previous;
-  const rate = group.events_per_second;
-  return (
-    <div className="fs-Card" id={props.id} role="region" aria-label={group.name}>
-      {group.error && (
-        <p className="fs-Card-error" role="alert">
-          {group.error}
-        </p>
-      )}
-      {group.description && <p>{group.description}</p>}
-      {group.state === 'bootstrapping' && group.progress !== null && (
-        <progress
-          max={1}
-          value={group.progress}
-          aria-label={trans.__('Bootstrap of %1', group.name)}
-        />
-      )}
-      <pre tabIndex={0} role="group" aria-label={trans.__('Definition')}>
-        {group.definition}
-      </pre>
-      <dl>
-        <Fact label={trans.__('Features')}>
-          {group.features.map(feature => (
-            <span key={feature.name} className="fs-Card-feature">
-              {feature.name} <span className="fs-Dim">{feature.type}</span>
-            </span>
-          ))}
-        </Fact>
-        <Fact label={trans.__('Serving')}>
-          {group.version === null ? '' : trans.__('v%1 of %2', group.version, group.latest)}
-        </Fact>
-        <Fact label={trans.__('Bootstrap')}>
-          {group.state === 'bootstrapping' && group.progress !== null
-            ? percent(group.progress)
-            : ''}
-        </Fact>
-        <Fact label={trans.__('Owner')}>{group.owner ?? ''}</Fact>
-        <Fact label={trans.__('Tags')}>{group.tags.join(', ')}</Fact>
-        <Fact label={trans.__('Position')}>{group.position ?? ''}</Fact>
-        <Fact label={trans.__('Lag')}>
-          {group.lag === null
-            ? ''
-            : trans._n('%2 event', '%2 events', group.lag, group.lag.toLocaleString())}
-        </Fact>
-        <Fact label={trans.__('Events/s')}>
-          {rate === null ? '' : rate.toLocaleString(undefined, { maximumFractionDigits: 1 })}
-        </Fact>
-        <Fact label={trans.__('Changed')}>{changedWords(trans, group)}</Fact>
-      </dl>
-      <div className="fs-Card-buttons">
-        <button
-          type="button"
-          className="fs-Button fs-mod-accept"
-          disabled={busy}
-          aria-label={trans.__('Promote %1', group.name)}
-          onClick={() => void actions.promote(group.name)}
-        >
-          {trans.__('Promote')}
-        </button>
-        {former !== null && (
-          <button
-            type="button"
-            className="fs-Button"
-            disabled={busy}
-            aria-label={trans.__('Roll back %1 to v%2', group.name, former)}
-            onClick={() => void actions.rollback(group.name)}
-          >
-            {trans.__('Roll back to v%1', former)}
-          </button>
-        )}
-        {navigator.owns(group.name) && (
-          <button
-            type="button"
-            className="fs-Button"
-            aria-label={trans.__('Go to the cell of %1', group.name)}
-            onClick={() => navigator.reveal(group.name, true)}
-          >
-            {trans.__('Go to cell')}
-          </button>
-        )}
-      </div>
-    </div>
-  );
-}
-
-function Row(
-  props: IContext & { group: IGroup; open: boolean; toggle: (name: string) => void }
-): JSX.Element {
-  const { group, open, trans } = props;
-  const id = `fs-card-${group.name}`;
-  return (
-    <li className="fs-Row">
-      <button
-        type="button"
-        className="fs-Row-button"
-        aria-expanded={open}
-        aria-controls={open ? id : undefined}
-        onClick={() => props.toggle(group.name)}
-      >
-        <span className="fs-Dot" data-state={group.state} aria-hidden="true" />
-        <span className="fs-Row-name" title={group.name}>
-          {group.name}
-        </span>
-        <span className="fs-Row-state">{stateWords(trans, group)}</span>
-        <span className="fs-Row-lag fs-Dim">{lagWords(trans, group)}</span>
-      </button>
-      {open && <Card {...props} id={id} />}
-    </li>
-  );
-}
-
-/** Move the focus between the search field and the rows, as in any list. */
+/** From the search field the arrow leads to the first row; the list does the rest. */
 function onArrow(event: React.KeyboardEvent<HTMLElement>): void {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   const from = event.target as HTMLElement;
-  if (!step || !from.matches('.fs-Row-button, .fs-Search')) {
-    return;
+  if (event.key === 'ArrowDown' && from.matches('.fs-Search')) {
+    event.currentTarget.querySelector<HTMLElement>('.fs-Row-button')?.focus();
+    event.preventDefault();
   }
-  const stops = [
-    ...event.currentTarget.querySelectorAll<HTMLElement>('.fs-Search, .fs-Row-button')
-  ];
-  stops[stops.indexOf(from) + step]?.focus();
-  event.preventDefault();
+}
+
+/** What the server found for a query that has no match as it stands: it forgives typos. */
+interface IForgiven {
+  readonly search: string;
+  readonly names: readonly string[];
+  readonly notes: readonly string[];
 }
 
 export class CatalogSidebar extends VDomRenderer<CatalogModel> {
@@ -236,50 +70,46 @@ export class CatalogSidebar extends VDomRenderer<CatalogModel> {
     void this._restore();
   }
 
+  dispose(): void {
+    window.clearTimeout(this._pause);
+    super.dispose();
+  }
+
   protected onActivateRequest(): void {
     this.node.querySelector<HTMLInputElement>('.fs-Search')?.focus();
   }
 
   protected render(): JSX.Element {
     const { trans, model } = this._context;
-    const shown = matching(model.groups, this._search);
+    const { sections, count, notes } = this._found();
     const connection = Object.entries(model.connection).filter(([, value]) => value);
     return (
       <div className="fs-Sidebar-inner" onKeyDown={onArrow}>
-        <input
-          type="search"
-          className="fs-Search"
-          aria-label={trans.__('Search features')}
-          placeholder={trans.__('Search features')}
-          value={this._search}
-          onChange={event => this._set({ search: event.target.value })}
-          onKeyDown={event => event.key === 'Escape' && this._set({ search: '' })}
+        <Filters
+          trans={trans}
+          groups={model.groups}
+          search={this._search}
+          change={search => this._set({ search })}
         />
         {model.notice && (
           <p className="fs-Notice" data-kind={model.notice.kind} role="alert">
             {noticeText(trans, model.notice)}
           </p>
         )}
-        <div className="fs-List">
-          {byEntity(shown).map(([entity, groups]) => (
-            <section key={entity} aria-label={trans.__('Entity %1', entity)}>
-              <h3 className="fs-Entity">{entity}</h3>
-              <ul className="fs-Rows" role="list">
-                {groups.map(group => (
-                  <Row
-                    key={group.name}
-                    {...this._context}
-                    group={group}
-                    open={group.name === this._open}
-                    toggle={name => this._toggle(name)}
-                  />
-                ))}
-              </ul>
-            </section>
-          ))}
-        </div>
+        {notes.map(note => (
+          <p key={note} className="fs-Note">
+            {note}
+          </p>
+        ))}
+        <List
+          {...this._context}
+          sections={sections}
+          open={this._open}
+          toggle={name => this._toggle(name)}
+          show={name => this._show(name)}
+        />
         <p className="fs-Count" role="status">
-          {this._count(shown.length)}
+          {this._count(count)}
         </p>
         {connection.length > 0 && (
           <p
@@ -293,6 +123,52 @@ export class CatalogSidebar extends VDomRenderer<CatalogModel> {
     );
   }
 
+  /** What the search finds; kept until the catalog or the search is another. */
+  private _found(): { sections: [string, IGroup[]][]; count: number; notes: string[] } {
+    const { model, trans } = this._context;
+    const forgiven = this._forgiven?.search === this._search ? this._forgiven : null;
+    const key = [model.groups, this._search, forgiven];
+    if (this._kept && key.every((part, index) => part === this._kept?.key[index])) {
+      return this._kept.found;
+    }
+    const query = parseQuery(this._search);
+    const notes: string[] = [];
+    let groups = matching(model.groups, query);
+    if (query.unknown !== null) {
+      const known = FILTERS.map(filter => `${filter}:`).join(' ');
+      notes.push(trans.__('There is no filter %1:. There are %2', query.unknown, known));
+    }
+    if (groups.length === 0 && forgiven) {
+      groups = forgiven.names.flatMap(name => model.group(name) ?? []);
+      notes.push(...forgiven.notes);
+    } else if (groups.length === 0) {
+      this._ask(query);
+    }
+    const found = { sections: byEntity(groups), count: groups.length, notes };
+    this._kept = { key, found };
+    return found;
+  }
+
+  /** Ask the server for what may have been meant, once nothing is typed for a moment. */
+  private _ask(query: IQuery): void {
+    const { model } = this._context;
+    window.clearTimeout(this._pause);
+    if (!query.terms.length || query.unknown !== null || !model.writable || !model.groups.length) {
+      return;
+    }
+    const search = this._search;
+    this._pause = window.setTimeout(() => {
+      model.api
+        .search(search)
+        .then(({ entries, notes }) => {
+          const names = entries.filter(({ kind }) => kind === 'group').map(({ name }) => name);
+          this._forgiven = { search, names, notes };
+          this.update();
+        })
+        .catch(reason => console.warn('fs-notebook: the server did not search', reason));
+    }, PAUSE_MS);
+  }
+
   private _count(shown: number): string {
     const { trans, model } = this._context;
     const total = model.groups.length;
@@ -304,10 +180,10 @@ export class CatalogSidebar extends VDomRenderer<CatalogModel> {
         ? ''
         : trans.__('No features yet: write a %1 cell and promote it.', '%%feature');
     }
-    if (shown < total) {
-      return trans.__('%1 of %2 features', shown, total);
-    }
-    return trans._n('%1 feature', '%1 features', total);
+    const all = total.toLocaleString();
+    return shown < total
+      ? trans.__('%1 of %2 features', shown.toLocaleString(), all)
+      : trans._n('%2 feature', '%2 features', total, all);
   }
 
   private _toggle(name: string): void {
@@ -316,6 +192,12 @@ export class CatalogSidebar extends VDomRenderer<CatalogModel> {
     if (open) {
       this._context.navigator.reveal(open, false);
     }
+  }
+
+  /** Open another group's card, whatever is searched for now. */
+  private _show(name: string): void {
+    const hidden = !this._found().sections.some(([, groups]) => groups.some(g => g.name === name));
+    this._set({ open: name, ...(hidden ? { search: '' } : {}) });
   }
 
   private _set(change: { search?: string; open?: string | null }): void {
@@ -339,4 +221,7 @@ export class CatalogSidebar extends VDomRenderer<CatalogModel> {
 
   private _search = '';
   private _open: string | null = null;
+  private _forgiven: IForgiven | null = null;
+  private _kept: { key: unknown[]; found: ReturnType<CatalogSidebar['_found']> } | null = null;
+  private _pause = 0;
 }

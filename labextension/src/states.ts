@@ -2,7 +2,7 @@
 
 import type { TranslationBundle } from '@jupyterlab/translation';
 
-import type { IGroup } from './api';
+import type { IGroup, IVersion } from './api';
 
 /** What the person has done with the cell since the definition was last seen elsewhere. */
 export type CellState = 'fresh' | 'previewed' | 'edited';
@@ -61,6 +61,22 @@ export function barWords(
   }
   // A cell that ran and failed left nothing in the catalog: it was not previewed.
   return group && cell === 'previewed' ? trans.__('previewed') : trans.__('draft');
+}
+
+/** What becomes of a version just now. */
+export function versionWords(trans: TranslationBundle, version: IVersion): string {
+  switch (version.state) {
+    case 'serves':
+      return trans.__('serves');
+    case 'wanted':
+      return trans.__('is being built');
+    case 'kept':
+      return trans.__('kept to go back to');
+    case 'retired':
+      return trans.__('retired');
+    default:
+      return trans.__('draft');
+  }
 }
 
 /** How far a group is behind, in a few characters; while it bootstraps, the progress says that. */

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fs_notebook.errors import ConflictError, DefinitionError, unknown_name
 from fs_notebook.server.service import GroupView, KeptView, Overview
@@ -39,6 +41,13 @@ def group(name: str, **fields: object) -> GroupView:
         "source": None,
         "updated_at": "2026-01-02T03:04:05+00:00",
         "actor": "ada",
+        "status": "live",
+        "deprecated": None,
+        "created_by": "ada",
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "depends_on": [],
+        "used_by": [],
+        "streams": ["read_events"],
     }
     return {**usual, **fields}  # type: ignore[typeddict-item,return-value]
 
@@ -122,6 +131,26 @@ class FakeCatalogService:
                 )
             one.update(state="live", version=one["previous"], previous=None, progress=None)
             return self._changed(one, actor)
+
+    def outlook(self, given: Mapping[str, str]) -> dict[str, Any]:
+        name = given.get("name") or given["source"].split()[1]
+        known = self.groups.get(name)
+        return {
+            "name": name, "version": 1 if known is None else known["latest"] + 1,
+            "serving": None if known is None else known["version"], "work": "fold",
+            "streams": ["read_events"], "depends_on": [], "events": 1204, "seconds": 3.0,
+            "changes": [], "used_by": [], "readers": [], "notes": [],
+        }  # fmt: skip
+
+    def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
+        node = {"kind": "group", "name": self._known(name)["name"]}
+        lineage = {"node": node, "nodes": [{**node, "layer": 0, "note": None}], "edges": [],
+                   "cut": 0}  # fmt: skip
+        return {**node, "updated_at": "", "versions": [], "history": [], "lineage": lineage,
+                "uses": []}  # fmt: skip
+
+    def search(self, query: str, *, limit: int) -> dict[str, Any]:
+        return {"entries": [], "total": 0, "notes": []}
 
     def close(self) -> None:
         self.closed = True

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fs_notebook.language.cell import parse_source
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection, default_actor
 from tests.support.sessions import SUM_SQL, read_events, stop_all
@@ -130,6 +131,33 @@ async def test_hostile_texts_stay_texts_on_every_route(ask, session, jp_fetch):
         assert answer.headers["Content-Type"].startswith("application/json")
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert HOSTILE in answer.body.decode()
+
+
+async def test_an_outlook_of_a_cell_and_of_a_name(ask, session):
+    cell = f"%%feature fresh --entity user\n{SUM_SQL.replace('total_readtime', 'fresh')}"
+    status, body = await ask("outlook", body={"source": cell})
+    assert (status, body["version"], body["events"], body["work"]) == (200, 1, 50, "fold")
+    assert "fresh" not in session.catalog.refresh().groups
+    status, body = await ask("outlook", body={"name": "reading_time"})
+    assert (status, body["streams"], body["used_by"]) == (200, ["read_events"], [])
+    status, body = await ask("outlook", body={"source": "no feature"})
+    assert (status, "%%feature" in f"{body['message']}{body['remedy']}") == (400, True)
+
+
+async def test_a_notebook_is_told_of_where_this_server_has_it(ask, session, jp_root_dir):
+    async def told(path: Path) -> object:
+        cell = f"%%feature at_{path.parent.name} --entity user\n{SUM_SQL}"
+        cell = cell.replace("total_readtime", f"v_{path.parent.name}")
+        session.define_cell(parse_source(cell), notebook=str(path))
+        return (await ask("about", params={"name": f"at_{path.parent.name}"}))[1]["notebook"]
+
+    inside, outside = jp_root_dir / "deep" / "book.ipynb", jp_root_dir.parent / "far" / "b.ipynb"
+    for path in (inside, outside):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    assert await told(inside) == "deep/book.ipynb"
+    assert await told(outside) is None
+    assert await told(jp_root_dir / "gone" / "book.ipynb") is None
 
 
 async def test_what_the_promote_bar_defines_is_the_users_from_the_first(ask, session):

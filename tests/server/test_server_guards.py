@@ -73,6 +73,7 @@ def routes(jp_web_app, jp_base_url):
         ("GET", "fs-notebook/search"),
         ("POST", "fs-notebook/deprecate"),
         ("POST", "fs-notebook/edit"),
+        ("POST", "fs-notebook/outlook"),
         ("POST", "fs-notebook/promote"),
         ("POST", "fs-notebook/retire"),
         ("POST", "fs-notebook/rollback"),
@@ -81,6 +82,7 @@ def routes(jp_web_app, jp_base_url):
 
 
 async def test_no_route_answers_without_a_token(jp_web_app, jp_fetch, routes, monkeypatch):
+    """Fault 37."""
     # The XSRF check would refuse a POST before the guard is reached.
     monkeypatch.setitem(jp_web_app.settings, "disable_check_xsrf", True)
     for method, path in routes:
@@ -112,7 +114,7 @@ async def test_a_reader_browses_and_changes_nothing(jp_serverapp, ask, monkeypat
 async def test_a_cookie_without_its_xsrf_token_is_refused(
     jp_serverapp, http_server_client, jp_base_url
 ):
-    # A browser that is logged in sends the cookie along with a request that another site started.
+    """Fault 37: a logged-in browser sends the cookie with what another site makes it ask for."""
     user = await _login_cookie(jp_serverapp, http_server_client, jp_base_url)
     url = f"{jp_base_url}fs-notebook/promote"
     with pytest.raises(HTTPClientError) as refused:
@@ -121,6 +123,18 @@ async def test_a_cookie_without_its_xsrf_token_is_refused(
         )
     assert refused.value.code == 403
     assert b"_xsrf" in refused.value.response.body
+
+
+async def test_a_request_from_elsewhere_is_refused(jp_serverapp, http_server_client, jp_base_url):
+    """Fault 37: a page of another site, asking with the browser's own cookie."""
+    user = await _login_cookie(jp_serverapp, http_server_client, jp_base_url)
+    headers = {"Cookie": user}
+    url = f"{jp_base_url}fs-notebook/catalog"
+    assert (await http_server_client.fetch(url, headers=headers)).code == 200
+    for origin in ("https://elsewhere.example", "null"):
+        with pytest.raises(HTTPClientError) as refused:
+            await http_server_client.fetch(url, headers={**headers, "Origin": origin})
+        assert refused.value.code in (403, 404)
 
 
 async def _login_cookie(app, client, base: str) -> str:

@@ -127,3 +127,20 @@ async def test_a_service_that_cannot_be_opened_is_explained_and_tried_again(ask,
     monkeypatch.setenv("FS_NOTEBOOK_SERVICE", "fake_catalog_service:open_service")
     code, _ = await ask("catalog")
     assert code == 200
+
+
+async def test_who_has_a_revision_is_told_what_changed_since(ask, service):
+    _, whole = await ask("catalog")
+    service().groups["taste"]["tags"] = ["new"]
+    del service().groups["last_articles"]
+    status, changes = await ask("catalog", params={"since": whole["revision"], "fresh": "1"})
+    assert status == 200
+    assert changes["since"] == whole["revision"] != changes["revision"]
+    assert [g["name"] for g in changes["groups"]] == ["taste"]
+    assert changes["gone"] == ["last_articles"]
+    _, same = await ask("catalog", params={"since": changes["revision"], "fresh": "1"})
+    assert same == {"revision": changes["revision"], "unchanged": True}
+    # Of a revision that nobody remembers all is told.
+    _, all_again = await ask("catalog", params={"since": "long ago"})
+    assert len(all_again["groups"]) == 4
+    assert "since" not in all_again

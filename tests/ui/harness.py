@@ -81,6 +81,8 @@ class Lab:
         `module:factory` of a service in place of the real session (see `FS_NOTEBOOK_SERVICE`).
     extension
         Whether the server has the extension; without it only the magics work.
+    settings
+        The user's settings of the front end. Unless they say otherwise Promote asks nothing.
     env
         More of its environment.
     """
@@ -92,6 +94,7 @@ class Lab:
         notebooks: Mapping[str, Sequence[str] | Path] | None = None,
         service: str | None = None,
         extension: bool = True,
+        settings: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = folder
@@ -104,6 +107,7 @@ class Lab:
         self._extension = extension
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._settings = {"confirmPromote": "never", **(settings or {})}
         self._lay_out(notebooks or {})
 
     def __enter__(self) -> Self:
@@ -184,7 +188,8 @@ class Lab:
                 shutil.copy(cells, self.root / name)
             else:
                 nbformat.write(notebook(cells), self.root / name)
-        for name, values in QUIET.items():
+        own = {"fs-notebook/plugin.jupyterlab-settings": self._settings}
+        for name, values in {**QUIET, **own}.items():
             path = self.folder / "settings" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values))

@@ -36,7 +36,8 @@ CELLS = [
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, bundle):
     folder = tmp_path_factory.mktemp("journey")
-    with Lab(folder, notebooks={"journey.ipynb": CELLS}) as lab:
+    settings = {"confirmPromote": "always"}
+    with Lab(folder, notebooks={"journey.ipynb": CELLS}, settings=settings) as lab:
         yield lab
 
 
@@ -68,7 +69,15 @@ def test_from_a_cell_to_production_with_one_click(chromium, lab):
     page.select_cell(3)
     page.screenshot("journey-preview")
 
-    page.bar("reading_time").get_by_role("button", name="Promote").click()
+    promote = page.bar("reading_time").get_by_role("button", name="Promote")
+    promote.click()
+    dialog = page.page.get_by_role("dialog")
+    for told in ("Promote reading_time?", "v1", "1,000 events of read_events", "a few seconds"):
+        expect(dialog).to_contain_text(told)
+    expect(dialog).to_contain_text("nobody so far")
+    page.screenshot("journey-question")
+    # The button that goes on has the focus: two keys promote.
+    page.page.keyboard.press("Enter")
     expect(page.bar_state("reading_time")).to_contain_text("live v1", timeout=30_000)
     expect(page.row("reading_time")).to_contain_text(re.compile("live.*v1|v1.*live"))
     page.screenshot("journey-live")
@@ -87,8 +96,16 @@ def test_from_a_cell_to_production_with_one_click(chromium, lab):
 
     # A changed cell is another version; Promote takes the cell's text, Roll back returns.
     page.write_cell(3, FEATURE.replace("SUM(readtime)", "SUM(readtime * 2)"))
-    expect(page.bar_state("reading_time")).to_contain_text("edited")
-    page.bar("reading_time").get_by_role("button", name="Promote").click()
+    expect(page.bar_state("reading_time")).to_contain_text("edited since last run")
+    promote.click()
+    expect(dialog).to_contain_text("edited and not run since: its text as it stands now")
+    expect(dialog).to_contain_text("v2; v1 serves until it is live")
+    expect(dialog).to_contain_text("total_readtime is computed otherwise")
+    page.screenshot("journey-question-edited")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.bar_state("reading_time")).to_contain_text("live v1")
+    promote.click()
+    dialog.get_by_role("button", name="Promote").click()
     expect(page.bar_state("reading_time")).to_contain_text("live v2", timeout=30_000)
     assert served(lab.home) == 2 * (expected + 7)
     page.bar("reading_time").get_by_role("button", name=re.compile("Roll back")).click()
@@ -97,6 +114,16 @@ def test_from_a_cell_to_production_with_one_click(chromium, lab):
     while served(lab.home) != expected + 7:
         assert time.monotonic() < until, "the roll-back is not served"
     page.screenshot("journey-rolled-back")
+
+    # The notebook is closed: the catalog knows where the feature came from.
+    with page.page.expect_response("**/api/contents/journey.ipynb*"):
+        page.command("docmanager:save")
+    page.page.wait_for_function("() => !jupyterapp.shell.currentWidget.context.model.dirty")
+    page.command("application:close")
+    expect(page.page.locator(".jp-NotebookPanel")).to_have_count(0)
+    page.row("reading_time").click()
+    page.card("reading_time").get_by_role("button", name="Open the notebook").click()
+    expect(page.bar("reading_time")).to_be_in_viewport()
     page.assert_clean()
 
 
@@ -108,7 +135,7 @@ def test_an_error_is_one_message_in_the_cell(chromium, lab):
     page.run_cell(5)
     output = page.output(5)
     expect(output).to_contain_text("did you mean 'readtime'?")
-    expect(output).to_contain_text("line 1:")
+    expect(output).to_contain_text("line 2, column 18")
     expect(output).not_to_contain_text("Traceback")
     expect(page.bar_state("broken")).to_have_text("draft")
     page.screenshot("journey-error")

@@ -44,21 +44,28 @@ def test_without_the_extension_a_sentence_says_so(chromium, tmp_path):
 
 
 def test_promote_can_be_made_to_ask_first(chromium, tmp_path):
-    lab = Lab(tmp_path / "lab", notebooks={"book.ipynb": CELLS}, service=SERVICE)
-    settings = lab.folder / "settings" / "fs-notebook" / "plugin.jupyterlab-settings"
-    settings.parent.mkdir()
-    settings.write_text('{"confirmPromote": true}')
-    with lab:
+    settings = {"confirmPromote": "always"}
+    with Lab(
+        tmp_path / "lab", notebooks={"book.ipynb": CELLS}, service=SERVICE, settings=settings
+    ) as lab:
         page = chromium.open(lab, "book.ipynb")
         button = page.bar("reading_time").get_by_role("button", name="Promote reading_time")
         button.click()
         dialog = page.page.get_by_role("dialog")
         expect(dialog).to_contain_text("Promote reading_time?")
+        expect(dialog).to_contain_text("v3; v2 serves until it is live")
+        expect(dialog).to_contain_text("1,204 events of read_events")
+        expect(dialog).to_contain_text("a few seconds")
+        assert page.accessibility(".jp-Dialog") == []
         dialog.get_by_role("button", name="Cancel").click()
         expect(page.bar_state("reading_time")).to_have_text("live v2")
         button.click()
+        # Whoever does not want to be asked each time says so in the question itself.
+        dialog.get_by_role("checkbox").check()
         dialog.get_by_role("button", name="Promote").click()
         expect(page.bar_state("reading_time")).to_contain_text("live v3")
+        button.click()
+        expect(page.bar_state("reading_time")).to_contain_text("live v4")
         page.assert_clean()
 
 
