@@ -88,7 +88,8 @@ def test_a_set_by_shards_is_the_set(session: Session, tmp_path: Path) -> None:
         session.promote(group, wait=False)
     session.feature_set("mixed", ["worth", "mean", "top"])
     ordered = session.training_set(labels(), "set:mixed", out=out)
-    assert ordered.to_polars().columns == [*labels().columns, "worth", "mean", "top"]
+    columns = [*labels().columns, "worth@1", "mean@1", "top@1"]
+    assert ordered.to_polars().columns == columns
     with pytest.raises(UsageError, match="not kept in the catalog"):
         session.training_set(labels(), FEATURES, out=out, name="both", **given)
 
