@@ -41,6 +41,11 @@ def _names(candidate: str | PinnedSet | Sequence[str]) -> list[str]:
     return names_of(split_names(candidate) if isinstance(candidate, str) else candidate)
 
 
+def _columns(state: CatalogState, names: Sequence[str]) -> list[str]:
+    """Return what the features that names mean are called in a training set."""
+    return [c for one in chosen_of(state, names) for c in one.columns]
+
+
 class TrainingCalls:
     """The methods of a `Session` that make training sets and measure with them."""
 
@@ -397,11 +402,12 @@ class TrainingCalls:
             The candidate: a feature, a group, or several together (``"a,b"``). A list holds
             several candidates, each measured by itself and ranked: `Lifts`.
         labels, time, entity, lag, as_of
-            As for `training_set`.
+            As for `training_set`; or a training set that was made before, with the candidates in
+            it, and nothing is replayed.
         target
             The labels' column to predict.
         base
-            Features that the model has already.
+            Features that the model has already; of a training set by default all others in it.
         baseline
             The labels' columns that the model has already; default: all that are usable.
         options
@@ -414,22 +420,36 @@ class TrainingCalls:
         Raises
         ------
         UsageError
-            If an option does not fit the labels: too few of them, of classes, groups or queries.
+            If an option does not fit the labels: too few of them, of classes, groups or queries;
+            or a training set that was given has not got a candidate.
         """
         # scikit-learn takes a second to load: only who measures a lift pays for it.
         from fs_notebook.model.measure import measure_lift, measure_lifts
         from fs_notebook.model.setting import check_options
+        from fs_notebook.model.training import TrainingSet
 
         check_options(options)
         state = self.catalog.refresh()
         each = [name] if isinstance(name, (str, PinnedSet)) else list(name)
         asked = [spelt(state, _names(one)) for one in each]
         every = list(dict.fromkeys([*base, *(n for one in asked for n in one)]))
-        training = self.training_set(
-            labels, every, time=time, entity=entity, lag=lag, as_of=as_of, on_progress=on_progress
-        )
+        if isinstance(labels, TrainingSet):
+            wanted = _columns(state, every)
+            missing = [c for c in wanted if c not in labels.features]
+            if missing or (time, entity, lag, as_of) != (None, None, None, "event"):
+                raise UsageError(
+                    "A training set that was made before is measured as it is.",
+                    found=f"it has no {', '.join(missing)}" if missing else "other options",
+                    remedy="the labels instead, so that a set is made of them",
+                )
+            training = labels.ordered([f for f in labels.features if not base or f in wanted])
+        else:
+            training = self.training_set(
+                labels, every, time=time, entity=entity, lag=lag, as_of=as_of,
+                on_progress=on_progress,
+            )  # fmt: skip
         state = self.catalog.refresh()
-        candidates = [[c for one in chosen_of(state, n) for c in one.columns] for n in asked]
+        candidates = [_columns(state, n) for n in asked]
         columns = baseline
         if columns is not None:
             tested = {c for one in candidates for c in one}

@@ -258,6 +258,17 @@ def test_lift_of_a_derived_feature(fraud: Session) -> None:
     lift = fraud.lift("amount_ratio", labels, "fraud", baseline=[])
     assert lift.candidate == ("amount_ratio",)
     assert lift.verdict == "helps"
+    made = fraud.training_set(labels, ["amount_ratio", "spending"])
+    again = fraud.lift("amount_ratio", made, "fraud", baseline=[], base=["mean_amount_30d"])
+    assert again.baseline == ("mean_amount_30d",)
+    same = fraud.lift(
+        "amount_ratio", fraud.training_set(labels, "amount_ratio"), "fraud", baseline=[]
+    )
+    assert (same.with_, same.without, same.low) == (lift.with_, lift.without, lift.low)
+    with pytest.raises(UsageError, match="it has no mean_amount_30d"):
+        fraud.lift("mean_amount_30d", fraud.training_set(labels, "amount_ratio"), "fraud")
+    with pytest.raises(UsageError, match="as it is"):
+        fraud.lift("amount_ratio", made, "fraud", lag="5m")
 
 
 @pytest.mark.parametrize(
