@@ -334,7 +334,14 @@ def _histogram(bins: _Bins, axis: dict[str, Any], *, time: bool = False) -> dict
         "field": "a",
         "type": "temporal" if time else "quantitative",
         "scale": {"domain": [bins.start, bins.end], "nice": False, "zero": False},
-        "axis": {"grid": False, "tickCount": 4, "labelFlush": True, **axis},
+        "axis": {
+            "grid": False,
+            "tickCount": 4,
+            "labelFlush": True,
+            "labelOverlap": True,
+            "labelSeparation": 8,
+            **axis,
+        },
     }
     if time:
         x["scale"]["type"] = "utc"
