@@ -17,12 +17,22 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "%feature preview reading_time --last 30d",
         "%feature preview reading_time --sample 5%",
     ),
-    "lift": ("%feature lift reading_time --labels clicks --target clicked",),
+    "lift": (
+        "%feature lift reading_time --labels clicks --target clicked",
+        "%feature lift reading_time recent genres,taste --labels clicks --target clicked --folds 5",
+    ),
     "training_set": (
         "%feature training_set reading_time,recent@2 --labels clicks --lag 5m --into train",
         "%feature training_set --again spring --into train",
     ),
     "training_sets": ("%feature training_sets",),
+    "set": (
+        "%feature set ranker total_readtime@2,recent --owner team-ranking",
+        "%feature set ranker@1",
+    ),
+    "sets": ("%feature sets",),
+    "model": ("%feature model ranker-2026 --set ranker@2 --training-set spring",),
+    "models": ("%feature models",),
     "promote": (
         "%feature promote reading_time",
         "%feature promote amount_ratio --with-inputs",
@@ -61,6 +71,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "views": ("%feature views", "%feature views long_reads"),
     "functions": ("%feature functions", "%feature functions quantile"),
+    "stop": ("%feature stop", "%feature stop --keep-redis"),
     "help": ("%feature help promote",),
 }  # fmt: skip
 
