@@ -118,6 +118,10 @@ def main() -> None:
         if sys.platform == "linux":
             count = stand_ins(Path(sysconfig.get_paths()["purelib"], "torch", "lib"))
             print(f"{count} libraries of a GPU are stood in for")
+        if not is_there("torch"):
+            # A release that asks for more of them: then all that it declares.
+            print("PyTorch does not load with them: its GPU libraries are installed, gigabytes")
+            pip("--force-reinstall", *extras["torch"])
     # The same as the `tensorflow` of the extra, without what only a GPU needs.
     if "tensorflow" in missing:
         pip(*(name.replace("tensorflow", "tensorflow-cpu") for name in extras["tensorflow"]))
