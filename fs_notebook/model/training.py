@@ -25,7 +25,7 @@ from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
-from fs_notebook.model.card import Table, card, count, moment, percent
+from fs_notebook.model.card import card, count
 from fs_notebook.model.digest import frame_digest
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.export import Exports
@@ -40,6 +40,7 @@ from fs_notebook.model.labels import (
 )
 from fs_notebook.model.late import Lateness, evidence_of
 from fs_notebook.model.leaks import Leak
+from fs_notebook.model.summary import span_text, summary_tables, summary_text
 from fs_notebook.position import START, Cut
 from fs_notebook.shards.dealing import TooLarge
 from fs_notebook.types import TIME
@@ -184,46 +185,22 @@ class TrainingSet(Exports):
         rows = max(self.rows, 1)
         return {f: self.frame.get_column(f).null_count() / rows for f in self.features}
 
-    @property
-    def _span(self) -> str:
-        if self.first is None or self.last is None:
-            return "no labels"
-        return f"{moment(self.first)} to {moment(self.last)} UTC"
-
     def __repr__(self) -> str:
-        cuts = "; ".join(f"{name} {cut}" for name, cut in self.cuts.items())
-        versions = ", ".join(f"{n} {f[:12]}" for n, f in self.versions.items())
-        nulls = ", ".join(f"{n} {percent(share)}" for n, share in self.nulls.items())
-        seen = ", ".join(f"{n} {percent(share)}" for n, share in self.coverage.items())
-        notes = "".join(f"note: {note}\n" for note in self.notes)
-        return (
-            f"training set{f' {self.name}' if self.name else ''}: "
-            f"{count(self.rows)} labels × {len(self.features)} features, "
-            f"{self._span}, {count(self.events)} events read in {self.seconds:.2f} s\n"
-            f"{self.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}"
-            f"versions: {versions}\ncuts: {cuts}\n{self.frame.head(10)}"
-        )
+        name = f" {self.name}" if self.name else ""
+        return f"training set{name}: {summary_text(self)}\n{self.frame.head(10)}"
 
     def _repr_html_(self) -> str:
         figures = [
             ("labels", count(self.rows)),
             ("features", count(len(self.features))),
-            (f"time ({self.time})", self._span),
+            (f"time ({self.time})", span_text(self)),
             ("features are", str(self.as_of)),
             ("events read", count(self.events)),
             ("took", f"{self.seconds:.2f} s"),
             ("labels' fingerprint", self.labels_fingerprint[:12]),
             ("fingerprint", self.fingerprint[:12]),
         ]
-        nulls, seen = self.nulls, self.coverage
-        tables: list[Table] = [
-            (("feature", "type", "coverage", "nulls"), [
-                (f, str(self.frame.schema[f]), percent(seen[f]) if f in seen else "",
-                 percent(nulls[f])) for f in self.features
-            ]),
-            (("group", "version"), [(n, f[:12]) for n, f in self.versions.items()]),
-            (("stream", "cut"), [(name, str(cut)) for name, cut in self.cuts.items()]),
-        ]  # fmt: skip
+        tables = summary_tables(self, self.frame.schema)
         return card(
             "Training set", figures, subtitle=self.name or "", notes=self.notes, tables=tables
         )

@@ -14,9 +14,10 @@ import polars as pl
 from fs_notebook.errors import UsageError
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.model.asked import AsOf
-from fs_notebook.model.card import Table, card, count, moment, percent
+from fs_notebook.model.card import card, count
 from fs_notebook.model.derived import AnyWanted
 from fs_notebook.model.sharded import How, sharded_slices
+from fs_notebook.model.summary import span_text, summary_tables, summary_text
 from fs_notebook.model.training import TrainingSet
 from fs_notebook.position import Cut
 
@@ -94,26 +95,12 @@ class WrittenTrainingSet:
         return pl.read_parquet(self.path)
 
     @property
-    def _span(self) -> str:
-        if self.first is None or self.last is None:
-            return "no labels"
-        return f"{moment(self.first)} to {moment(self.last)} UTC"
-
-    @property
     def _size(self) -> str:
         return f"{self.path.stat().st_size / 1e6:,.1f} MB" if self.path.exists() else "gone"
 
     def __repr__(self) -> str:
-        cuts = "; ".join(f"{name} {cut}" for name, cut in self.cuts.items())
-        versions = ", ".join(f"{n} {f[:12]}" for n, f in self.versions.items())
-        nulls = ", ".join(f"{n} {percent(share)}" for n, share in self.nulls.items())
-        seen = ", ".join(f"{n} {percent(share)}" for n, share in self.coverage.items())
-        notes = "".join(f"note: {note}\n" for note in self.notes)
         return (
-            f"training set in {self.path} ({self._size}): {count(self.rows)} labels × "
-            f"{len(self.features)} features, {self._span}, {count(self.events)} events read in "
-            f"{self.seconds:.2f} s\n{self.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}"
-            f"versions: {versions}\ncuts: {cuts}\n"
+            f"training set in {self.path} ({self._size}): {summary_text(self)}\n"
             ".scan() reads it lazily, .batches() a part at a time"
         )
 
@@ -121,21 +108,14 @@ class WrittenTrainingSet:
         figures = [
             ("labels", count(self.rows)),
             ("features", count(len(self.features))),
-            (f"time ({self.time})", self._span),
+            (f"time ({self.time})", span_text(self)),
             ("features are", str(self.as_of)),
             ("file", self._size),
             ("events read", count(self.events)),
             ("took", f"{self.seconds:.2f} s"),
             ("computed", "by Ray" if self.engine == "ray" else "here"),
         ]
-        tables: list[Table] = [
-            (("feature", "type", "coverage", "nulls"), [
-                (f, str(self.schema[f]), percent(self.coverage[f]), percent(self.nulls[f]))
-                for f in self.features
-            ]),
-            (("group", "version"), [(n, f[:12]) for n, f in self.versions.items()]),
-            (("stream", "cut"), [(name, str(cut)) for name, cut in self.cuts.items()]),
-        ]  # fmt: skip
+        tables = summary_tables(self, self.schema)
         return card(
             "Training set", figures, subtitle=str(self.path), notes=self.notes, tables=tables
         )
