@@ -146,6 +146,10 @@ class IntegrityError(FeatureStoreError):
     """Stored state that does not match its checksum or its position."""
 
 
+class UnreadableEntry(FeatureStoreError):
+    """An entry of the catalog that this version cannot read; all others can be."""
+
+
 class ConflictError(FeatureStoreError):
     """Somebody else changed the same thing first."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.catalog.stored import changed
 from fs_notebook.errors import plain
 
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
@@ -163,7 +164,7 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
         undone = bool(body.get("undo"))
         why = None if undone else Deprecation(body.get("reason"), body.get("instead"), actor, at)
         new["deprecated"] = why
-    return replace(notes, **new)
+    return changed(notes, **new)
 
 
 def _said(notes: Notes, said: Words) -> dict[str, Any]:
