@@ -43,6 +43,7 @@ from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
+from fs_notebook.origins import Origin
 from fs_notebook.outlooks import OutlookCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
@@ -196,7 +197,8 @@ class Session(
         written
             How the user wrote the Polars expressions; default: Python that says the same.
         cell, notebook
-            The text of the notebook cell that says so, and where the notebook lies.
+            The text of the notebook cell that says so, and the path of the notebook. The catalog
+            is told where that is in its repository or on its server, see `origins.Origin`.
         actor
             Who it is recorded as; default: the session's user.
 
@@ -222,7 +224,7 @@ class Session(
             return known.latest != replace(definition, **notes.words.to_dict())
 
         body: dict[str, Any] = {"definition": definition.to_dict()}
-        body |= {} if notebook is None else {"notebook": notebook}
+        body |= {} if notebook is None else {"notebook": Origin.of(notebook).to_dict()}
         state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
         return state.groups[name].latest
 

@@ -16,6 +16,7 @@ LINES_MAX = 520
 ROWS = [
     ["_version", "errors", "clock", "position", "processes"],
     ["environment"],
+    ["origins"],
     ["types", "embedders"],
     ["decimals"],
     ["kernel"],

@@ -14,6 +14,7 @@ from typing import Any
 
 from fs_notebook.catalog.stored import changed
 from fs_notebook.errors import plain
+from fs_notebook.origins import Origin
 
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
 GROUP, STREAM, VIEW, TRAINING_SET = "group", "stream", "view", "training set"
@@ -113,7 +114,7 @@ class Notes:
     edits: Mapping[str, Any] = field(default_factory=dict)
     deprecated: Deprecation | None = None
     history: tuple[Change, ...] = ()
-    notebook: str | None = None
+    notebook: Origin | None = None
 
     @property
     def words(self) -> Words:
@@ -152,7 +153,7 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
     # What is promoted carries the words that hold already.
     if kind == "drafted" or (kind == "promoted" and notes.said is None):
         new |= _said(notes, Words.of(body["definition"]))
-        new["notebook"] = body.get("notebook") or notes.notebook
+        new["notebook"] = Origin.read(body.get("notebook")) or notes.notebook
     elif kind in ("declared", "viewed"):
         new |= _said(notes, Words(description=body.get("description")))
     elif kind in ("set_defined", "model_registered"):

@@ -128,9 +128,9 @@ class Names:
             for one in self.state.sources.values():
                 yield from ((name, kind.value) for name, kind in one.stream.columns)
         elif source in self.state.groups:
-            plan = self.state.groups[source].latest.plan
-            yield from ((name, "key") for name in plan.entity)
-            yield from ((o.name, o.type.value) for o in plan.outputs)
+            facts = self.state.groups[source].latest.facts
+            yield from ((name, "key") for name in facts.entity)
+            yield from zip(facts.features, facts.types, strict=True)
         elif source in self.state.views:
             view = self.state.views[source]
             for name in view.streams or (view.source,):
@@ -321,7 +321,7 @@ def _of_verb(verb: str, names: Names, part: str) -> Iterable[tuple[str, str]]:
 def _entities(names: Names, verb: str) -> Iterator[tuple[str, str]]:
     if names.state is not None:
         for group in names.state.groups.values():
-            yield from ((e, "entity") for e in group.latest.plan.entity)
+            yield from ((e, "entity") for e in group.latest.facts.entity)
     if verb == "cell":
         yield from names.columns()
 
