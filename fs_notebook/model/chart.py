@@ -31,6 +31,9 @@ CONFIG: Mapping[str, Any] = {
     "title": {"color": TEXT, "fontSize": 11, "fontWeight": "normal", "anchor": "start"},
     "legend": {"labelColor": TEXT, "titleColor": TEXT, "labelFontSize": 11, "labelLimit": 150},
 }  # fmt: skip
+CHAR_PX, LABEL_GAP_PX = 7, 12
+"""How wide a figure of a label is at most, in most fonts, and the least gap between labels."""
+_WHOLE_FROM = 100
 LABEL_MARGIN_PX = 20
 """The reader's font may be wider than the one that the drawing was measured with."""
 
@@ -70,9 +73,22 @@ def altair_of(spec: Mapping[str, Any]) -> Any:
     return kind.from_dict(dict(spec))
 
 
-def number_format(values: Sequence[float]) -> str:
+def number_format(values: Sequence[float], *, digits_min: int = 1) -> str:
     """Return the number format by which ticks between `values` are told apart."""
     known = [v for v in values if math.isfinite(v)] or [0.0]
     spread = max(known) - min(known)
+    if spread >= _WHOLE_FROM:
+        return ",.0f"
     digits = 2 - math.floor(math.log10(spread)) if spread > 0 else 2
-    return f".{min(max(digits - 1, 1), 12)}f"
+    return f".{min(max(digits - 1, digits_min), 12)}f"
+
+
+def number_axis(values: Sequence[float], width: int, *, signed: bool = False) -> dict[str, Any]:
+    """Return an axis for numbers along a width in pixels, with no more labels than fit beside
+    each other."""
+    form = ("+" if signed else "") + number_format(values)
+    known = [v for v in values if math.isfinite(v)] or [0.0]
+    label_px = max(len(format(v, form)) for v in known) * CHAR_PX + LABEL_GAP_PX
+    # Ticks are at round numbers: there may be one more than was asked for.
+    count = min(max(int(width // label_px) - 1, 1), 5)
+    return {"tickCount": count, "format": form, "labelSeparation": LABEL_GAP_PX // 2}

@@ -11,7 +11,7 @@ from fs_notebook.errors import FeatureStoreError, UsageError, unknown_name
 from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.expr import Column
 from fs_notebook.language.plan import Key
-from fs_notebook.types import Type
+from fs_notebook.types import Type, type_name
 
 _FLOAT_WHOLE_MAX = 2**53
 _KINDS = "a polars, pandas or Arrow table, a dict of columns, or a list of dicts"
@@ -80,14 +80,14 @@ def find_time(labels: pl.DataFrame, time: str | None) -> str:
         If there is none, or several, or the named one holds no times.
     """
     temporal = [n for n, t in labels.schema.items() if isinstance(t, (pl.Datetime, pl.Date))]
-    listed = ", ".join(f"{n} {t}" for n, t in labels.schema.items()) or "no columns"
+    listed = ", ".join(f"{n} {type_name(t)}" for n, t in labels.schema.items()) or "no columns"
     if time is not None:
         if time not in labels.columns:
             raise unknown_name("column of the labels", time, labels.columns)
         if time not in temporal:
             raise UsageError(
                 f"The labels' column {time!r} does not hold times.",
-                found=str(labels.schema[time]),
+                found=type_name(labels.schema[time]),
                 remedy="parse it first: pl.col(...).str.to_datetime(), or pandas.to_datetime(...)",
             )
         return time

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from fs_notebook.model.card import Table, count, moment, percent
+from fs_notebook.types import type_name
 
 if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
@@ -42,7 +43,7 @@ def summary_tables(
     nulls, seen = made.nulls, made.coverage
     return [
         (("feature", "type", "coverage", "nulls"), [
-            (f, str(schema[f]), percent(seen[f]) if f in seen else "", percent(nulls[f]))
+            (f, type_name(schema[f]), percent(seen[f]) if f in seen else "", percent(nulls[f]))
             for f in made.features
         ]),
         (("group", "version"), [(n, f[:12]) for n, f in made.versions.items()]),
