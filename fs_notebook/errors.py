@@ -110,6 +110,10 @@ class NameTaken(FeatureStoreError):
     """A name that already means something else."""
 
 
+class NotCaughtUp(FeatureStoreError):
+    """A worker that was waited for has not folded all that it was to; it goes on."""
+
+
 class UnreachableError(FeatureStoreError):
     """A broker or a store that does not answer."""
 

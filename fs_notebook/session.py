@@ -53,6 +53,7 @@ from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
 from fs_notebook.transforms import Transforms, ViewRows
 from fs_notebook.views import Status, group_view, notes_of, status_of, views_of
+from fs_notebook.waiting import WaitCalls
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -62,7 +63,7 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 class Session(
     StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
-    OutlookCalls, ReviewCalls,
+    OutlookCalls, ReviewCalls, WaitCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 

@@ -30,6 +30,7 @@ _CALL = re.compile(r"""\bfs\.(\w+)\((?:[^()]*[\[,(\s])?["']([\w@]*)$""")
 _OF_FEATURES = frozenset({
     "about", "compare", "deprecate", "diff", "edit", "explain", "lift", "lineage", "preview",
     "promote", "retire", "rollback", "serve", "status", "training_set", "uses", "verify",
+    "wait",
 })  # fmt: skip
 _OF_STREAMS = frozenset({"dead_letters", "describe", "peek", "stream", "declare", "export_stream"})
 _KEYWORDS = (
