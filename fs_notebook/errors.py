@@ -174,6 +174,11 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
 
 
+def plain_lines(text: str) -> str:
+    """Return text whose lines are ours, as one that steers no terminal."""
+    return "\n".join(map(plain, text.split("\n")))
+
+
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:
     """Return up to `count` of `known` that look like `name`, best first."""
     name, known = str(name), list(known)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fs_notebook.errors import UsageError
+from fs_notebook.model.card import steers
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
@@ -53,7 +54,7 @@ def svg_of(spec_or_chart: Any) -> str:
 
     spec = spec_or_chart if isinstance(spec_or_chart, Mapping) else spec_or_chart.to_dict()
     try:
-        svg: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
+        svg: str = vl_convert.vegalite_to_svg(drawable(dict(spec)), allowed_base_urls=[])
     except ValueError as error:
         raise UsageError(
             "The chart could not be drawn.",
@@ -70,7 +71,21 @@ def altair_of(spec: Mapping[str, Any]) -> Any:
     kinds: dict[str, Any] = {"hconcat": altair.HConcatChart, "concat": altair.ConcatChart,
              "layer": altair.LayerChart}  # fmt: skip
     kind = next((k for name, k in kinds.items() if name in spec), altair.Chart)
-    return kind.from_dict(dict(spec))
+    return kind.from_dict(drawable(dict(spec)))
+
+
+def drawable(part: Any) -> Any:
+    """Return a specification whose texts can be drawn.
+
+    A control character in one, a value of somebody's data, say, ends the renderer, and the kernel
+    with it; a new line is none that it takes.
+    """
+    if isinstance(part, str):
+        told = part.replace("\r\n", " ").replace("\n", " ")
+        return "".join("\ufffd" if steers(c) else c for c in told)
+    if isinstance(part, Mapping):
+        return {name: drawable(value) for name, value in part.items()}
+    return [drawable(value) for value in part] if isinstance(part, (list, tuple)) else part
 
 
 def number_format(values: Sequence[float], *, digits_min: int = 1) -> str:

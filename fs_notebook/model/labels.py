@@ -31,6 +31,19 @@ def labels_frame(labels: Any, *, what: str = "labels") -> pl.DataFrame:
     UsageError
         If they are no table.
     """
+    frame = _as_frame(labels, what)
+    odd = [name for name in frame.columns if "\0" in name]
+    if odd:
+        # Arrow's names end there: what is handed over to it would be a column of another name.
+        raise UsageError(
+            f"The {what} have columns with a NUL in their names.",
+            found=", ".join(map(repr, odd[:5]))[:200],
+            remedy="rename them",
+        )
+    return frame
+
+
+def _as_frame(labels: Any, what: str) -> pl.DataFrame:
     if isinstance(labels, pl.DataFrame):
         return labels
     if isinstance(labels, pl.LazyFrame):
