@@ -124,9 +124,7 @@ def _cell(value: str) -> str:
 
 
 def _drawing(svg: str, label: str) -> str:
-    named = svg.replace(
-        "<svg ", f'<svg role="img" aria-label="{text(label, SENTENCE_MAX)}" ', 1
-    )
+    named = svg.replace("<svg ", f'<svg role="img" aria-label="{text(label, SENTENCE_MAX)}" ', 1)
     return f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>'
 
 

@@ -31,8 +31,8 @@ SQL = [
         "FROM read_events GROUP BY user"
     ),
     (
-        "SELECT user, SUM(readtime) OVER (PARTITION BY user ORDER BY ts RANGE BETWEEN INTERVAL 7 DAY "
-        "PRECEDING AND CURRENT ROW) AS week FROM read_events"
+        "SELECT user, SUM(readtime) OVER (PARTITION BY user ORDER BY ts RANGE BETWEEN INTERVAL 7 "
+        "DAY PRECEDING AND CURRENT ROW) AS week FROM read_events"
     ),
 ]
 
