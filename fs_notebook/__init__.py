@@ -39,7 +39,7 @@ _OF_SESSION = (
     "rename_training_set", "retire", "retire_feature_set", "rollback", "row_views",
     "save_training_set", "search", "serve", "status", "stop", "streams", "training_pieces",
     "training_set", "training_set_again", "training_sets", "upload", "uses", "verify",
-    "view_rows",
+    "view_rows", "wait",
 )  # fmt: skip
 
 
