@@ -44,6 +44,7 @@ from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.outlooks import OutlookCalls
+from fs_notebook.portraits import PortraitCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
 from fs_notebook.set_calls import SetCalls
@@ -61,7 +62,7 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 class Session(
     StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
-    OutlookCalls, ReviewCalls,
+    OutlookCalls, PortraitCalls, ReviewCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 
