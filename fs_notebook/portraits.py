@@ -85,6 +85,8 @@ class Likeness:
         How far apart they are, in nats; above 0.25 a distribution is said to have shifted.
     training
         The training set's name.
+    beyond
+        The share of values now that lie beyond what was seen in training, but for its outliers.
     """
 
     feature: str
@@ -94,6 +96,7 @@ class Likeness:
     then: Spread | None
     psi: float | None
     training: str | None
+    beyond: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -271,7 +274,9 @@ def _likeness(
 ) -> Likeness:  # fmt: skip
     now = spread_of(values) if then is None else then.again(values)
     psi = None if then is None or now is None else then.psi(now)
-    return Likeness(feature, kind, values, now, then, psi, None if saved is None else saved.name)
+    name = None if saved is None else saved.name
+    beyond = 0.0 if then is None else then.beyond(values)
+    return Likeness(feature, kind, values, now, then, psi, name, beyond)
 
 
 def _moments(first: datetime, last: datetime) -> list[datetime]:

@@ -54,6 +54,15 @@ class Spread:
             return _of_names(column, self.names)
         return _of_edges(_numbers(column), np.asarray(self.edges))
 
+    def beyond(self, column: pl.Series) -> float:
+        """Return which share of other values, if numbers, lies outside of these bins."""
+        if self.names:
+            return 0.0
+        numbers = _numbers(column)
+        finite = numbers[np.isfinite(numbers)]
+        outside = (finite < self.edges[0]) | (finite > self.edges[-1])
+        return float(outside.mean()) if finite.size else 0.0
+
     def psi(self, now: Spread) -> float:
         """Return the population stability index of newer values over the same bins, in nats."""
         from fs_notebook.model.drift import psi

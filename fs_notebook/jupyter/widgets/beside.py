@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
+
 from fs_notebook.catalog.differences import Difference
 from fs_notebook.catalog.model import Group
 from fs_notebook.compute.preview import OnProgress
@@ -144,8 +146,8 @@ def outcome_json(found: Comparison) -> Json:
     charts = []
     for one in found.features[:CHARTS_SHOWN]:
         first, second = (found.column(one.feature, n).alias(one.feature) for n in (0, 1))
-        then = spread_of(first)
-        now = spread_of(second) if then is None else then.again(second)
+        both = spread_of(_together(first, second))
+        then, now = (None if both is None else both.again(side) for side in (first, second))
         drawn = chart_json(second, one.types[1], now, then, (labels[1], labels[0]))
         charts.append({**drawn, "facts": [f"{one.percent_equal} equal"], "psi": None})
     return {
@@ -153,6 +155,11 @@ def outcome_json(found: Comparison) -> Json:
         "figures": [list(pair) for pair in found.figures()], "notes": found.notes(),
         "rows": _table(found.rows()), "examples": _table(found.examples()), "charts": charts,
     }  # fmt: skip
+
+
+def _together(first: pl.Series, second: pl.Series) -> pl.Series:
+    """Return both versions' values as one column; of different types the first one's alone."""
+    return first if first.dtype != second.dtype else pl.concat([first, second])
 
 
 def _table(rows: list[dict[str, Any]]) -> Json:

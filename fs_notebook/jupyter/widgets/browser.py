@@ -198,7 +198,8 @@ class CatalogBrowser(Promoting):
     def __repr__(self) -> str:
         found = self._found
         shown = Found(found.query, found.entries[:SHOWN_IN_TEXT], found.total, found.notes)
-        return f"{found.total:,} features\n{shown!r}"
+        what = "feature" if found.total == 1 else "features"
+        return f"{found.total:,} {what}\n{shown!r}"
 
 
 def _row(entry: Entry, view: Json) -> Json:

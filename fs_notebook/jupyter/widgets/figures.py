@@ -17,6 +17,7 @@ from fs_notebook.compute.preview import Preview
 from fs_notebook.jupyter.chart import distribution
 from fs_notebook.jupyter.display import CHARTS_SHOWN, ROWS_SHOWN, preview_figures, preview_notes
 from fs_notebook.jupyter.values import show
+from fs_notebook.model.card import percent
 from fs_notebook.model.spread import Spread, spread_of
 from fs_notebook.outlooks import DERIVED, FOLD, SERVES, WARM, Outlook
 from fs_notebook.portraits import Health, Likeness, Past, Portrait
@@ -58,6 +59,8 @@ def portrait_json(found: Portrait) -> Json:
 def _likeness(one: Likeness) -> Json:
     labels = ("now", "training" if one.training is None else f"in {one.training}")
     drawn = chart_json(one.values.alias(one.feature), one.type, one.now, one.then, labels)
+    if one.beyond:
+        drawn["facts"].append(f"{percent(one.beyond)} beyond training's range, in the last bars")
     return {**drawn, "psi": one.psi, "training": one.training}
 
 

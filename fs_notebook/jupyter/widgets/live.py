@@ -10,7 +10,7 @@ from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.explanation import key_of
 from fs_notebook.jupyter.values import show
 from fs_notebook.jupyter.widgets.figures import Json, number_of
-from fs_notebook.jupyter.widgets.panel import Panel, action, script, synced
+from fs_notebook.jupyter.widgets.panel import TEXT_CHARS_MAX, Panel, action, script, synced
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.types import type_of
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 POLL_S = 1.0
 HISTORY_MAX = 300
 FEATURES_MAX = 50
+
+
+def entity_of(session: Session, features: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    """Return the entity that is given as texts, ``["user=u7"]``, as the features' key has it."""
+    name = features[0].partition("@")[0] if features else ""
+    group = session.catalog.refresh().group(name)
+    definition = group.latest if group.serving is None else group.serving.definition
+    return key_of(definition.plan, [text[:TEXT_CHARS_MAX] for text in texts])
 
 
 class LiveValue(Panel):
@@ -91,7 +99,8 @@ class LiveValue(Panel):
         if number is not None:
             past.append((found.at_us, number))
         return {
-            "feature": feature, "type": type_of(found.schema[feature], column=feature).value, "group": owner,
+            "feature": feature, "group": owner,
+            "type": type_of(found.schema[feature], column=feature).value,
             "version": found.versions[owner], "status": found.status_of(feature)[0],
             "text": show(value), "newest_us": found.newest_us[owner][0], "history": list(past),
         }  # fmt: skip
@@ -112,11 +121,8 @@ class LiveValue(Panel):
         """Show another entity: its key as texts, ``["user=u7"]``."""
         if self.vector is None or not all(isinstance(t, str) for t in texts):
             return
-        owner = next(iter(self.vector.owners.values())).partition("@")[0]
-        group = self.session.catalog.refresh().group(owner)
-        plan = (group.latest if group.serving is None else group.serving.definition).plan
         former, history = self._entity, self._history
-        self._entity = {**former, **key_of(plan, [t[:200] for t in texts])}
+        self._entity = {**former, **entity_of(self.session, list(self.vector.features), texts)}
         self._history = {}
         try:
             self._read()

@@ -46,8 +46,9 @@ class Promoting(Panel):
         group = session.catalog.refresh().group(name)
         health = session.health(name)
         return {
-            **asked, "left_s": self._left_s(group.wanted, health), "name": name, "state": view["state"], "version": view["version"],
+            **asked, "name": name, "state": view["state"], "version": view["version"],
             "previous": view["previous"], "wanted": group.wanted,
+            "left_s": self._left_s(group.wanted, health),
             "health": [health_json(h) for h in health],
             "at_us": session.clock.now_us(),
         }  # fmt: skip

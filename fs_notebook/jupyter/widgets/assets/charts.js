@@ -119,14 +119,20 @@ function histogram(label, now, then, labels) {
   const [low, high] = [now.edges[0], now.edges[now.edges.length - 1]];
   const x = value => left + ((value - low) / (high - low || 1)) * (right - left);
   const y = value => bottom - (value / most) * (bottom - top);
+  // Bins of whole numbers have one each in their middle.
+  const isWhole = now.edges[1] - now.edges[0] === 1 && Math.abs(low % 1) === 0.5;
   const xs = now.is_time
     ? timeTicks(low, high, 3).map(([at, text]) => [x(at), text])
-    : niceTicks(low, high, 4).map(at => [x(at), short(at)]);
+    : niceTicks(low, high, 4)
+        .filter(at => !isWhole || Number.isInteger(at))
+        .map(at => [x(at), short(at)]);
   const ticks = niceTicks(0, most, 3).filter(at => isShare || Number.isInteger(at));
   const edge = value => (now.is_time ? moment(value) : short(value));
   const bars = now.counts.map((n, k) => {
     const [a, b] = [x(now.edges[k]), x(now.edges[k + 1])];
-    const range = `${edge(now.edges[k])} to ${edge(now.edges[k + 1])}`;
+    const range = isWhole
+      ? count(now.edges[k] + 0.5)
+      : `${edge(now.edges[k])} to ${edge(now.edges[k + 1])}`;
     const was = isShare ? `, ${percent(heights[1][k])} ${labels[1]}` : '';
     const said = isShare ? `${percent(heights[0][k])} ${labels[0]}` : count(n);
     return s(
@@ -246,7 +252,7 @@ function pastLine({ feature, at_us, low, median, high, entities }) {
         bottom,
         top,
         xs: timeTicks(first, last, 3).map(([at, text]) => [x(at), text]),
-        ys: niceTicks(least, most, 2).map(at => [y(at), short(at)])
+        ys: niceTicks(least, most, 3).map(at => [y(at), short(at)])
       }),
       s('path', {
         class: 'fsw-band',

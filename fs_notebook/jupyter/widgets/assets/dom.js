@@ -179,8 +179,11 @@ function table(label, columns, rows, keys = 1) {
 }
 
 function diffLines(lines) {
-  const shown = lines.map(line => {
-    const sign = { '+': 'fsw-added', '-': 'fsw-removed', '@': 'fsw-soft' }[line[0]];
+  const shown = lines.map((line, n) => {
+    const isHead = n < 2 && /^(---|\+\+\+) /.test(line);
+    const sign = isHead
+      ? 'fsw-soft'
+      : { '+': 'fsw-added', '-': 'fsw-removed', '@': 'fsw-soft' }[line[0]];
     return h('span', { class: `fsw-line ${sign ?? ''}` }, line || ' ');
   });
   return h(

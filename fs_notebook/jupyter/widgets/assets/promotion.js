@@ -17,10 +17,10 @@ function healthWords(one, now) {
     ['lag', lagWords(one).replace('lag ', '')],
     ['events folded', count(one.events)],
     ['events/s', one.rate === null ? '·' : short(one.rate)],
-    ['last commit', one.position ?? 'none yet'],
+    ['last commit at', one.position ?? 'none yet'],
     [
-      'its newest event',
-      one.folded_us === null ? 'of the history' : `published ${ago(one.folded_us, now)}`
+      'newest live event',
+      one.folded_us === null ? 'none since the bootstrap' : `published ${ago(one.folded_us, now)}`
     ],
     ['reported', one.reported_us === null ? 'never' : ago(one.reported_us, now)],
     ...(one.verified ? [['verified', one.verified]] : [])
