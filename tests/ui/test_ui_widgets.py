@@ -119,7 +119,8 @@ def _promote(page) -> None:
     expect(widget).to_contain_text("v2; v1 serves until it is live, and can be returned to")
     widget.get_by_role("button", name="Promote v2").focus()
     keys.press("Enter")
-    expect(widget).to_contain_text("v2 serves")
+    # A worker is started: on a busy machine that alone takes seconds.
+    expect(widget).to_contain_text("v2 serves", timeout=60_000)
     expect(widget).to_contain_text("0 messages, 0.0 s")
     expect(widget.get_by_role("button", name="Roll back to v1")).to_be_visible()
     page.screenshot("widgets-promoted")
