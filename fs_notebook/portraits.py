@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -10,7 +10,7 @@ from typing import Any, cast
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState
-from fs_notebook.catalog.model import Definition, Group, Version
+from fs_notebook.catalog.model import Definition, Group, Version, definition_of
 from fs_notebook.catalog.recipes import SavedTrainingSet
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.comparison.reading import Online, least
@@ -191,15 +191,14 @@ class PortraitCalls:
             frame = shown.frame
             what = f"previewed values of {shown.entities:,} entities"
         kinds = {o.name: o.type.value for o in definition.plan.outputs}
-        found, notes = [], []
+        found, notes = [], list[str]()
         for feature in definition.plan.features:
-            saved, kept = _newest_spread(state, feature)
-            found.append(_likeness(feature, kinds[feature], frame[feature], saved, kept))
-            if saved is not None and kept is None:
-                notes.append(
-                    f"What {feature} was in {saved.name!r} was not kept: a list, or a training set "
-                    "of before; fs.training_set_again makes it again."
-                )
+            saved = _newest_with(state, feature, definition.fingerprint)
+            kept = None if saved is None else saved.recipe.spreads.get(feature)
+            then = None if kept is None else Spread.from_dict(kept)
+            found.append(_likeness(feature, kinds[feature], frame[feature], saved, then))
+            if saved is not None:
+                notes += _training_notes(saved, feature, then, group, definition.fingerprint)
         if all(one.training is None for one in found):
             notes.append(
                 "No training set in the catalog has it: fs.training_set(labels, "
@@ -256,16 +255,32 @@ class PortraitCalls:
         return tuple(_past(made.frame, feature, moments, keys.height) for feature in wanted)
 
 
-def _newest_spread(
-    state: CatalogState, feature: str
-) -> tuple[SavedTrainingSet | None, Spread | None]:
-    """Return the newest training set with a feature, and how it was spread there."""
+def _newest_with(state: CatalogState, feature: str, fingerprint: str) -> SavedTrainingSet | None:
+    """Return the newest training set with a feature, of this very definition if there is one."""
     having = [s for s in state.training_sets.values() if feature in s.recipe.columns]
-    having.sort(key=lambda s: s.at)
-    if not having:
-        return None, None
-    kept = having[-1].recipe.spreads.get(feature)
-    return having[-1], None if kept is None else Spread.from_dict(kept)
+    return max(having, key=lambda s: (_made_of(s, feature) == fingerprint, s.at), default=None)
+
+
+def _made_of(saved: SavedTrainingSet, feature: str) -> str | None:
+    """Return the fingerprint of the definition that a column of a training set is of."""
+    wanted = (w["definition"] for w in saved.recipe.wanted if feature in w["features"])
+    return next((definition_of(d).fingerprint for d in wanted), None)
+
+
+def _training_notes(
+    saved: SavedTrainingSet, feature: str, then: Spread | None, group: Group, fingerprint: str
+) -> Iterator[str]:
+    """Yield what a reader must know of the training set that values are compared with."""
+    if then is None:
+        yield (
+            f"How {feature} was spread in {saved.name!r} is not known: it is a list, or the set is "
+            f"of before spreads were kept; fs.training_set_again({saved.name!r}) has its values."
+        )
+    made_of = _made_of(saved, feature)
+    if made_of is not None and made_of != fingerprint:
+        version = group.by_fingerprint(made_of)
+        what = "another definition" if version is None else f"v{version.number}"
+        yield f"{saved.name!r} learnt of {what} of {feature}, not of what is shown."
 
 
 def _likeness(

@@ -6,6 +6,7 @@ Every magic has its twin here, so scripts and tests need no IPython.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -99,6 +100,7 @@ class Session(
                 self.catalog = catalog()
             undo.pop_all()
         self._index = Index()
+        self._index_lock = threading.Lock()
         self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._inspection = Inspection(self._sources, self.log)

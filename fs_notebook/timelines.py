@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -122,69 +123,106 @@ def timeline_of(
     facts_of: Callable[[str], Facts] | None = getattr(log, "facts", None)
     events = None if facts_of is None else facts_of(stream.name).events
     end = log.end(stream.name)
+    if events is not None and events > READ_MAX:
+        parts, whole = _stretches(log, stream, end, events), STRETCHES * STRETCH_EVENTS
+    else:
+        parts, whole = [[(START, end)]], events or 0
     begun_s = clock.monotonic_s()
-    sampled = events is not None and events > READ_MAX
-    parts = _stretches(log, stream, end, cast(int, events)) if sampled else [(START, end)]
-    times: list[Ints] = []
+    found: list[list[Ints]] = []
     read = 0
-    cut_short = False
-    for batch in _times(log, stream, parts):
-        times.append(batch)
-        read += batch.size
-        whole = STRETCHES * STRETCH_EVENTS if sampled else events
-        share = min(read / whole, 1.0) if whole else None
-        on_progress(Progress(share, read, clock.monotonic_s() - begun_s, "looking"))
-        if read >= READ_MAX:
-            cut_short = not sampled and events != read
-            break
-    found = np.concatenate(times) if times else np.empty(0, dtype=np.int64)
-    start_us, step_us, counts = _binned(found)
-    factor = cast(int, events) / read if sampled and read else 1.0
+    for stretches in parts:
+        found.append([])
+        for one in stretches:
+            times = [np.empty(0, dtype=np.int64)]
+            for batch in _times(log, stream, *one):
+                times.append(batch)
+                read += batch.size
+                share = min(read / whole, 1.0) if whole else None
+                on_progress(Progress(share, read, clock.monotonic_s() - begun_s, "looking"))
+                if read >= READ_MAX:
+                    break
+            found[-1].append(np.concatenate(times))
+    every = np.concatenate([times for line in found for times in line])
+    if events is not None and events > READ_MAX:
+        return _estimated(stream.name, events, found, every)
+    start_us, step_us, bins = _bins(every)
+    counts = np.bincount((every - start_us) // step_us, minlength=bins)
     note = ""
-    if sampled:
-        note = (
-            f"A sample: {read:,} of {events:,} events, in {len(parts):,} stretches; "
-            "counts are estimates."
-        )
-    elif cut_short:
+    if read >= READ_MAX and events != read:
         note = f"Of the first {read:,} events only; later ones are not in it."
     return Timeline(
-        stream.name, start_us, step_us, tuple(float(round(n * factor, 1)) for n in counts),
-        events, read, sampled, note,
+        stream.name, start_us, step_us, tuple(map(float, counts)), events, read, False, note
+    )
+
+
+def _estimated(name: str, events: int, found: Sequence[Sequence[Ints]], every: Ints) -> Timeline:
+    """Return the timeline that stretches stand for.
+
+    A stretch stands for the events up to the next one of its partition: they are spread evenly
+    over the time between the two, or over its own where the log is not in the order of time. The
+    last one only tells where the history ends.
+    """
+    start_us, step_us, bins = _bins(every)
+    edges = start_us + step_us * np.arange(bins + 1, dtype=np.float64)
+    counts = np.zeros(bins)
+    stretches = sum(len(line) - 1 for line in found)
+    for line in found:
+        for place, (times, behind) in enumerate(pairwise(line)):
+            if not times.size or not behind.size:
+                continue
+            is_last = place == len(line) - 2
+            low, high = float(times.min()), float(times.max())
+            high = max(high, float(behind.max() if is_last else behind.min())) + 1.0
+            inside = np.clip(np.minimum(edges[1:], high) - np.maximum(edges[:-1], low), 0, None)
+            counts += inside / (high - low) * (events / stretches)
+    note = (
+        f"A sample: {every.size:,} of {events:,} events, in {stretches:,} stretches; "
+        "counts are estimates."
+    )
+    return Timeline(
+        name, start_us, step_us, tuple(round(float(n), 1) for n in counts), events,
+        int(every.size), True, note,
     )  # fmt: skip
 
 
-def _stretches(log: EventLog, stream: Stream, end: Cut, events: int) -> list[tuple[Cut, Cut]]:
-    """Return pieces of history that are equally far apart, the oldest first, the end among them."""
+def _stretches(
+    log: EventLog, stream: Stream, end: Cut, events: int
+) -> list[list[tuple[Cut, Cut]]]:  # fmt: skip
+    """Return of each partition stretches that begin equally far apart, then the newest one."""
     before = cast(Callable[..., Position | None], log.before)  # type: ignore[attr-defined]
     found = []
-    each = max(events // (STRETCHES * max(len(end.positions), 1)), 1)
+    pieces = max(STRETCHES // max(len(end.positions), 1), 1)
+    each = max(events // (pieces * max(len(end.positions), 1)), 1)
+    length = min(STRETCH_EVENTS, each)
+
+    def back(until: Position, events: int) -> Cut:
+        found = before(stream.name, until, events) if events else until
+        return START if found is None else Cut((found,))
+
     for until in end.positions:
-        for n in reversed(range(STRETCHES)):
-            last = until if n == 0 else before(stream.name, until, n * each)
-            if last is None:
-                continue
-            first = before(stream.name, last, STRETCH_EVENTS)
-            found.append((START if first is None else Cut((first,)), Cut((last,))))
+        line = [
+            (back(until, n * each), back(until, n * each - length))
+            for n in reversed(range(1, pieces + 1))
+        ]
+        found.append([*line, (back(until, length), Cut((until,)))])
     return found
 
 
-def _times(log: EventLog, stream: Stream, parts: Sequence[tuple[Cut, Cut]]) -> Iterator[Ints]:
-    for start, end in parts:
-        batches = log.read(stream, start=start, end=end, columns=())
-        with closing(cast(Any, batches)):
-            for batch in batches:
-                known = batch.rows[TIME].drop_nulls().cast(pl.Datetime("us", "UTC"))
-                yield known.to_physical().to_numpy()
+def _times(log: EventLog, stream: Stream, start: Cut, end: Cut) -> Iterator[Ints]:
+    batches = log.read(stream, start=start, end=end, columns=())
+    with closing(cast(Any, batches)):
+        for batch in batches:
+            known = batch.rows[TIME].drop_nulls().cast(pl.Datetime("us", "UTC"))
+            yield known.to_physical().to_numpy()
 
 
-def _binned(times: Ints) -> tuple[int, int, Ints]:
-    """Return where the first bin begins, how wide each is, and what each holds."""
+def _bins(times: Ints) -> tuple[int, int, int]:
+    """Return where the first bin begins, how wide each is, and how many there are."""
     if not times.size:
-        return 0, _SECOND, np.empty(0, dtype=np.int64)
+        return 0, _SECOND, 0
     least, most = int(times.min()), int(times.max())
     wanted = (most - least) / BINS_MAX
     steps = (int(s * _SECOND) for s in _STEPS_S)
     step = next((s for s in steps if s >= wanted), int(wanted) + 1)
     start = least // step * step
-    return start, step, np.bincount((times - start) // step)
+    return start, step, (most - start) // step + 1

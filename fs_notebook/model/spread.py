@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 BINS = 24
+DRAWN_MAX = 40
 NAMES_MAX = 12
 OTHERS = "others"
 COLUMNS_MAX = 200
@@ -53,6 +54,30 @@ class Spread:
         if self.names:
             return _of_names(column, self.names)
         return _of_edges(_numbers(column), np.asarray(self.edges))
+
+    def wider(self, column: pl.Series) -> Spread:
+        """Return the same values over bins that hold most of others too, for a drawing of both.
+
+        There are `DRAWN_MAX` bins at most: where others lie far away, several become one.
+        """
+        numbers = np.empty(0) if self.names else _numbers(column)
+        finite = numbers[np.isfinite(numbers)]
+        if not finite.size:
+            return self
+        first, last = self.edges[0], self.edges[-1]
+        bins, width = len(self.counts), (last - first) / len(self.counts)
+        low, high = (float(v) for v in np.quantile(finite, [0.005, 0.995]))
+        before = math.ceil(max((first - low) / width, 0.0))
+        behind = math.ceil(max((high - last) / width, 0.0))
+        if not before + behind < 10**6:
+            return self
+        size = max(math.ceil((before + bins + behind) / DRAWN_MAX), 1)
+        # Whole bins are put together: what lay in one stays in one.
+        before += -(before + bins + behind) % size
+        counts = [0] * before + list(self.counts) + [0] * behind
+        merged = [sum(counts[n : n + size]) for n in range(0, len(counts), size)]
+        edges = [first + (n * size - before) * width for n in range(len(merged) + 1)]
+        return Spread(tuple(edges), (), tuple(merged), self.nulls)
 
     def beyond(self, column: pl.Series) -> float:
         """Return which share of other values, if numbers, lies outside of these bins."""

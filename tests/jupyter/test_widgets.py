@@ -375,7 +375,7 @@ def test_versions_stand_side_by_side(promoted: Session, opened: Any) -> None:
     chart = panel.outcome["charts"][0]
     assert sum(chart["now"]["counts"]) == sum(chart["then"]["counts"]) == 7
     assert chart["labels"] == ["v2", "v1"]
-    promoted.define("reading_time", SUM_SQL.replace("SUM(", "MAX("))
+    promoted.define("reading_time", SUM_SQL.replace("SUM(", "MAX("), tags=["reading", "core"])
     ask(panel, "choose", before="v2", after="draft")
     assert panel.outcome is None
     assert panel.refusal["message"] == "A draft has no values online."

@@ -58,9 +58,11 @@ def portrait_json(found: Portrait) -> Json:
 
 def _likeness(one: Likeness) -> Json:
     labels = ("now", "training" if one.training is None else f"in {one.training}")
-    drawn = chart_json(one.values.alias(one.feature), one.type, one.now, one.then, labels)
+    then = None if one.then is None else one.then.wider(one.values)
+    now = one.now if then is None else then.again(one.values)
+    drawn = chart_json(one.values.alias(one.feature), one.type, now, then, labels)
     if one.beyond:
-        drawn["facts"].append(f"{percent(one.beyond)} beyond training's range, in the last bars")
+        drawn["facts"].append(f"{percent(one.beyond)} beyond training's range")
     return {**drawn, "psi": one.psi, "training": one.training}
 
 

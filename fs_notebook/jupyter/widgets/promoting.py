@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import FeatureStoreError, UsageError
-from fs_notebook.jupyter.progress import seconds_left
 from fs_notebook.jupyter.widgets.figures import Json, health_json, outlook_lines
 from fs_notebook.jupyter.widgets.panel import Panel, action, script, synced
 from fs_notebook.outlooks import FOLD, SERVES, Outlook
@@ -18,14 +17,33 @@ if TYPE_CHECKING:
 POLL_S = 0.5
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How fast a bootstrap goes: its share when it was seen first, and when that changed last."""
+
+    version: int
+    begun_s: float
+    share_then: float
+    at_s: float
+    share: float
+
+    def left_s(self, now_s: float) -> float | None:
+        """Return about how many seconds are left; None where that cannot be told yet."""
+        done = self.share - self.share_then
+        if done <= 0:
+            return None
+        whole_s = (self.at_s - self.begun_s) * (1 - self.share) / done
+        return max(whole_s - (now_s - self.at_s), 0.0)
+
+
 class Promoting(Panel):
     """A widget from which features are promoted."""
 
     promotion = synced(None)
     """The group that is asked about or promoted: `name`, `lines`, `work`, `health`, `left_s`."""
 
-    _pace: tuple[int, float, float] | None = None
-    """Of the version that is bootstrapped: its number, since when it is watched, its share then."""
+    _pace: Pace | None = None
+    """Of the version that is bootstrapped."""
 
     def ask(self, name: str) -> None:
         """Show what promoting a group would do; some of its history is folded for a try."""
@@ -60,11 +78,11 @@ class Promoting(Panel):
             self._pace = None
             return None
         now_s = self._clock.monotonic_s()
-        if self._pace is None or self._pace[0] != one.version:
-            self._pace = (one.version, now_s, one.progress)
-        _, begun_s, before = self._pace
-        done = (one.progress - before) / (1 - before) if before < 1 else 1.0
-        return seconds_left(Progress(done, 0, now_s - begun_s))
+        if self._pace is None or self._pace.version != one.version:
+            self._pace = Pace(one.version, now_s, one.progress, now_s, one.progress)
+        elif one.progress != self._pace.share:
+            self._pace = replace(self._pace, share=one.progress, at_s=now_s)
+        return self._pace.left_s(now_s)
 
     def follow(self) -> None:
         """Read how the promotion that is shown is doing."""
