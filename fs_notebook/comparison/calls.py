@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-from fs_notebook.catalog import Catalog, CatalogState, Definition, Group, Version
+from fs_notebook.catalog import Catalog, CatalogState, Group, Version
 from fs_notebook.catalog.lineage import running_of
 from fs_notebook.catalog.model import DerivedDefinition
 from fs_notebook.clock import Clock
 from fs_notebook.comparison.outcome import Comparison
-from fs_notebook.comparison.reading import Online, Reading, least, sample
+from fs_notebook.comparison.reading import Reading, Side, least, sample, side_of
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
@@ -74,8 +74,7 @@ class CompareCalls:
         that the store names. Redis goes by a hash of its own.
         """
         group = self.catalog.refresh().group(name)
-        definitions = [group.version(n).definition for n in (former, version)]
-        if former == version or any(isinstance(d, DerivedDefinition) for d in definitions):
+        if former == version:
             return None
         try:
             found = self._glanced(group.name, (former, version))
@@ -96,7 +95,7 @@ class CompareCalls:
         sampled = max(known) > len(chosen)
         return self._compared(first, second, sorted(chosen), known, sampled, silent)
 
-    def _two(self, name: str, versions: Sequence[int] | None) -> tuple[Online, Online]:
+    def _two(self, name: str, versions: Sequence[int] | None) -> tuple[Side, Side]:
         """Return the two versions, as long as both are current."""
         state = self.catalog.refresh()
         group = state.group(name)
@@ -105,19 +104,8 @@ class CompareCalls:
         if len(chosen) < 2 or any(v.number not in warm for v in chosen):
             raise _not_warm(state, group, chosen, self.store)
         now_us = self.clock.now_us()
-        inputs = {i.name for v in chosen if isinstance(v.definition, DerivedDefinition)
-                  for i in v.definition.inputs}  # fmt: skip
-        if inputs:
-            raise UsageError(
-                f"{group.name!r} is derived: its values are computed when they are read.",
-                remedy=f"compare what it is derived from: {', '.join(sorted(inputs))}",
-            )
-        one, other = (
-            Online(self.store, v, v.definition, now_us)
-            for v in chosen
-            if isinstance(v.definition, Definition)
-        )
-        kinds = [list(side.fold.key_schema.values()) for side in (one, other)]
+        one, other = (side_of(self.store, v, now_us) for v in chosen)
+        kinds = [list(side.key_types) for side in (one, other)]
         if kinds[0] != kinds[1]:
             raise UsageError(
                 f"The keys of v{one.number} and v{other.number} of {group.name!r} are of different "
@@ -128,7 +116,7 @@ class CompareCalls:
         return one, other
 
     def _compared(
-        self, first: Online, second: Online, keys: list[bytes], known: tuple[int, int],
+        self, first: Side, second: Side, keys: list[bytes], known: tuple[int, int],
         sampled: bool, on_progress: OnProgress,
     ) -> Comparison:  # fmt: skip
         begun_s = self.clock.monotonic_s()
@@ -138,7 +126,7 @@ class CompareCalls:
             share = min((start + CHUNK) / len(keys), 1.0)
             elapsed_s = self.clock.monotonic_s() - begun_s
             on_progress(Progress(share, 0, elapsed_s, "comparing"))
-        group = self.catalog.refresh().groups[first.definition.name]
+        group = self.catalog.refresh().groups[first.name]
         return reading.outcome(
             keys, known, sampled, None if group.serving is None else group.serving.number
         )

@@ -7,27 +7,65 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import xxhash
 
 from fs_notebook.catalog import Definition, Version
+from fs_notebook.catalog.model import DerivedDefinition
 from fs_notebook.clock import from_us
 from fs_notebook.comparison.outcome import Comparison, Difference, FeatureComparison
 from fs_notebook.compute.fold import Fold, State
 from fs_notebook.compute.merging import merge_states
-from fs_notebook.online.codec import show_key
+from fs_notebook.compute.requests import some_value
+from fs_notebook.online.codec import pack_key, show_key, unpack_key
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
+from fs_notebook.types import Type
 from fs_notebook.worker.shared import joined_info, stored_shards
 from fs_notebook.worker.verify import same, states_of
+from fs_notebook.worker.verify_derived import cuts_of, entities_of, values_at
 
 SHOWN_MAX = 20
 TRIES_MAX = 5
+DERIVED_MAX = 10_000
+"""Of the entities of each thing that a derived version reads."""
 
 Pair = tuple[Any, Any]
+At = Mapping[str, Cut]
+"""Stream → the cut that values are of."""
+
+
+class Side(Protocol):
+    """A version whose values can be read."""
+
+    name: str
+    number: int
+    now_us: int
+    entity: tuple[str, ...]
+    types: Mapping[str, Type]
+    """Feature → its type."""
+    key_types: Sequence[pl.DataType]
+
+    @property
+    def empty(self) -> Mapping[str, Any]:
+        """The values of an entity that was never seen."""
+
+    @property
+    def at(self) -> At:
+        """The position of the last commit."""
+
+    @property
+    def count(self) -> int:
+        """How many entities there are."""
+
+    def keys(self) -> Iterator[bytes]:
+        """Yield the key of each entity, once."""
+
+    def values(self, keys: list[bytes]) -> tuple[At, bool, dict[bytes, dict[str, Any]]]:
+        """Return a cut, whether all values are of it, and those of the entities that are there."""
 
 
 class Online:
@@ -38,7 +76,11 @@ class Online:
     ) -> None:
         self.store, self.definition, self.number = store, definition, version.number
         self.now_us = now_us
+        self.name = definition.name
+        self.entity = definition.plan.entity
+        self.types: Mapping[str, Type] = {o.name: o.type for o in definition.plan.outputs}
         self.fold = Fold(definition.plan)
+        self.key_types: Sequence[pl.DataType] = list(self.fold.key_schema.values())
         self.codec = StateCodec(self.fold)
 
     @cached_property
@@ -51,10 +93,13 @@ class Online:
         return stored_shards(self.store, self.definition.shard)
 
     @property
-    def cut(self) -> Cut:
+    def at(self) -> At:
         """The position of the last commit."""
         states = [self.store.state(part) for part in self.parts]
-        return _joined(s.cut for s in states if s is not None and s.cut is not None)
+        return self._of(s.cut for s in states if s is not None and s.cut is not None)
+
+    def _of(self, cuts: Iterable[Cut]) -> At:
+        return {self.definition.source.name: _joined(cuts)}
 
     @property
     def count(self) -> int:
@@ -67,7 +112,7 @@ class Online:
         found = (k for part in parts for k in self.store.entities(part) if not is_bucket(k))
         return found if len(parts) == 1 else iter(dict.fromkeys(found))
 
-    def values(self, keys: list[bytes]) -> tuple[Cut, bool, dict[bytes, dict[str, Any]]]:
+    def values(self, keys: list[bytes]) -> tuple[At, bool, dict[bytes, dict[str, Any]]]:
         """Return a cut, whether all values are of it, and those of the entities that are there."""
         cuts: list[Cut] = []
         states: list[State] = []
@@ -89,7 +134,85 @@ class Online:
             frame = self.fold.values(state, now_us=self.now_us)
             rows = frame.select(self.fold.plan.features).rows(named=True)
             found |= zip(self.codec.keys_of(frame), rows, strict=True)
-        return _joined(cuts), is_steady, found
+        return self._of(cuts), is_steady, found
+
+
+class OnlineDerived:
+    """A derived version's values, which follow from its inputs' at one moment.
+
+    It has a value for any entity. The values of requests are made up, the same for every version.
+    """
+
+    def __init__(
+        self, store: OnlineStore, version: Version, definition: DerivedDefinition, now_us: int
+    ) -> None:
+        plan = definition.plan
+        self.store, self.definition, self.number = store, definition, version.number
+        self.now_us = now_us
+        self.name = definition.name
+        self.entity = plan.entity
+        self.types: Mapping[str, Type] = {o.name: o.type for o in plan.outputs}
+        self.key_types: Sequence[pl.DataType] = [k.expr.type.polars for k in plan.keys]
+        self._keys: list[bytes] | None = None
+
+    @property
+    def empty(self) -> Mapping[str, Any]:
+        return dict.fromkeys(self.types)
+
+    @property
+    def at(self) -> At:
+        found: dict[str, Cut] = {}
+        cuts = cuts_of(self.definition, self.store)
+        for pinned in self.definition.inputs:
+            mine = [cuts[part] for part in stored_shards(self.store, pinned.shard)]
+            known = [cut for cut in mine if cut is not None]
+            name = pinned.source.name
+            found[name] = _joined([found.get(name, START), *known])
+        return found
+
+    @property
+    def count(self) -> int:
+        return sum(1 for _ in self.keys())
+
+    def keys(self) -> Iterator[bytes]:
+        if self._keys is None:
+            given = entities_of(self.definition, self.store, entities_max=DERIVED_MAX)
+            rows = zip(*(given[name] for name in self.entity), strict=True)
+            self._keys = list(dict.fromkeys(pack_key(row) for row in rows if None not in row))
+        return iter(self._keys)
+
+    def values(self, keys: list[bytes]) -> tuple[At, bool, dict[bytes, dict[str, Any]]]:
+        before = self.at
+        if not keys:
+            return before, True, {}
+        rows = zip(*map(unpack_key, keys), strict=True)
+        entities = {name: list(column) for name, column in zip(self.entity, rows, strict=True)}
+        requests = {
+            name: [some_value(kind, i) for i in range(len(keys))]
+            for name, kind in self.definition.plan.requests
+        }
+        found = values_at(self.definition, self.store, entities, requests, now_us=self.now_us)
+        after = self.at
+        return after, before == after, dict(zip(keys, found, strict=True))
+
+
+def side_of(store: OnlineStore, version: Version, now_us: int) -> Side:
+    """Return a version's values, to be read."""
+    definition = version.definition
+    if isinstance(definition, DerivedDefinition):
+        return OnlineDerived(store, version, definition, now_us)
+    return Online(store, version, definition, now_us)
+
+
+def _text(at: At) -> str:
+    if len(at) == 1:
+        return str(next(iter(at.values())))
+    return ", ".join(f"{stream} {cut}" for stream, cut in sorted(at.items()))
+
+
+def _together(one: At, other: At) -> bool:
+    """Tell whether two versions have read the streams that both read up to one position."""
+    return all(other[stream] == cut for stream, cut in one.items() if stream in other)
 
 
 def _joined(cuts: Iterable[Cut]) -> Cut:
@@ -103,18 +226,18 @@ def _joined(cuts: Iterable[Cut]) -> Cut:
 class Reading:
     """What was read of two versions, and what follows from it."""
 
-    def __init__(self, first: Online, second: Online) -> None:
+    def __init__(self, first: Side, second: Side) -> None:
         self.sides = first, second
         self.found: tuple[dict[bytes, dict[str, Any]], dict[bytes, dict[str, Any]]] = ({}, {})
-        self.cuts = [first.cut, second.cut]
+        self.cuts = [first.at, second.at]
         self.apart = 0
 
     def read(self, keys: list[bytes]) -> None:
         """Read some entities of both, at one position if that can be had."""
         for _ in range(TRIES_MAX):
             read = [side.values(keys) for side in self.sides]
-            (cut, steady, _), (other, is_steady, _) = read
-            if steady and is_steady and cut == other:
+            (one, steady, _), (other, is_steady, _) = read
+            if steady and is_steady and _together(one, other):
                 break
         else:
             self.apart += len(keys)
@@ -132,25 +255,26 @@ class Reading:
             (self.found[0].get(k) or first.empty, self.found[1].get(k) or second.empty)
             for k in keys
         ]
-        mine, theirs = first.fold.plan, second.fold.plan
-        common = [f for f in mine.features if f in theirs.features]
+        mine, theirs = first.types, second.types
+        common = [f for f in mine if f in theirs]
         equal = {f: [same(a[f], b[f]) for a, b in rows] for f in common}
         only = (
             sum(k not in self.found[1] for k in keys), sum(k not in self.found[0] for k in keys)
         )  # fmt: skip
-        kinds = [{o.name: str(o.type) for o in plan.outputs} for plan in (mine, theirs)]
         return Comparison(
-            name=first.definition.name, versions=(first.number, second.number), serving=serving,
-            at=from_us(first.now_us), positions=(str(self.cuts[0]), str(self.cuts[1])),
+            name=first.name, versions=(first.number, second.number), serving=serving,
+            at=from_us(first.now_us), positions=(_text(self.cuts[0]), _text(self.cuts[1])),
             apart=self.apart, entities=len(keys), known=known, sampled=sampled,
             differing=sum(not all(f) for f in zip(*equal.values(), strict=True)), only=only,
             features=tuple(
-                _feature(f, (kinds[0][f], kinds[1][f]), [(a[f], b[f]) for a, b in rows], equal[f])
+                _feature(
+                    f, (str(mine[f]), str(theirs[f])), [(a[f], b[f]) for a, b in rows], equal[f]
+                )
                 for f in common
             ),
             lacking=(
-                tuple(f for f in mine.features if f not in common),
-                tuple(f for f in theirs.features if f not in common),
+                tuple(f for f in mine if f not in common),
+                tuple(f for f in theirs if f not in common),
             ),
             largest=tuple(self._largest(keys, rows, equal)),
             frame=self._frame(keys, rows, common),
@@ -182,20 +306,20 @@ class Reading:
     def _frame(self, keys: list[bytes], rows: list[Pair], common: list[str]) -> pl.DataFrame:
         """Return the values as columns, the key first, sorted by it."""
         first = self.sides[0]
-        entities = first.codec.frame_of(keys)
+        parts = list(zip(*map(unpack_key, keys), strict=True)) or [()] * len(first.entity)
         columns = [
-            entities[key].alias(name)
-            for key, name in zip(first.fold.keys, first.fold.plan.entity, strict=True)
+            pl.Series(name, part, kind)
+            for name, part, kind in zip(first.entity, parts, first.key_types, strict=True)
         ]
         for feature in common:
             for index, side in enumerate(self.sides):
-                kind = next(o.type for o in side.fold.plan.outputs if o.name == feature)
+                kind = side.types[feature]
                 name = f"{feature}_v{side.number}"
                 while name in [c.name for c in columns]:
                     # An entity may be called so.
                     name += "'"
                 columns.append(pl.Series(name, [r[index][feature] for r in rows], kind.polars))
-        names = [c.name for c in columns[: len(first.fold.keys)]]
+        names = [c.name for c in columns[: len(first.entity)]]
         return pl.DataFrame(columns).sort(names)
 
 

@@ -292,14 +292,16 @@ class Fold:
         folded = self.add_projected(state, frame)
         return Folded(folded.state, folded.events, null_keys, folded.late)
 
-    def add_projected(self, state: State, frame: pl.DataFrame) -> Folded:
-        """Fold projected rows into `state`.
+    def add_projected(
+        self, state: State, frame: pl.DataFrame, partial: pl.DataFrame | None = None
+    ) -> Folded:
+        """Fold projected rows into `state`; `partial` is what `self.partial` makes of them.
 
         Late rows are those that came when their entity's newer events had already moved every
         finite window past them. Whether a row is late depends on the log alone, not on how it is
         cut into batches.
         """
-        lifetime = self.merge([state.lifetime, self.partial(frame)])
+        lifetime = self.merge([state.lifetime, self.partial(frame) if partial is None else partial])
         recent, split, late = state.recent, state.buckets, 0
         if self.windows and frame.height:
             newest = lifetime.select(*self.keys, NEWEST)

@@ -18,6 +18,8 @@ from fs_notebook.log.reader import CHUNK_BYTES_MAX, WAIT_MS, Cursors, Part, Part
 from fs_notebook.position import Cut, Position
 
 LINGER_MS = 2
+HOLD_S = 0.01
+"""How long messages are taken that come without a pause, before the first of them go on."""
 PARTS_EVERY_S = 5.0
 CHUNKS_MAX = 4
 
@@ -26,11 +28,27 @@ Ahead = Callable[[Part, Position | None], int]
 """Tells how many messages of a partition to fetch ahead, from a position on."""
 
 
+class _Held:
+    """Asked now and then while messages are taken: whether those that came are held for long."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since_s: float | None = None
+
+    def __call__(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        if self._since_s is None:
+            # It is asked for the first time when some are there; before them it may have waited.
+            self._since_s = now_s
+        return now_s - self._since_s > HOLD_S
+
+
 class _Follower:
     """A thread for each partition, and the chunks that they found."""
 
-    def __init__(self, cursors: Cursors, ahead: Ahead, rows_max: int) -> None:
+    def __init__(self, cursors: Cursors, ahead: Ahead, rows_max: int, clock: Clock) -> None:
         self._cursors = cursors
+        self._clock = clock
         self._ahead = ahead
         self._rows_max = rows_max
         self._stopped = threading.Event()
@@ -90,7 +108,11 @@ class _Follower:
         try:
             while not self._stopped.is_set():
                 chunk = reader.collect(
-                    self._rows_max, end=None, wait_ms=WAIT_MS, linger_ms=LINGER_MS
+                    self._rows_max,
+                    end=None,
+                    wait_ms=WAIT_MS,
+                    linger_ms=LINGER_MS,
+                    stopped=_Held(self._clock),
                 )
                 if chunk is not None and chunk.messages:
                     self._put(chunk)
@@ -122,7 +144,7 @@ def follow(
 ) -> Iterator[Batch | None]:
     """Yield the events after `start` as they arrive, and None when none did for a while."""
     stream = payloads.stream
-    follower = _Follower(cursors, ahead, rows_max)
+    follower = _Follower(cursors, ahead, rows_max, clock)
     try:
         known = parts()
         for part in known:

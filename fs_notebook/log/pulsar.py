@@ -403,6 +403,7 @@ class PulsarLog:
                     rows_max=min(rows_max, CHUNK_MESSAGES),
                     clock=self._clock,
                     stopped=stopped,
+                    ask=partial(self._client.partitions, part.topic),
                 )
             finally:
                 reader.close()

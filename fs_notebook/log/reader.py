@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +37,10 @@ _QUEUE_MIN = 4
 _LOOK = 1
 CHUNK_BYTES_MAX = 16 * 2**20
 WAIT_MS = 100
-STALL_S_MAX = 30.0
+SILENT_S = 30.0
+"""After so long without a message the broker is asked whether it is there at all."""
+STALL_S_MAX = 150.0
+"""A broker whose storage failed it waits 15 s, then 30 s, then 60 s, before it reads again."""
 LOOK_AGAIN = 64
 CHUNKS_MAX = 100
 """Chunks of one message, 5 MB each: where one begins is looked for so many entries before."""
@@ -367,19 +370,28 @@ def _messages_before(end: Place, at: Place, arrow: bool) -> int:
 
 
 def chunks_until(
-    reader: PartReader, end: Position, *, rows_max: int, clock: Clock, stopped: Stopped = _never
+    reader: PartReader,
+    end: Position,
+    *,
+    rows_max: int,
+    clock: Clock,
+    stopped: Stopped = _never,
+    ask: Callable[[], object] | None = None,
 ) -> Iterator[Chunk]:
     """Yield the chunks up to `end` exactly, or until it is `stopped`.
+
+    While nothing comes, the broker is asked for something else now and then, by `ask`, which
+    raises what is wrong with it. A broker that answers may be waiting for its storage.
 
     Raises
     ------
     UnknownPosition
         If messages go on past `end` without it.
     UnreachableError
-        If nothing comes for 30 s though `end` has not been reached.
+        If nothing comes for 150 s though `end` has not been reached, or `ask` says so before.
     """
     target: Place = end[1:]
-    stalled_since = clock.monotonic_s()
+    stalled_since = asked_at = clock.monotonic_s()
     while not reader.reached:
         chunk = reader.collect(
             rows_max, end=target, wait_ms=WAIT_MS, linger_ms=WAIT_MS, stopped=stopped
@@ -387,14 +399,18 @@ def chunks_until(
         if stopped():
             return
         if chunk is None:
-            if clock.monotonic_s() - stalled_since > STALL_S_MAX:
+            now = clock.monotonic_s()
+            if ask is not None and now - asked_at > SILENT_S:
+                ask()
+                asked_at = now
+            if now - stalled_since > STALL_S_MAX:
                 raise UnreachableError(
                     f"The broker stopped sending {reader.part.topic!r}.",
                     found=f"nothing for {STALL_S_MAX:.0f} s before {end}",
-                    remedy="see whether the broker is up, then read again",
+                    remedy="see whether the broker and its storage are up, then read again",
                 )
             continue
-        stalled_since = clock.monotonic_s()
+        stalled_since = asked_at = clock.monotonic_s()
         if chunk.messages:
             yield chunk
     if not reader.exact:

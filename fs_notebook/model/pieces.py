@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 ABOUT = "training_set.json"
 
 
+class Piece(NamedTuple):
+    """So many rows of a Parquet file, from a row of it on."""
+
+    file: str
+    rows: int
+    start: int = 0
+
+
 @dataclass(frozen=True)
 class TrainingPieces:
     """A training set in a folder of Parquet files, larger than memory if need be.
@@ -43,7 +51,7 @@ class TrainingPieces:
     folder
         Where it is.
     pieces
-        The files' names and how many rows each has, in order.
+        The files and their rows, in order.
     schema
         Column → its type, as Polars writes it.
     label_columns, features
@@ -55,7 +63,7 @@ class TrainingPieces:
     """
 
     folder: Path
-    pieces: tuple[tuple[str, int], ...]
+    pieces: tuple[Piece, ...]
     schema: Mapping[str, str]
     label_columns: tuple[str, ...]
     features: tuple[str, ...]
@@ -65,7 +73,7 @@ class TrainingPieces:
 
     @property
     def rows(self) -> int:
-        return sum(rows for _, rows in self.pieces)
+        return sum(piece.rows for piece in self.pieces)
 
     def __len__(self) -> int:
         return self.rows
@@ -92,14 +100,15 @@ class TrainingPieces:
         for name in columns or ():
             if name not in self.schema:
                 raise unknown_name("column of the training set", name, self.schema)
-        for piece, length in self.pieces[place::count]:
+        for piece, length, first in self.pieces[place::count]:
             path, found = self.folder / piece, 0
             try:
                 source = pl.scan_parquet(path, glob=False)
                 if columns is not None:
                     source = source.select(columns)
                 for start in range(0, length, rows):
-                    batch: pl.DataFrame = source.slice(start, min(rows, length - start)).collect()
+                    taken = source.slice(first + start, min(rows, length - start))
+                    batch: pl.DataFrame = taken.collect()
                     found += batch.height
                     yield batch
             except (OSError, pl.exceptions.PolarsError) as error:
@@ -256,7 +265,7 @@ def read_pieces(folder: str | Path) -> TrainingPieces:
         encoding = about["encoding"]
         return TrainingPieces(
             folder=place.absolute(),
-            pieces=tuple((str(name), int(rows)) for name, rows in about["pieces"]),
+            pieces=tuple(Piece(str(name), int(rows)) for name, rows in about["pieces"]),
             schema=about["schema"],
             label_columns=tuple(about["label_columns"]),
             features=tuple(about["features"]),

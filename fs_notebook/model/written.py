@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -16,12 +16,20 @@ from fs_notebook.log.protocol import EventLog
 from fs_notebook.model.asked import AsOf
 from fs_notebook.model.card import card, count
 from fs_notebook.model.derived import AnyWanted
+from fs_notebook.model.export import Numbers
+from fs_notebook.model.pieces import Piece, TrainingPieces
 from fs_notebook.model.sharded import How, sharded_slices
 from fs_notebook.model.summary import span_text, summary_tables, summary_text
 from fs_notebook.model.training import TrainingSet
 from fs_notebook.position import Cut
 
+if TYPE_CHECKING:
+    from fs_notebook.model.encoder import FeatureEncoder
+    from fs_notebook.model.torch_rows import TrainingStream
+
 BATCH_ROWS = 65_536
+PIECE_ROWS = 4 * BATCH_ROWS
+"""What one process of several reads of it at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +103,45 @@ class WrittenTrainingSet:
         return pl.read_parquet(self.path)
 
     @property
+    def pieces(self) -> TrainingPieces:
+        """The same rows, to be read a piece at a time by one process or several."""
+        starts = range(0, self.rows, PIECE_ROWS)
+        return TrainingPieces(
+            folder=self.path.parent.absolute(),
+            pieces=tuple(
+                Piece(self.path.name, min(PIECE_ROWS, self.rows - start), start) for start in starts
+            ),
+            schema={n: str(t) for n, t in self.scan().collect_schema().items()},
+            label_columns=self.label_columns,
+            features=self.features,
+        )
+
+    def encoder(self, **options: Any) -> FeatureEncoder:
+        """Return an encoder of its features, fitted a batch at a time: `TrainingPieces.encoder`."""
+        return self.pieces.encoder(**options)
+
+    def arrays(
+        self, target: str | None = None, **options: Any
+    ) -> Iterator[tuple[Numbers, Numbers | None]]:
+        """Yield batches as arrays, for a `partial_fit`: `TrainingPieces.arrays`."""
+        return self.pieces.arrays(target, **options)
+
+    def to_torch(self, target: str | None = None, **options: Any) -> TrainingStream:
+        """Return a PyTorch `IterableDataset` of batches: `TrainingPieces.to_torch`."""
+        return self.pieces.to_torch(target, **options)
+
+    def to_tf(self, target: str | None = None, **options: Any) -> Any:
+        """Return a `tf.data.Dataset` of batches: `TrainingPieces.to_tf`."""
+        return self.pieces.to_tf(target, **options)
+
+    @property
     def _size(self) -> str:
         return f"{self.path.stat().st_size / 1e6:,.1f} MB" if self.path.exists() else "gone"
 
     def __repr__(self) -> str:
         return (
             f"training set in {self.path} ({self._size}): {summary_text(self)}\n"
-            ".scan() reads it lazily, .batches() a part at a time"
+            ".scan() reads it lazily, .batches(), .to_torch() and .to_tf() a part at a time"
         )
 
     def _repr_html_(self) -> str:

@@ -286,6 +286,8 @@ class Simulation:
             worker = Worker(
                 share.definition, self._read_log, self.store, partition=share.part,
                 beside=False, clock=self.clock, should_stop=partial(self._is_done, share),
+                # Its clock stands still while it folds: one commit in history, or one a batch.
+                commit_every_s=self.seed % 2,
             )  # fmt: skip
             try:
                 worker.run()

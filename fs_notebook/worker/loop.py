@@ -1,9 +1,10 @@
 """The worker: one loop that folds history, then the live stream, and commits as it goes.
 
-A worker keeps no state between batches. It loads the states that a batch touches at the stored
-position, folds, and commits new absolute values together with the new position. Whatever
-interrupts it, the store is at some position of the log with exactly the values of that
-position, and the next worker goes on from the very next event.
+A live worker keeps no state between batches. It loads the states that a batch touches at the
+stored position, folds, and commits new absolute values together with the new position. In history
+it folds several batches before it commits (`worker.held`). Whatever interrupts it, the store is at
+some position of the log with exactly the values of that position, and the next worker goes on from
+the very next event.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import polars as pl
 
@@ -37,13 +39,17 @@ from fs_notebook.online.protocol import Lease, OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec
 from fs_notebook.position import START, Cut, Way
 from fs_notebook.worker.ends import Ends, EndsBeside
+from fs_notebook.worker.held import Held
 from fs_notebook.worker.timings import Timings
 
 BOOTSTRAP_ROWS_MAX = 200_000
-GATHER_ROWS_MAX = 400_000
-"""Below what a commit takes (`PUTS_MAX`), even if each row is of another entity."""
+GATHER_ROWS_MAX = 200_000
+"""With what is held, below what a commit takes, even if each row is of another entity."""
 LIVE_ROWS_MAX = 10_000
-GATHER_SECONDS = 2.0
+GATHER_SECONDS = 0.5
+COMMIT_SECONDS = 2.0
+COMMIT_SHARE = 0.1
+"""Of a bootstrap's time at most, where what it holds leaves it the choice."""
 HEARTBEAT_SECONDS = 0.5
 HEARTBEAT_TTL_SECONDS = 10.0
 ERROR_TTL_SECONDS = 3_600.0
@@ -81,6 +87,9 @@ class Worker:
     beside
         Whether reports ask for the stream's end in a thread of their own, so that events are not
         kept waiting; False asks in the loop, for a simulation.
+    commit_every_s
+        How many seconds of history are folded between two commits; more where a commit itself
+        takes longer than `COMMIT_SHARE` of that, fewer where what is held grows too large.
     is_wanted
         Asked when the state is not where the worker left it: False ends `run`, for what was
         retired must not be built again.
@@ -94,6 +103,7 @@ class Worker:
         *,
         partition: int | None = None,
         beside: bool = True,
+        commit_every_s: float = COMMIT_SECONDS,
         clock: Clock = SYSTEM,
         should_stop: Callable[[], bool] = lambda: False,
         is_wanted: Callable[[], bool] = lambda: True,
@@ -108,6 +118,7 @@ class Worker:
         self.fold = Fold(definition.plan)
         self.codec = StateCodec(self.fold)
         self._clock = clock
+        self._commit_every_s = commit_every_s
         self._should_stop = should_stop
         self._is_wanted = is_wanted
         self._report = Progress()
@@ -276,11 +287,9 @@ class Worker:
         )
         self._check_stream(lease)
         self._check_schemas(always=True)
-        for batch in gathered(batches, clock=self._clock):
-            lease = self._step(lease, batch)
-            self._beat("bootstrapping", lease, target)
-            if self._should_stop():
-                return lease
+        lease, done = self._fold_history(lease, gathered(batches, clock=self._clock), target)
+        if not done:
+            return lease
         info = {**lease.info, "phase": "live", "built": True}
         lease = self.store.commit(lease, cut=lease.cut or START, puts={}, info=info)
         self._report.error = None
@@ -310,9 +319,38 @@ class Worker:
             if close is not None:
                 close()
 
+    def _fold_history(
+        self, lease: Lease, batches: Iterable[Batch], target: Cut
+    ) -> tuple[Lease, bool]:
+        """Fold batches and commit what they come to, not each of them, until told to stop.
+
+        Return what is committed, and whether that is all.
+        """
+        held = Held(self.fold, self.codec, lease, is_all=lease.cut in (None, START))
+        committed_s, wait_s = self._clock.monotonic_s(), self._commit_every_s
+        done = True
+        for batch in batches:
+            self._take(lease, held, batch)
+            begun_s = self._clock.monotonic_s()
+            if held.is_full or begun_s - committed_s >= wait_s:
+                lease = self._commit(lease, held)
+                committed_s = self._clock.monotonic_s()
+                wait_s = max(self._commit_every_s, (committed_s - begun_s) / COMMIT_SHARE)
+            self._beat("bootstrapping", lease, target, reached=held.cut)
+            if self._should_stop():
+                done = False
+                break
+        return (lease if held.cut == lease.cut else self._commit(lease, held)), done
+
     def _step(self, lease: Lease, batch: Batch) -> Lease:
         """Fold one batch and commit it: states, counters and position in one."""
-        before = (lease.cut or START).get(batch.partition)
+        held = Held(self.fold, self.codec, lease, is_all=False)
+        self._take(lease, held, batch)
+        return self._commit(lease, held)
+
+    def _take(self, lease: Lease, held: Held, batch: Batch) -> None:
+        """Fold one batch into what is held."""
+        before = held.cut.get(batch.partition)
         if before is None or before.ledger != batch.end.ledger:
             # A client that reconnects goes on with whatever stream has the name by now; one that
             # was made again has other ledgers.
@@ -322,38 +360,47 @@ class Worker:
             self._check_begun(lease, batch.partition)
         self._check_schemas()
         frame, null_keys = self.fold.project(batch.rows, batch.positions)
-        keys = self.codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
-        stored = self.store.load(lease, keys)
-        state = self.codec.decode(keys, stored)
-        if needed := self.codec.needed(state, frame):
-            state = self.codec.with_buckets(state, needed, self.store.load(lease, needed))
-        folded = self.fold.add_projected(state, frame)
-        puts, deletes = self.codec.changes(state, folded.state, frame)
-        assert puts.keys() >= set(keys)
-        info: dict[str, Any] = dict(lease.info)
+        folded, fresh = held.add(frame, partial(self.store.load, lease))
         counted = {
             "events": batch.rows.height,
             "null_keys": null_keys,
             "late": folded.late,
             "dead": len(batch.dead),
         }
+        info = held.info
         for name in COUNTERS:
             info[name] = int(info.get(name, 0)) + counted[name]
-        if "entities" in info or lease.cut in (None, START):
+        if "entities" in info or held.cut == START:
             # A state from before entities were counted stays without their number.
-            info["entities"] = int(info.get("entities", 0)) + stored.count(None)
+            info["entities"] = int(info.get("entities", 0)) + fresh
         if PUBLISHED in batch.rows.columns and batch.rows.height:
             newest = int(batch.rows[PUBLISHED].to_physical().max())  # type: ignore[arg-type]
             info["published"] = max(newest, int(info.get("published", 0)))
-        cut = (lease.cut or START).advanced([batch.end])
+        held.cut = held.cut.advanced([batch.end])
         self._report.counted += batch.rows.height
+
+    def _commit(self, lease: Lease, held: Held) -> Lease:
+        """Write what changed, and the position up to which it is folded."""
+        puts, deletes = held.changes()
         begun_s = self._clock.monotonic_s()
-        lease = self.store.commit(lease, cut=cut, puts=puts, deletes=deletes, info=info)
+        lease = self.store.commit(lease, cut=held.cut, puts=puts, deletes=deletes, info=held.info)
         self._report.commits.add(self._clock.monotonic_s() - begun_s)
+        held.settle(puts)
         return lease
 
-    def _beat(self, state: str, lease: Lease, target: Cut | None, *, force: bool = False) -> None:
-        """Report, at most every `HEARTBEAT_SECONDS`; stop a worker that was taken over."""
+    def _beat(
+        self,
+        state: str,
+        lease: Lease,
+        target: Cut | None,
+        *,
+        force: bool = False,
+        reached: Cut | None = None,
+    ) -> None:
+        """Report, at most every `HEARTBEAT_SECONDS`; stop a worker that was taken over.
+
+        What is committed is told; of the way to a target, what is `reached` by now.
+        """
         now_s = self._clock.monotonic_s()
         report = self._report
         elapsed_s = now_s - report.beat_s
@@ -380,7 +427,7 @@ class Worker:
         end = target if target is not None else self._ends.newest()
         cut = lease.cut or START
         lag = cut.entries_to(end)
-        report.progress = None if target is None else self._way.share(cut)
+        report.progress = None if target is None else self._way.share(reached or cut)
         self._send(cut, lag, lease)
 
     def _send(

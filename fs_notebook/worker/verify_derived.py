@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,34 +103,28 @@ def _compare(
     """Compare what is served with the expressions over the stored states of some entities."""
     plan = definition.plan
     codecs = {d.shard: StateCodec(Fold(d.plan)) for d in definition.inputs}
-    entities = _entities(definition, store)
+    entities = entities_of(definition, store)
     count = max(len(v) for v in entities.values())
     if not count:
         return 0, 0, []
     requests = {n: [some_value(t, i) for i in range(count)] for n, t in plan.requests}
     reader = FeatureReader(store, clock=_Fixed(now_us))
     for _ in range(SNAPSHOTS_MAX):
-        cuts = _cuts(definition, store)
+        cuts = cuts_of(definition, store)
         stored = []
         for given in plan.inputs:
             pinned = definition.input(given.group, given.fingerprint)
             keys = [_packed(k) for k in zip(*(entities[n] for n in given.keys), strict=True)]
             stored.append(_stored(store, pinned.shard, keys, codecs[pinned.shard], now_us))
         served = reader.read(list(plan.features), request=requests, **entities)
-        if _cuts(definition, store) == cuts:
+        if cuts_of(definition, store) == cuts:
             break
     else:
         raise FeatureStoreError(
             f"What {definition.name!r} is derived from changes faster than it can be read.",
             remedy="verify again",
         )
-    columns: dict[str, list[Any]] = {entity_column(n): v for n, v in entities.items()}
-    columns |= {request_column(n): v for n, v in requests.items()}
-    for index, given in enumerate(plan.inputs):
-        for feature, _ in given.features:
-            columns[feature_column(index, feature)] = [row[feature] for row in stored[index]]
-    frame = pl.DataFrame([pl.Series(n, v, dtype=plan.schema[n].polars) for n, v in columns.items()])
-    expected = Derived(plan).values(frame).to_dicts()
+    expected = _derived(definition, entities, requests, stored)
     differences = [
         Mismatch(", ".join(str(v[i]) for v in entities.values()), name, row[name], want[name])
         for i, (row, want) in enumerate(zip(served.rows, expected, strict=True))
@@ -138,6 +132,47 @@ def _compare(
         if not same(row[name], want[name])
     ]
     return count, count * len(plan.features), differences
+
+
+def values_at(
+    definition: DerivedDefinition,
+    store: OnlineStore,
+    entities: Mapping[str, list[Any]],
+    requests: Mapping[str, list[Any]],
+    *,
+    now_us: int,
+) -> list[dict[str, Any]]:
+    """Return a derived group's values, one row an entity, from its inputs' stored states.
+
+    Parameters
+    ----------
+    entities, requests
+        Name → values, one an entity.
+    now_us
+        The t at which windows are finished, in microseconds since the epoch.
+    """
+    stored = []
+    for given in definition.plan.inputs:
+        pinned = definition.input(given.group, given.fingerprint)
+        keys = [_packed(k) for k in zip(*(entities[n] for n in given.keys), strict=True)]
+        stored.append(_stored(store, pinned.shard, keys, StateCodec(Fold(pinned.plan)), now_us))
+    return _derived(definition, entities, requests, stored)
+
+
+def _derived(
+    definition: DerivedDefinition,
+    entities: Mapping[str, list[Any]],
+    requests: Mapping[str, list[Any]],
+    stored: Sequence[Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    plan = definition.plan
+    columns: dict[str, list[Any]] = {entity_column(n): v for n, v in entities.items()}
+    columns |= {request_column(n): v for n, v in requests.items()}
+    for index, given in enumerate(plan.inputs):
+        for feature, _ in given.features:
+            columns[feature_column(index, feature)] = [row[feature] for row in stored[index]]
+    frame = pl.DataFrame([pl.Series(n, v, dtype=plan.schema[n].polars) for n, v in columns.items()])
+    return Derived(plan).values(frame).to_dicts()
 
 
 def _stored(
@@ -157,13 +192,15 @@ def _packed(key: tuple[Any, ...]) -> bytes:
     return b"" if None in key else pack_key(key)
 
 
-def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
+def cuts_of(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
     shards = [part for d in definition.inputs for part in stored_shards(store, d.shard)]
     states = {shard: store.state(shard) for shard in shards}
     return {shard: None if s is None else s.cut for shard, s in states.items()}
 
 
-def _entities(definition: DerivedDefinition, store: OnlineStore) -> dict[str, list[Any]]:
+def entities_of(
+    definition: DerivedDefinition, store: OnlineStore, *, entities_max: int = ENTITIES_MAX
+) -> dict[str, list[Any]]:
     """Return entities to read, each part of the key from the first input that has it.
 
     What another input has of such an entity may be nothing: it is then the empty fold there.
@@ -175,7 +212,7 @@ def _entities(definition: DerivedDefinition, store: OnlineStore) -> dict[str, li
         parts = stored_shards(store, shard)
         keys = (k for part in parts for k in store.entities(part) if not is_bucket(k))
         # A key may be in several of them.
-        some = dict.fromkeys(itertools.islice(keys, ENTITIES_MAX))
+        some = dict.fromkeys(itertools.islice(keys, entities_max))
         known.append([unpack_key(k) for k in some])
     count = max(map(len, known))
     entities: dict[str, list[Any]] = {}

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from fs_notebook.clock import SYSTEM
+from fs_notebook.clock import SYSTEM, Clock, SystemClock
 from fs_notebook.errors import HistoryLost
 from fs_notebook.log.follow import CHUNKS_MAX, follow
 from fs_notebook.log.messages import place
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch
-from fs_notebook.log.reader import Part
+from fs_notebook.log.reader import LOOK_AGAIN, Part
 from fs_notebook.position import START, Position
 from tests.log.test_reader import STREAM, FakeMessage, log_of
 
@@ -55,22 +55,52 @@ class SingleCursor:
 
 @dataclass
 class SingleCursors:
-    cursors: list[SingleCursor]
+    cursors: list[Any]
     url: str = "fake"
 
-    def cursor(self, topic: str, start: Position | None, *, queue: int) -> SingleCursor:
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Any:
         return self.cursors[int(topic)]
 
     def last(self, topic: str) -> FakeMessage | None:
         raise NotImplementedError
 
 
-def followed(cursors: list[SingleCursor]) -> Iterator[Batch | None]:
+def followed(
+    cursors: list[Any], *, rows_max: int = ROWS_MAX, clock: Clock = SYSTEM
+) -> Iterator[Batch | None]:
     parts = [Part("x", str(n), n) for n in range(len(cursors))]
     return follow(
         PayloadReader(STREAM), START, ("n",), cursors=SingleCursors(cursors), parts=lambda: parts,
-        ahead=lambda part, start: 10, rows_max=ROWS_MAX, idle_seconds=0.2, clock=SYSTEM,
+        ahead=lambda part, start: 10, rows_max=rows_max, idle_seconds=0.2, clock=clock,
     )  # fmt: skip
+
+
+class Ticking(SystemClock):
+    """A clock that moves when it is told to."""
+
+    now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class SteadyCursor:
+    """Hands over a message each millisecond, without a pause to the last."""
+
+    messages: list[FakeMessage]
+    clock: Ticking
+    handed: int = 0
+
+    def next(self, timeout_ms: int) -> FakeMessage | None:
+        self.clock.now_s += 0.001
+        if self.handed == len(self.messages):
+            return None
+        self.handed += 1
+        return self.messages[self.handed - 1]
+
+    def close(self) -> None:
+        pass
 
 
 def numbers(batch: Any) -> list[int]:
@@ -96,6 +126,17 @@ def test_all_that_waits_comes_at_once() -> None:
         batch = next(tail)
     tail.close()  # type: ignore[attr-defined]
     assert seen == list(range(30))
+
+
+def test_events_that_come_without_a_pause_are_not_held_until_there_is_one() -> None:
+    clock = Ticking()
+    tail = followed([SteadyCursor(log_of([0] * 5_000), clock)], rows_max=10_000, clock=clock)
+    seen = numbers(next(tail))
+    assert len(seen) <= (CHUNKS_MAX + 1) * 3 * LOOK_AGAIN
+    while len(seen) < 5_000:
+        seen += numbers(next(tail))
+    tail.close()  # type: ignore[attr-defined]
+    assert seen == list(range(5_000))
 
 
 def test_partitions_stay_apart_and_in_order() -> None:

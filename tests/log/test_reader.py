@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fs_notebook.clock import SYSTEM
-from fs_notebook.errors import HistoryLost, UnknownPosition
+from fs_notebook.clock import SYSTEM, SystemClock
+from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
 from fs_notebook.log.messages import decode, place, places
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Stream
-from fs_notebook.log.reader import QUEUE_MESSAGES, Part, PartReader, chunks_until
+from fs_notebook.log.reader import QUEUE_MESSAGES, SILENT_S, Part, PartReader, chunks_until
 from fs_notebook.position import Position
 from fs_notebook.types import Type
 
@@ -164,6 +165,70 @@ def test_larger_messages_than_expected_are_fetched_with_fewer_ahead() -> None:
     assert sum(len(c.messages) for c in chunks) == 60
     # {"n": 10} has 9 bytes; there are some of 8 before them.
     assert client.queues == [QUEUE_MESSAGES, 90 // 8]
+
+
+@dataclass
+class Waiting(SystemClock):
+    """A clock that a cursor's waiting moves on, and how the broker answers meanwhile."""
+
+    now_s: float = 0.0
+    down_from_s: float = 1e9
+    asked_s: list[float] = field(default_factory=list)
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def ask(self) -> None:
+        self.asked_s.append(self.now_s)
+        if self.now_s >= self.down_from_s:
+            raise UnreachableError("The broker is down.")
+
+
+@dataclass
+class LateClient(FakeClient):
+    """Hands over its messages after so many seconds of nothing."""
+
+    clock: Waiting = field(default_factory=Waiting)
+    silent_s: float = 0.0
+
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Any:
+        ready = super().cursor(topic, start, queue=queue)
+        clock, silent_s = self.clock, self.silent_s
+
+        class Late:
+            def next(self, timeout_ms: int) -> FakeMessage | None:
+                if clock.now_s < silent_s:
+                    clock.now_s += timeout_ms / 1000
+                    return None
+                return ready.next(timeout_ms)
+
+            def close(self) -> None:
+                ready.close()
+
+        return Late()
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "down_from_s", "says"),
+    [(20, 0, None), (110, 1e9, None), (200, 1e9, "stopped sending"), (110, 61, "is down")],
+)
+def test_a_silent_broker_is_waited_for_while_it_answers(
+    silent_s: float, down_from_s: float, says: str | None
+) -> None:
+    """Fault 13: one whose storage fails it waits longer than one that is down is waited for."""
+    log = log_of([3, 0, 4])
+    clock = Waiting(down_from_s=down_from_s)
+    reader = PartReader(LateClient(log, clock=clock, silent_s=silent_s), PART, None)
+    asked = chunks_until(
+        reader, Position(0, *place(log[-1])), rows_max=99, clock=clock, ask=clock.ask
+    )
+    if says is None:
+        assert sum(len(chunk.messages) for chunk in asked) == len(log)
+        assert len(clock.asked_s) == int(silent_s // SILENT_S)
+    else:
+        with pytest.raises(UnreachableError, match=says):
+            list(asked)
+        assert clock.now_s < 155 if down_from_s == 1e9 else clock.now_s < 61 + SILENT_S + 1
 
 
 def collect(log: list[FakeMessage], start: Position, end: Position) -> None:

@@ -131,8 +131,10 @@ def test_history_in_tiered_storage_is_read_as_ever(
     broker.admin("PUT", f"{path}/unload")
     recorder(secured.store_url, "reset-recording")
     recorder(secured.store_url, "start-recording")
-    again = read_all(log, stream)
-    recorder(secured.store_url, "stop-recording")
+    try:
+        again = read_all(log, stream)
+    finally:
+        recorder(secured.store_url, "stop-recording")
     assert numbers(again) == list(range(700))
     assert positions_of(again) == positions_of(whole)
     assert [b.rows.rows() for b in again] == [b.rows.rows() for b in whole]

@@ -156,7 +156,7 @@ def test_pieces_are_the_set_a_batch_at_a_time(
     import tensorflow as tf
     import torch
 
-    assert [rows for _, rows in pieces.pieces] == [300, 300, 300, 100]
+    assert [piece.rows for piece in pieces.pieces] == [300, 300, 300, 100]
     assert (len(pieces), pieces.features) == (ROWS, training.features)
     batches = list(pieces.batches(rows=128))
     assert max(b.height for b in batches) == 128
@@ -202,7 +202,7 @@ def test_half_a_set_is_none_and_a_damaged_piece_is_told(
     assert read_pieces(tmp_path / "train") == made
     with pytest.raises(UsageError, match="something at"):
         training.to_parquet(tmp_path / "train", rows=400)
-    piece = tmp_path / "train" / made.pieces[1][0]
+    piece = tmp_path / "train" / made.pieces[1].file
     training.frame.head(10).write_parquet(piece)
     with pytest.raises(IntegrityError, match=r"(?s)not the one that was written.*10 rows"):
         list(made.batches())

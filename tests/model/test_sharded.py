@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,7 @@ from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.model.asked import AsOf
 from fs_notebook.model.derived import training_set_of
+from fs_notebook.model.export import float32
 from fs_notebook.model.sharded import How, sharded_training_set, training_set_of_any_size
 from fs_notebook.model.written import write_training_set
 from fs_notebook.shards import spill
@@ -151,6 +153,32 @@ def test_what_is_written_is_what_would_have_been_returned(log: EmbeddedLog, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "labels.parquet", "ledger", "train.parquet"
     ]  # fmt: skip
+
+
+def test_a_written_set_goes_to_a_framework_a_batch_at_a_time(
+    log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fs_notebook.model.written.PIECE_ROWS", 64)
+    definition = define(stream_of(log, reads(), batches=5), SUMS)
+    made = write_training_set(
+        labels(), [(definition, ALL)], log, tmp_path / "train.parquet",
+        how=How(2, limits=TINY), clock=SYSTEM, entity={"user": "who"},
+    )  # fmt: skip
+    frame = made.to_polars().with_columns(clicked=pl.int_range(pl.len()) % 3 == 0)
+    frame.write_parquet(made.path)
+    assert [piece.rows for piece in made.pieces.pieces] == [64, 64, 42]
+    encoder = made.encoder()
+    values = encoder.transform(frame)
+    stream = made.to_torch("clicked", encoder=encoder, batch_size=50)
+    batches = list(stream.loader())
+    assert [len(truth) for _, truth in batches] == [50, 14, 50, 14, 42]
+    assert np.array_equal(np.concatenate([v.numpy() for v, _ in batches]), float32(values))
+    truth = np.concatenate([t.numpy() for _, t in batches])
+    assert np.array_equal(truth, frame["clicked"].to_numpy())
+    shared = [list(made.pieces.arrays("clicked", place=k, count=2)) for k in range(2)]
+    assert [sum(len(v) for v, _ in mine) for mine in shared] == [64 + 42, 64]
+    elements = [(v.numpy(), t.numpy()) for v, t in made.to_tf("clicked", encoder=encoder)]
+    assert np.array_equal(np.concatenate([v for v, _ in elements]), float32(values))
 
 
 def test_a_leak_is_noted_though_no_slice_is_the_whole(log: EmbeddedLog, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -15,7 +16,10 @@ from fs_notebook.compute.fold import Fold
 from fs_notebook.errors import IntegrityError
 from fs_notebook.online.asks import run
 from fs_notebook.online.busy import BusyStates
+from fs_notebook.online.protocol import Lease
 from fs_notebook.online.states import StateCodec, entity_of, is_bucket
+from fs_notebook.worker import held
+from fs_notebook.worker.held import Held
 from tests.compute import cases, naive
 from tests.compute.cases import SECOND, WINDOW_S, Case, projected
 
@@ -51,22 +55,32 @@ class Shelf:
         self.codec = StateCodec(fold)
         self.codec.split_rows = split_rows
         self.held: dict[bytes, bytes] = {}
+        self.loaded: set[bytes] = set()
 
-    def step(self, frame: Any) -> tuple[set[bytes], set[bytes]]:
-        """Fold projected rows in, as a worker does; return what was loaded and what was put."""
-        codec = self.codec
-        keys = codec.keys_of(frame.select(self.fold.keys).unique(maintain_order=True))
-        state = codec.decode(keys, [self.held.get(k) for k in keys])
-        needed = codec.needed(state, frame)
-        assert all(k in self.held for k in needed)
-        state = codec.with_buckets(state, needed, [self.held[k] for k in needed])
-        after = self.fold.add_projected(state, frame).state
-        puts, deletes = codec.changes(state, after, frame)
+    def begun(self) -> Held:
+        """Return what a worker holds that has just started."""
+        return Held(self.fold, self.codec, Lease("s", 1, None, {}), is_all=not self.held)
+
+    def load(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        self.loaded |= set(keys)
+        return [self.held.get(k) for k in keys]
+
+    def commit(self, worker: Held) -> set[bytes]:
+        """Write what a worker holds; return what was put."""
+        puts, deletes = worker.changes()
         assert not set(puts) & set(deletes)
         self.held |= puts
         for key in deletes:
             del self.held[key]
-        return {*keys, *needed}, set(puts)
+        worker.settle(puts)
+        return set(puts)
+
+    def step(self, frame: Any) -> tuple[set[bytes], set[bytes]]:
+        """Fold projected rows in, as a live worker does; return what was loaded and put."""
+        self.loaded = set()
+        worker = self.begun()
+        worker.add(frame, self.load)
+        return self.loaded, self.commit(worker)
 
     def values(self, now: int | None) -> dict[Any, dict[str, Any]]:
         """Read every entity, as a reader does."""
@@ -123,17 +137,72 @@ def test_values_of_split_entities_are_the_naive_fold(
             stop = min(start + chunks[turn % len(chunks)], len(log))
             shelf.step(projected(fold, log, start, stop))
             start, turn = stop, turn + 1
-        scale = cases.scale(log)
-        for now in [*nows, None]:
-            for user, row in shelf.values(now).items():
-                newest = max(e["t"] for e in log if e["user"] == user)
-                t = newest + 1 if now is None else max(now, newest + 1)
-                for n, case in enumerate(CASES):
-                    want = naive.value(log, entity=user, t=t, name=case.name, args=case.args,
-                                       params=case.params, when=when)  # fmt: skip
-                    power = 2 if case.name == "var_pop" else 1
-                    got = row[f"x{n}"]
-                    assert naive.alike(got, want, scale=scale, power=power), (case, user, got, want)
+        assert_naive(shelf, log, nows, when)
+
+
+def assert_naive(
+    shelf: Shelf, log: list[dict[str, Any]], nows: list[int], when: naive.When
+) -> None:
+    scale = cases.scale(log)
+    for now in [*nows, None]:
+        rows = shelf.values(now)
+        assert rows.keys() == {e["user"] for e in log} - {None}
+        for user, row in rows.items():
+            newest = max(e["t"] for e in log if e["user"] == user)
+            t = newest + 1 if now is None else max(now, newest + 1)
+            for n, case in enumerate(CASES):
+                want = naive.value(log, entity=user, t=t, name=case.name, args=case.args,
+                                   params=case.params, when=when)  # fmt: skip
+                power = 2 if case.name == "var_pop" else 1
+                got = row[f"x{n}"]
+                assert naive.alike(got, want, scale=scale, power=power), (case, user, got, want)
+
+
+@settings(max_examples=50)
+@given(
+    log=cases.logs(max_size=40),
+    chunks=st.lists(st.integers(1, 9), min_size=1, max_size=8),
+    turns=st.lists(st.sampled_from(["hold", "commit", "crash"]), min_size=1, max_size=8),
+    rows_max=st.sampled_from([0, 4, 1_000]),
+    split_rows=st.sampled_from([1, 3, 1_000]),
+    kind=st.sampled_from(sorted(GROUPS)),
+)
+def test_what_is_held_over_several_batches_is_the_naive_fold(
+    log: list[dict[str, Any]],
+    chunks: list[int],
+    turns: list[str],
+    rows_max: int,
+    split_rows: int,
+    kind: str,
+) -> None:
+    """However often it is committed, forgotten for its size, or lost in a crash."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(buckets, "BUCKETS", 3)
+        patch.setattr(held, "ROWS_MAX", rows_max)
+        fold, when = fold_of(kind, "left")
+        shelf = Shelf(fold, split_rows=split_rows)
+        plain = Shelf(fold, split_rows=split_rows)
+        worker = shelf.begun()
+        start = committed = turn = 0
+        crashes = 0
+        while committed < len(log):
+            stop = min(start + chunks[turn % len(chunks)], len(log))
+            if stop > start:
+                worker.add(projected(fold, log, start, stop), shelf.load)
+            do = turns[turn % len(turns)]
+            if do == "crash" and crashes < 3:
+                start, crashes, worker = committed, crashes + 1, shelf.begun()
+            else:
+                start = stop
+                if do == "commit" or worker.is_full or stop == len(log):
+                    shelf.commit(worker)
+                    committed = stop
+            turn += 1
+        for place in range(len(log)):
+            plain.step(projected(fold, log, place, place + 1))
+        if split_rows > len(log):
+            assert shelf.held == plain.held
+        assert_naive(shelf, log, [e["t"] for e in log[-1:]], when)
 
 
 def busy_log(count: int) -> list[dict[str, Any]]:

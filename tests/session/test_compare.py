@@ -286,14 +286,27 @@ def test_a_version_that_is_not_built_yet(ready: Session) -> None:
     assert "v2 starting" in str(caught.value)
 
 
-def test_derived_features_name_what_to_compare(ready: Session) -> None:
+def test_derived_features_are_compared_by_what_they_come_to(ready: Session) -> None:
     ready.promote("reading")
-    for factor in (2, 3):
-        ready.define("scaled", f"SELECT user, total * {factor} AS scaled_total FROM reading")
-        assert ready.promote("scaled").compared is None
-    with pytest.raises(UsageError, match="derived") as caught:
-        ready.compare("scaled")
-    assert "compare what it is derived from: reading" in str(caught.value)
+    totals = {f"u{n}": sum(range(n, 70, 7)) - 10 * (n == 3) for n in range(6)}
+    ready.define("scaled", "SELECT user, total * 2 AS scaled, 1 AS one FROM reading")
+    assert ready.promote("scaled").compared is None
+    ready.define("scaled", "SELECT user, total * 3 + :more * 0 AS scaled, 1 AS one FROM reading")
+    told = ready.promote("scaled").compared
+    assert told is not None
+    assert f"v2 differs from v1 in {len(totals)} of {len(totals)} entities" in told
+    found = ready.compare("scaled")
+    assert (found.versions, found.entities, found.sampled) == ((1, 2), len(totals), False)
+    assert found.positions[0] == found.positions[1]
+    assert found.only == (0, 0)
+    scaled, one = found.features
+    assert (scaled.equal, one.equal) == (0, len(totals))
+    assert scaled.greatest == max(totals.values())
+    rows = found.to_polars().rows(named=True)
+    assert {r["user"]: (r["scaled_v1"], r["scaled_v2"]) for r in rows} == {
+        user: (2 * total, 3 * total) for user, total in totals.items()
+    }
+    assert ready.compare("scaled", entities_max=1).sampled
 
 
 def test_the_command_line_compares(ready: Session) -> None:

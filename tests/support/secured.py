@@ -152,4 +152,6 @@ def _tiered(store_url: str) -> dict[str, str]:
         "managedLedgerOffloadServiceEndpoint": store_url,
         "managedLedgerOffloadDeletionLagMs": "0",
         "managedLedgerMaxEntriesPerLedger": "10",
+        # A read from the store that failed is tried again at once; a broker waits 15 s otherwise.
+        "dispatcherReadFailureBackoffInitialTimeInMs": "500",
     }

@@ -118,16 +118,16 @@ def test_fault_23_events_during_bootstrap_are_neither_lost_nor_doubled(
     store = MemoryStore()
     worker = Worker(definition(), log, store)
     shard = worker.shard
-    step = worker._step
+    take = worker._take
     late = iter(range(500, 600, 10))
 
-    def step_and_append(lease: Any, batch: Any) -> Any:
+    def take_and_append(lease: Any, held: Any, batch: Any) -> None:
         first = next(late, None)
         if first is not None:
             append(log, read_events(first, 10))
-        return step(lease, batch)
+        take(lease, held, batch)
 
-    worker._step = step_and_append  # type: ignore[method-assign]
+    worker._take = take_and_append  # type: ignore[method-assign]
     run_until_caught_up(worker, log, store, shard)
     state = store.state(shard)
     assert state is not None

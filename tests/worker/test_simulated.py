@@ -199,7 +199,10 @@ def prepared(seed: int = 0, count: int = 20, **options: Any) -> tuple[Simulation
 
 
 def worker_of(sim: Simulation, stop: Callable[[], bool] = lambda: False) -> Worker:
-    return Worker(defined(), sim.log, sim.store, clock=sim.clock, beside=False, should_stop=stop)
+    return Worker(
+        defined(), sim.log, sim.store, clock=sim.clock, beside=False, should_stop=stop,
+        commit_every_s=0.0,
+    )  # fmt: skip
 
 
 def position_of(sim: Simulation) -> Cut | None:
