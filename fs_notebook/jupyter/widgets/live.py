@@ -97,6 +97,9 @@ class LiveValue(Panel):
         past = self._history.setdefault(feature, deque(maxlen=HISTORY_MAX))
         number = number_of(value)
         if number is not None:
+            if len(past) > 1 and past[-1][1] == past[-2][1] == number:
+                # Of a value that stays, where it began and where it is now are all of the line.
+                past.pop()
             past.append((found.at_us, number))
         return {
             "feature": feature, "group": owner,

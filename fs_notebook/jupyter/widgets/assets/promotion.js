@@ -72,7 +72,7 @@ function drawPromotion(panel, place, told, dismiss) {
         h('strong', {}, name),
         h('span', {}, title)
       ),
-      coming && moving && bootstrapBar(told, moving),
+      coming && moving && moving.state !== 'failing' && bootstrapBar(told, moving),
       coming && !moving && h('p', { class: 'fsw-soft' }, 'its worker is being started'),
       health
         .filter(one => one.error)
