@@ -27,6 +27,10 @@ _PUBLIC = {
     "get_session": "fs_notebook.current",
     "stream": "fs_notebook.language.polars_frame",
     "register_embedder": "fs_notebook.embedders",
+    **dict.fromkeys(
+        ("browse", "live_value", "promote_panel", "side_by_side", "slice_picker"),
+        "fs_notebook.jupyter.widgets",
+    ),
 }
 
 # The methods of the current session that are functions of the package as well: `fs.serve(…)`.
@@ -34,12 +38,12 @@ _OF_SESSION = (
     "about", "append", "async_reader", "backfill", "compare", "create_view", "dead_letters",
     "declare", "define", "delete_training_set", "deprecate", "describe", "diff", "edit",
     "encoder", "explain", "export_catalog", "export_stream", "feature", "feature_set",
-    "feature_sets", "features", "import_catalog", "import_stream", "lift", "lineage", "models",
-    "peek", "preview", "promote", "reader", "register_model", "registered_model", "remove_model",
-    "rename_training_set", "retire", "retire_feature_set", "rollback", "row_views",
-    "save_training_set", "search", "serve", "status", "stop", "streams", "training_pieces",
-    "training_set", "training_set_again", "training_sets", "upload", "uses", "verify",
-    "view_rows", "wait",
+    "feature_sets", "features", "health", "import_catalog", "import_stream", "lift", "lineage",
+    "models", "past", "peek", "portrait", "preview", "promote", "reader", "register_model",
+    "registered_model", "remove_model", "rename_training_set", "retire", "retire_feature_set",
+    "rollback", "row_views", "save_training_set", "search", "serve", "status", "stop", "streams",
+    "timeline", "training_pieces", "training_set", "training_set_again", "training_sets",
+    "upload", "uses", "verify", "view_rows", "wait",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -173,6 +174,8 @@ class CurationCalls:
     clock: Clock
     store: OnlineStore
     _index: Index
+    _index_lock: AbstractContextManager[Any]
+    """Widgets look things up in threads of their own."""
 
     def search(
         self, query: str = "", *, kinds: Iterable[str] = (), limit: int | None = 50
@@ -195,14 +198,18 @@ class CurationCalls:
         UsageError
             If there is no such filter.
         """
-        return self._index.of(self.catalog.refresh()).search(query, kinds=kinds, limit=limit)
+        state = self.catalog.refresh()
+        with self._index_lock:
+            return self._index.of(state).search(query, kinds=kinds, limit=limit)
 
     def about(self, name: str, *, kind: str | None = None) -> About:
         """Return all that the catalog knows of a feature, group, view, stream or training set."""
         state = self.catalog.refresh()
         kind, name = _place(state, name, kind)
         notes = state.notes.get((kind, name), Notes())
-        index = self._index.of(state)
+        with self._index_lock:
+            index = self._index.of(state)
+            entry, ways = index.entry(kind, name), index.ways
         group = state.groups[name] if kind == GROUP else None
         text, cell = None, None
         if group is not None:
@@ -210,11 +217,11 @@ class CurationCalls:
         elif kind == VIEW:
             text = state.views[name].text
         return About(
-            entry=index.entry(kind, name), text=text, cell=cell,
+            entry=entry, text=text, cell=cell,
             notebook=notes.notebook, created_by=notes.created_by, created_at=notes.created_at,
             history=notes.history[::-1],
             versions=() if group is None else tuple(_version_lines(group)),
-            lineage=lineage_of(state, name, kind=kind, ways=index.ways),
+            lineage=lineage_of(state, name, kind=kind, ways=ways),
             uses=() if group is None else tuple(uses_of(self.store, name)),
             lifts=() if group is None else group.lifts[::-1],
         )  # fmt: skip
@@ -222,7 +229,9 @@ class CurationCalls:
     def lineage(self, name: str) -> Lineage:
         """Return what a feature, view, stream or training set is made of, and what of it."""
         state = self.catalog.refresh()
-        return lineage_of(state, name, ways=self._index.of(state).ways)
+        with self._index_lock:
+            ways = self._index.of(state).ways
+        return lineage_of(state, name, ways=ways)
 
     def uses(self, name: str) -> list[Use]:
         """Return who serves and trains with a feature, the last reader first."""

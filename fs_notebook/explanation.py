@@ -24,6 +24,7 @@ from fs_notebook.compute.preview import OnProgress, Progress, parse_moment, sile
 from fs_notebook.compute.requests import parse_request
 from fs_notebook.errors import UsageError
 from fs_notebook.inspection import plain_table
+from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.expr import Column
 from fs_notebook.language.pinning import shown
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog
@@ -211,19 +212,31 @@ class ExplainCalls:
         """Return `explain` of an entity that is given as texts, ``["user=u7"]``."""
         group = self.catalog.refresh().group(name)
         plan = (group.latest if group.serving is None else group.serving.definition).plan
-        kinds = {k.name: k.expr.type for k in plan.keys}
-        kinds |= {k.expr.name: k.expr.type for k in plan.keys if isinstance(k.expr, Column)}
-        kinds |= {e: k.expr.type for e, k in zip(plan.entity, plan.keys, strict=True)}
-        given: dict[str, Any] = {}
-        for text in entity:
-            key, equals, value = text.partition("=")
-            if not equals or key in given:
-                raise UsageError(
-                    "explain takes one value for each part of the key.", found=repr(text),
-                    remedy=" ".join(f"{e}=…" for e in plan.entity),
-                )  # fmt: skip
-            given[key] = _typed(value, kinds.get(key, Type.VARCHAR), key)
+        given = key_of(plan, entity)
         return self.explain(name, given, at=at, n=n, on_progress=on_progress)
+
+
+def key_of(plan: AnyPlan, texts: Sequence[str]) -> dict[str, Any]:
+    """Return the values of an entity's key that is given as texts, ``["user=u7"]``, typed.
+
+    Raises
+    ------
+    UsageError
+        If a text is none of ``name=value``, or does not fit the key's type.
+    """
+    kinds = {k.name: k.expr.type for k in plan.keys}
+    kinds |= {k.expr.name: k.expr.type for k in plan.keys if isinstance(k.expr, Column)}
+    kinds |= {e: k.expr.type for e, k in zip(plan.entity, plan.keys, strict=True)}
+    given: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or key in given:
+            raise UsageError(
+                "An entity has one value for each part of the key.", found=repr(text),
+                remedy=" ".join(f"{e}=…" for e in plan.entity),
+            )  # fmt: skip
+        given[key] = _typed(value, kinds.get(key, Type.VARCHAR), key)
+    return given
 
 
 @dataclass(frozen=True)

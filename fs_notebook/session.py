@@ -6,6 +6,7 @@ Every magic has its twin here, so scripts and tests need no IPython.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -45,6 +46,7 @@ from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
 from fs_notebook.origins import Origin
 from fs_notebook.outlooks import OutlookCalls
+from fs_notebook.portraits import PortraitCalls
 from fs_notebook.promotion import Promotions
 from fs_notebook.review import ReviewCalls
 from fs_notebook.set_calls import SetCalls
@@ -63,7 +65,7 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 class Session(
     StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
-    OutlookCalls, ReviewCalls, WaitCalls,
+    OutlookCalls, PortraitCalls, ReviewCalls, WaitCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 
@@ -100,6 +102,7 @@ class Session(
                 self.catalog = catalog()
             undo.pop_all()
         self._index = Index()
+        self._index_lock = threading.Lock()
         self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
         self._sources = Sources(self.catalog, self.log, clock=clock)
         self._inspection = Inspection(self._sources, self.log)

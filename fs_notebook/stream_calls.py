@@ -16,6 +16,7 @@ from fs_notebook.letters import DeadLetters, dead_letters
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import Position
 from fs_notebook.sources import Sources
+from fs_notebook.timelines import Timeline, timeline_of
 from fs_notebook.transfer import Transferred, export_stream, import_stream
 from fs_notebook.views import Uploaded
 
@@ -112,6 +113,12 @@ class StreamCalls:
     def describe(self, name: str) -> Description:
         """Return what is known of a stream: schema, size, retention, times, dead letters."""
         return self._inspection.describe(name)
+
+    def timeline(self, name: str, *, on_progress: OnProgress = silent) -> Timeline:
+        """Return how a stream's events lie in time, from what can be read in a moment."""
+        return timeline_of(
+            self.log, self._sources.find(name), clock=self.clock, on_progress=on_progress
+        )
 
     def overviews(self) -> list[Overview]:
         """Return the declared streams with what the ledger knows of them at once, by name."""

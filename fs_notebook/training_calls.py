@@ -21,6 +21,7 @@ from fs_notebook.log.protocol import EARLIEST, EventLog
 from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set, spelt
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.sets import PinnedSet, names_of
+from fs_notebook.model.spread import spreads_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
@@ -318,6 +319,7 @@ class TrainingCalls:
             notes=training.notes,
             set=training.set,
             encoding=None if training.encoding is None else training.encoding.to_dict(),
+            spreads=spreads_of(frame, training.features),
         )  # fmt: skip
 
     def _check_streams(self, recipe: TrainingRecipe) -> None:

@@ -55,6 +55,8 @@ class TrainingRecipe:
     encoding
         What its features become before a model: see `model.encoding.Encoding`. It holds the
         categories of texts, and no other values.
+    spreads
+        Column → how its values were spread, in bins: see `model.spread.Spread`.
     """
 
     name: str
@@ -79,6 +81,7 @@ class TrainingRecipe:
     notes: tuple[str, ...] = ()
     set: str | None = None
     encoding: Mapping[str, Any] | None = None
+    spreads: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def ends(self) -> dict[str, Cut]:

@@ -28,11 +28,14 @@ _AFTER_FROM = re.compile(r"\b(?:FROM|JOIN)\s+\w*$", re.IGNORECASE)
 _QUOTED = re.compile(r"""(?:pl\.col\(|fs\.stream\()[^()]*["'](\w*)$""")
 _CALL = re.compile(r"""\bfs\.(\w+)\((?:[^()]*[\[,(\s])?["']([\w@]*)$""")
 _OF_FEATURES = frozenset({
-    "about", "compare", "deprecate", "diff", "edit", "explain", "lift", "lineage", "preview",
-    "promote", "retire", "rollback", "serve", "status", "training_set", "uses", "verify",
-    "wait",
+    "about", "compare", "deprecate", "diff", "edit", "explain", "health", "lift", "lineage",
+    "live_value", "past", "portrait", "preview", "promote", "promote_panel", "retire", "rollback",
+    "serve", "side_by_side", "status", "training_set", "uses", "verify", "wait",
 })  # fmt: skip
-_OF_STREAMS = frozenset({"dead_letters", "describe", "peek", "stream", "declare", "export_stream"})
+_OF_STREAMS = frozenset({
+    "dead_letters", "declare", "describe", "export_stream", "peek", "slice_picker", "stream",
+    "timeline",
+})  # fmt: skip
 _KEYWORDS = (
     "SELECT", "FROM", "WHERE", "GROUP BY", "JOIN", "LEFT JOIN", "ON", "USING", "AS", "OVER",
     "WINDOW", "PARTITION BY", "ORDER BY", "RANGE BETWEEN INTERVAL", "PRECEDING AND CURRENT ROW",
@@ -208,7 +211,7 @@ def _verb_line(before: str, names: Names) -> Completions:
     verb = ALIASES.get(words[0], words[0])
     if verb not in VERBS:
         return Completions(fragment, ())
-    if verb == "catalog":
+    if verb in ("catalog", "browse"):
         return _filters(fragment, names)
     if verb == "tag" and len(words) > 1:
         sign = fragment[:1] if fragment[:1] in "+-" else "+"

@@ -60,8 +60,8 @@ class PreviewCard:
         return card(
             f"Preview of {clean(p.name)}",
             _title(p, self.status),
-            figures(_preview_figures(p)),
-            *(tag("p", note, class_="fsn-note") for note in _notes(p)),
+            figures(preview_figures(p)),
+            *(tag("p", note, class_="fsn-note") for note in preview_notes(p)),
             _rows(p),
             self._charts(),
         )
@@ -123,7 +123,7 @@ def _title(p: Preview, status: Mapping[str, Any] | None) -> Markup:
     )
 
 
-def _preview_figures(p: Preview) -> list[tuple[str, str]]:
+def preview_figures(p: Preview) -> list[tuple[str, str]]:
     folded = count(p.folded) if p.folded == p.events else f"{count(p.folded)} of {count(p.events)}"
     figures = [("entities", count(p.entities)), ("events folded", folded)]
     if p.first is not None and p.last is not None:
@@ -167,7 +167,7 @@ def figures(shown: Iterable[tuple[str, str]]) -> Markup:
     )
 
 
-def _notes(p: Preview) -> list[str]:
+def preview_notes(p: Preview) -> list[str]:
     """Say what makes these values others than those that would be served now."""
     notes = []
     where = p.slice

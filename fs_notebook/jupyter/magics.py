@@ -12,6 +12,7 @@ from IPython.core.magic import Magics, cell_magic, line_cell_magic, magics_class
 
 from fs_notebook.errors import UsageError
 from fs_notebook.jupyter.curating import CurationMagics
+from fs_notebook.jupyter.looking import WidgetMagics
 from fs_notebook.jupyter.options import (
     check_into,
     check_training_set,
@@ -47,7 +48,7 @@ def _show(value: Any) -> None:
 
 
 @magics_class
-class FeatureMagics(CurationMagics, Magics):
+class FeatureMagics(CurationMagics, WidgetMagics, Magics):
     """The feature store's magics. `%feature help` lists the verbs."""
 
     @line_cell_magic
@@ -76,6 +77,8 @@ class FeatureMagics(CurationMagics, Magics):
             %feature compare reading_time --versions 1,2
             %feature rollback reading_time
             %feature catalog tag:reading entity:user
+            %feature browse tag:reading
+            %feature live total_readtime user=u7
             %feature about reading_time
             %feature tag reading_time +core -old
             %feature help promote
@@ -113,11 +116,6 @@ class FeatureMagics(CurationMagics, Magics):
             else:
                 rows = session.create_view(options.name, cell, **given)
             self._show_view(rows)
-
-    @property
-    def _rich(self) -> bool:
-        # Whoever has a kernel draws HTML; a terminal does not.
-        return getattr(self.shell, "kernel", None) is not None
 
     @staticmethod
     def _cell(name: str, line: str, cell: str | None) -> str:
@@ -298,6 +296,9 @@ class FeatureMagics(CurationMagics, Magics):
     def _promote(self, options: argparse.Namespace) -> None:
         from fs_notebook.jupyter.progress import ProgressBar
 
+        if options.panel:
+            self._open_promotion(options.name)
+            return
         with ProgressBar("Bootstrapping") as bar:
             status = _session().promote(
                 options.name, wait=not options.no_wait, with_inputs=options.with_inputs,
@@ -350,6 +351,9 @@ class FeatureMagics(CurationMagics, Magics):
         from fs_notebook.comparison import parse_versions
         from fs_notebook.jupyter.progress import ProgressBar
 
+        if options.panel:
+            self._open_versions(options.name, options.versions)
+            return
         with ProgressBar("Comparing") as bar:
             found = _session().compare(
                 options.name, parse_versions(options.versions), entities_max=options.n,

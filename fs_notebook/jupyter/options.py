@@ -108,6 +108,8 @@ def _promote(p: OptionParser) -> None:
     p.add_argument("--workers", type=int,
                    help="so many processes on each machine share the partitions")  # fmt: skip
     p.add_argument("--no-wait", action="store_true", help="return before it is live")
+    p.add_argument("--panel", action="store_true",
+                   help="a widget: what it would do, progress, lag, the way back")  # fmt: skip
 
 
 def _name(p: OptionParser) -> None:
@@ -161,10 +163,23 @@ def _compare(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
     p.add_argument("--versions", help="two of them: 1,2; default: what serves and the newest other")
     p.add_argument("-n", type=int, default=10_000, help="of more entities, a sample")
+    p.add_argument("--panel", action="store_true",
+                   help="a widget: definitions, differences, distributions")  # fmt: skip
 
 
 def _words(p: OptionParser) -> None:
     p.add_argument("words", nargs="*", help="words to search for")
+
+
+def _slice(p: OptionParser) -> None:
+    p.add_argument("stream", help="the stream's name")
+    p.add_argument("name", nargs="?", help="the feature that its previews are of")
+    p.add_argument("--into", help="the notebook's variable to put it into")
+
+
+def _live(p: OptionParser) -> None:
+    p.add_argument("features", help="features, groups or versions: total,reading@2")
+    p.add_argument("entity", nargs="+", help="whose values: user=u7")
 
 
 def _nothing(p: OptionParser) -> None:
@@ -247,9 +262,12 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "wait": ("until the worker has folded what is in the streams now", _wait),
     "status": ("what the workers report", _maybe_name),
     "verify": ("recompute every online value from the ledger, and compare", _name),
+    "slice": ("a stream's events over time as a widget, to choose what to preview", _slice),
+    "live": ("an entity's online values as a widget, read again every second", _live),
     "compare": ("two versions of a feature side by side: how far they differ", _compare),
     "explain": ("the events that make up one entity's value", _explain),
     "catalog": ("search the shared catalog: words, tag: entity: type: owner: source: …", _words),
+    "browse": ("the catalog as a widget: search, filters, a card for each feature", _words),
     "about": ("all that is known of one thing: versions, lineage, readers, history", _thing),
     "lineage": ("what a thing is made of, and what is made of it", _thing),
     "diff": ("what changed between two versions, in words and as a diff", _diff),
@@ -331,7 +349,7 @@ def parse_line(line: str) -> tuple[str, argparse.Namespace]:
     verb, rest = known_verb(words[0]), words[1:]
     if any(word in ("--help", "-h", "?") for word in rest):
         verb, rest = "help", [verb]
-    if verb in ("tag", "catalog") and rest:
+    if verb in ("tag", "catalog", "browse") and rest:
         # What goes or is left out begins with a hyphen, as options do; these verbs have none.
         rest = ["--", *rest]
     return verb, parser_of(verb).parse_args(rest)

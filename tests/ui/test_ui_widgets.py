@@ -1,0 +1,207 @@
+"""The widgets in a real browser: by keyboard, in both themes, beside a busy kernel, and alone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import seeded
+from harness import Lab
+from playwright.sync_api import expect
+
+from fs_notebook.jupyter.widgets import browse
+from fs_notebook.session import Session
+from fs_notebook.worker.connection import Connection
+
+BUSY = (
+    "import time\n"
+    "fs.upload([{'user': 'u1', 'article': 'a1', 'readtime': 1000, 'ts': '2024-01-02T00:00:00Z'}],"
+    " 'read_events')\n"
+    "while not done.exists():\n"
+    "    time.sleep(0.05)"
+)
+CELLS = [
+    "from pathlib import Path\nimport fs_notebook as fs\nfs.connect()\ndone = Path('done')",
+    "fs.browse()",
+    "picker = fs.slice_picker('read_events', 'reading_time')\npicker",
+    "fs.preview('reading_time', **picker.value).events",
+    "fs.promote_panel('reading_time')",
+    "fs.side_by_side('reading_time@1', 'reading_time@2')",
+    "fs.live_value('total_readtime', user='u1')",
+    BUSY,
+]
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, bundle):
+    lab = Lab(tmp_path_factory.mktemp("lab"), notebooks={"widgets.ipynb": CELLS})
+    with lab:
+        _fill(lab)
+        yield lab
+
+
+def _fill(lab: Lab) -> None:
+    """Fill the home: a group that serves and has a newer draft, a training set, a hostile group."""
+    session = Session(Connection(lab.home), actor="ann")
+    events = seeded.events(5_000)
+    session.upload(events, "read_events", time="ts")
+    session.define("reading_time", seeded.SUM, tags=["reading"], owner="ann",
+                   description="Time spent reading")  # fmt: skip
+    session.promote("reading_time")
+    session.training_set(events.select("user", "ts").tail(3_000), ["reading_time"], name="spring")
+    session.define("reading_time", seeded.SUM.replace("SUM(readtime)", "SUM(readtime * 2)"),
+                   tags=["reading"], owner="ann", description="Time spent reading")  # fmt: skip
+    session.define(
+        "article_views",
+        "SELECT article, COUNT(*) AS views FROM read_events GROUP BY article",
+        tags=["popularity"], owner=seeded.HOSTILE, description=seeded.HOSTILE,
+    )  # fmt: skip
+    session.close()
+
+
+def _browse(page) -> None:
+    """Find, open and leave a card, without a mouse."""
+    widget, keys = page.output(1).get_by_role("group", name="Feature catalog"), page.page.keyboard
+    rows = widget.get_by_role("listbox", name="Features").get_by_role("option")
+    widget.get_by_role("searchbox", name="Search features").focus()
+    keys.type("tiem")
+    expect(widget).to_contain_text("nothing has 'tiem'")
+    keys.press("Escape")
+    keys.type("popularity")
+    expect(rows).to_have_count(1)
+    keys.press("ArrowDown")
+    keys.press("Enter")
+    card = widget.get_by_role("region", name="article_views")
+    expect(card).to_contain_text("<img src=x onerror=")
+    assert page.page.title() != "hacked"
+    keys.press("Escape")
+    expect(card).to_be_hidden()
+    keys.press("Shift+Tab")
+    widget.get_by_role("searchbox").fill("")
+    expect(rows).to_have_count(2)
+    widget.get_by_role("searchbox").press("ArrowDown")
+    keys.press("End")
+    keys.press("Enter")
+    card = widget.get_by_role("region", name="reading_time")
+    expect(card.get_by_role("heading", name="reading_time")).to_be_focused()
+    expect(card.get_by_role("figure", name="total_readtime", exact=True)).to_contain_text(
+        re.compile("in spring.*PSI", re.DOTALL)
+    )
+    expect(card.get_by_role("figure", name="total_readtime over time")).to_be_visible()
+    expect(card).to_contain_text("live")
+    page.screenshot("widgets-browser")
+
+
+def _brush(page) -> None:
+    """Choose a slice by arrow keys, preview it, and use it in a cell."""
+    widget, keys = page.output(2).get_by_role("group", name="Slice of"), page.page.keyboard
+    start = widget.get_by_role("slider", name="Start of the slice")
+    start.focus()
+    keys.press("Shift+ArrowRight")
+    keys.press("Shift+ArrowRight")
+    keys.press("ArrowRight")
+    keys.press("ArrowLeft")
+    expect(start).to_have_attribute("aria-valuetext", "2024-01-01 20:00 UTC")
+    widget.get_by_role("slider", name="End of the slice").focus()
+    keys.press("Shift+ArrowLeft")
+    expect(widget).to_contain_text("--from 2024-01-01T20:00:00 --to 2024-01-04T02:00:00")
+    expect(widget).to_contain_text("about 3,240 events")
+    widget.get_by_role("button", name="Preview this slice").focus()
+    keys.press("Enter")
+    expect(widget.get_by_role("region", name="Preview")).to_contain_text("total_readtime")
+    page.screenshot("widgets-slice")
+    page.run_cell(3)
+    expect(page.output(3)).to_contain_text("3240")
+
+
+def _promote(page) -> None:
+    widget, keys = page.output(4).get_by_role("group", name="Promotion of"), page.page.keyboard
+    expect(widget).to_contain_text("v2; v1 serves until it is live, and can be returned to")
+    widget.get_by_role("button", name="Promote v2").focus()
+    keys.press("Enter")
+    # A worker is started: on a busy machine that alone takes seconds.
+    expect(widget).to_contain_text("v2 serves", timeout=60_000)
+    expect(widget).to_contain_text("0 messages, 0.0 s")
+    expect(widget.get_by_role("button", name="Roll back to v1")).to_be_visible()
+    page.screenshot("widgets-promoted")
+
+
+def _live(page, lab: Lab) -> None:
+    """A value changes while the kernel is busy with a cell."""
+    row = page.output(6).get_by_role("group", name="total_readtime")
+    expect(row).to_contain_text("20,420")
+    page.select_cell(7)
+    page.command("notebook:run-cell")
+    expect(row).to_contain_text("22,420")
+    assert page.page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status"
+    ) == "busy"  # fmt: skip
+    (lab.root / "done").touch()
+    page.wait_idle()
+    expect(
+        row.get_by_role("img", name=re.compile("total_readtime: 20.4k to 22.4k"))
+    ).to_be_visible()
+
+
+@pytest.mark.timeout(240)
+def test_widgets_are_worked_by_keyboard_in_both_themes(chromium, lab):
+    page = chromium.open(lab, "widgets.ipynb", height=1000)
+    for cell in (0, 1, 2, 4):
+        page.run_cell(cell)
+    page.select_cell(1)
+    _browse(page)
+    page.select_cell(2)
+    _brush(page)
+    page.select_cell(4)
+    _promote(page)
+    page.run_cell(5)
+    beside = page.output(5).get_by_role("group", name="side by side")
+    expect(beside).to_contain_text("v2 differs from v1 in 20 of 20 entities")
+    page.run_cell(6)
+    page.select_cell(5)
+    page.screenshot("widgets-side-by-side")
+    _live(page, lab)
+    assert page.accessibility(".fsw") == []
+    page.theme("JupyterLab Dark")
+    for cell, name in ((1, "browser"), (2, "slice"), (6, "live")):
+        page.select_cell(cell)
+        page.output(cell).locator(".fsw").scroll_into_view_if_needed()
+        page.screenshot(f"widgets-dark-{name}")
+    assert page.accessibility(".fsw") == []
+    page.assert_clean()
+    _alone(page, lab)
+    page.assert_clean()
+
+
+def _alone(page, lab: Lab) -> None:
+    """Where there is no JupyterLab the page's own colours do, dark or light."""
+    session = Session(Connection(lab.home))
+    browser = browse(session=session)
+    try:
+        browser._handle_custom_msg({"do": "open_card", "name": "reading_time"}, [])
+        browser.settle()
+        state = browser.get_state()
+        state = {
+            k: v for k, v in state.items() if isinstance(v, (str, int, list, dict, type(None)))
+        }
+    finally:
+        browser.close()
+        session.close()
+    page.page.goto(lab.url("static/favicons/favicon.ico"))
+    page.page.emulate_media(color_scheme="dark")
+    page.page.evaluate(
+        """async ([state, css]) => {
+          document.documentElement.style.colorScheme = 'light dark';
+          const style = document.createElement('style');
+          style.textContent = css;
+          document.head.append(style);
+          document.body.replaceChildren();
+          const source = new Blob([state._esm], { type: 'text/javascript' });
+          const { default: widget } = await import(URL.createObjectURL(source));
+          const model = { get: name => state[name], on() {}, off() {}, send() {} };
+          widget.render({ model, el: document.body });
+        }""",
+        [state, browser._css],
+    )
+    expect(page.page.get_by_role("heading", name="reading_time")).to_be_visible()
+    page.screenshot("widgets-alone-dark")
