@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 LAB_OPTIONS ?=
 # Which of notebooks/: make demo NOTEBOOK=03_fraud, make lab NOTEBOOK=03_fraud.
 NOTEBOOK ?= 01_flights
-# Two processes share these tests. The others time what they do, or kill what they started, and go one by one.
+# Two processes share these tests, one by one. The others start much of their own (browsers, clusters, workers
+# that they kill), and are shared out by the file.
 SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter \
 	transfer benchmarks session test_notebooks.py test_datasets.py test_architecture.py \
 	$(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py failures.py))
@@ -37,8 +38,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/python tests/frameworks.py
 	$(BIN)/python labextension/build.py --required
 	POLARS_MAX_THREADS=1 $(BIN)/python -m pytest -n 2 $(SHARED)
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(SHARED) tests/ui)
-	$(BIN)/python -m pytest tests/ui
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(SHARED))
 
 # What `make test` does with workers a few hundred times, thousands of times.
 soak: $(VENV)/.installed-test
