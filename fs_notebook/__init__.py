@@ -43,7 +43,7 @@ _OF_SESSION = (
     "registered_model", "remove_model", "rename_training_set", "retire", "retire_feature_set",
     "rollback", "row_views", "save_training_set", "search", "serve", "status", "stop", "streams",
     "timeline", "training_pieces", "training_set", "training_set_again", "training_sets",
-    "upload", "uses", "verify", "view_rows",
+    "upload", "uses", "verify", "view_rows", "wait",
 )  # fmt: skip
 
 

@@ -223,6 +223,15 @@ def rollback(ctx: click.Context, name: str) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+@click.pass_context
+def wait(ctx: click.Context, name: str, timeout: float) -> None:
+    """Return once all that is in a feature's streams now is in what is served."""
+    click.echo(repr(_session(ctx).wait(name, timeout_s=timeout)))
+
+
+@main.command()
+@click.argument("name")
 @click.pass_context
 def verify(ctx: click.Context, name: str) -> None:
     """Recompute every online value from the ledger; exit with 1 if one differs."""

@@ -34,6 +34,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.errors import ConflictError, UsageError, plain, unknown_name
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.usage import TRAINING, Use, UseNotes, uses_of
+from fs_notebook.origins import Origin
 from fs_notebook.worker.records import published_record
 from fs_notebook.worker.shared import partitions_of
 
@@ -90,7 +91,7 @@ class About:
     uses: tuple[Use, ...]
     lifts: tuple[Mapping[str, Any], ...] = ()
     cell: str | None = None
-    notebook: str | None = None
+    notebook: Origin | None = None
 
     @property
     def dependents(self) -> tuple[Node, ...]:
@@ -101,7 +102,8 @@ class About:
         """Return it fit for `json.dumps`."""
         return {
             **self.entry.to_dict(),
-            "text": self.text, "cell": self.cell, "notebook": self.notebook,
+            "text": self.text, "cell": self.cell,
+            "notebook": None if self.notebook is None else self.notebook.to_dict(),
             "created_by": self.created_by,
             "created_at": "" if self.created_at is None else self.created_at.isoformat(),
             "history": [c.to_dict() for c in self.history],
@@ -124,7 +126,13 @@ class About:
             lines.append(e.deprecated.told(e.name))
         if e.description:
             lines.append(e.description)
-        pairs = [("entity", e.entity), ("tags", e.tags), ("owner", [e.owner] if e.owner else [])]
+        origin = [] if self.notebook is None else [plain(str(self.notebook))]
+        pairs = [
+            ("entity", e.entity),
+            ("notebook", origin),
+            ("tags", e.tags),
+            ("owner", [e.owner] if e.owner else []),
+        ]
         lines += [f"{name}: {', '.join(values)}" for name, values in pairs if values]
         columns = [f"{n} {t}" for n, t in zip(e.features, e.types, strict=False)] or e.features
         lines += [f"features: {', '.join(columns)}"] if columns else []

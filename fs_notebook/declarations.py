@@ -242,6 +242,8 @@ def needed_columns(state: CatalogState, name: str) -> dict[str, list[str]]:
 
 
 def _read_of(definition: Definition, name: str) -> set[str]:
+    if name not in (*definition.facts.streams, *definition.facts.joined):
+        return set()
     plan = definition.plan
     read: set[str] = set()
     if definition.source.name == name:

@@ -110,6 +110,10 @@ class NameTaken(FeatureStoreError):
     """A name that already means something else."""
 
 
+class NotCaughtUp(FeatureStoreError):
+    """A worker that was waited for has not folded all that it was to; it goes on."""
+
+
 class UnreachableError(FeatureStoreError):
     """A broker or a store that does not answer."""
 
@@ -146,6 +150,10 @@ class IntegrityError(FeatureStoreError):
     """Stored state that does not match its checksum or its position."""
 
 
+class UnreadableEntry(FeatureStoreError):
+    """An entry of the catalog that this version cannot read; all others can be."""
+
+
 class ConflictError(FeatureStoreError):
     """Somebody else changed the same thing first."""
 
@@ -164,6 +172,11 @@ class Interrupted(KeyboardInterrupt):
 def plain(text: str) -> str:
     """Return text as one line that steers no terminal: people wrote what is in it."""
     return "".join(c if c.isprintable() else "\ufffd" if c != "\n" else " " for c in text)
+
+
+def plain_lines(text: str) -> str:
+    """Return text whose lines are ours, as one that steers no terminal."""
+    return "\n".join(map(plain, text.split("\n")))
 
 
 def near_names(name: str, known: Iterable[str], *, count: int = 3) -> list[str]:

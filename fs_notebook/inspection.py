@@ -86,6 +86,8 @@ class Overview:
     stream: Stream
     events: int | None
     entries: int | None
+    partitions: int | None = None
+    """How many there really are; None: as many as were declared."""
 
     def fields(self) -> dict[str, Any]:
         """Return what the list shows."""
@@ -93,7 +95,7 @@ class Overview:
         return {
             "name": stream.name,
             "events": self.events,
-            "partitions": stream.partitions,
+            "partitions": self.partitions or stream.partitions,
             "time": stream.time or "when published",
             "key": ", ".join(stream.key) or None,
             "id": stream.id,
@@ -141,7 +143,10 @@ class Description:
     def figures(self) -> list[tuple[str, str]]:
         """Return what is known, as names and texts."""
         stream, facts = self.stream, self.facts
-        shown = [("partitions", f"{stream.partitions:,}"), ("now at", str(self.end))]
+        partitions = f"{facts.partitions or stream.partitions:,}"
+        if facts.partitions not in (None, stream.partitions):
+            partitions += f" (declared with {stream.partitions:,})"
+        shown = [("partitions", partitions), ("now at", str(self.end))]
         if facts.events is not None:
             shown.append(("events", f"{facts.events:,}"))
         elif facts.entries is not None:
@@ -204,7 +209,7 @@ class Inspection:
         lines = []
         for stream in streams:
             facts = self._facts(stream.name) if self._log.exists(stream.name) else Facts()
-            lines.append(Overview(stream, facts.events, facts.entries))
+            lines.append(Overview(stream, facts.events, facts.entries, facts.partitions))
         return lines
 
     def limits(self, definition: Definition) -> tuple[str, ...]:

@@ -44,6 +44,7 @@ from fs_notebook.online.connect import EMBEDDED
 from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader
 from fs_notebook.online.usage import SERVING, UseNotes
 from fs_notebook.online.vector import FeatureVector
+from fs_notebook.origins import Origin
 from fs_notebook.outlooks import OutlookCalls
 from fs_notebook.portraits import PortraitCalls
 from fs_notebook.promotion import Promotions
@@ -54,6 +55,7 @@ from fs_notebook.stream_calls import StreamCalls
 from fs_notebook.training_calls import TrainingCalls
 from fs_notebook.transforms import Transforms, ViewRows
 from fs_notebook.views import Status, group_view, notes_of, status_of, views_of
+from fs_notebook.waiting import WaitCalls
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.runner import stop_runner
 from fs_notebook.worker.verify import Verification
@@ -63,7 +65,7 @@ from fs_notebook.worker.verify_derived import verify_derived
 
 class Session(
     StreamCalls, TrainingCalls, SetCalls, BackfillCalls, ExplainCalls, CompareCalls, CurationCalls,
-    OutlookCalls, PortraitCalls, ReviewCalls,
+    OutlookCalls, PortraitCalls, ReviewCalls, WaitCalls,
 ):  # fmt: skip
     """A ledger, an online store, and the catalog in the ledger.
 
@@ -199,7 +201,8 @@ class Session(
         written
             How the user wrote the Polars expressions; default: Python that says the same.
         cell, notebook
-            The text of the notebook cell that says so, and where the notebook lies.
+            The text of the notebook cell that says so, and the path of the notebook. The catalog
+            is told where that is in its repository or on its server, see `origins.Origin`.
         actor
             Who it is recorded as; default: the session's user.
 
@@ -225,7 +228,7 @@ class Session(
             return known.latest != replace(definition, **notes.words.to_dict())
 
         body: dict[str, Any] = {"definition": definition.to_dict()}
-        body |= {} if notebook is None else {"notebook": notebook}
+        body |= {} if notebook is None else {"notebook": Origin.of(notebook).to_dict()}
         state = self.catalog.record(DRAFTED, name, body, check=check, actor=actor)
         return state.groups[name].latest
 

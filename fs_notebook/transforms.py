@@ -14,7 +14,7 @@ from fs_notebook.catalog.model import VIEWED
 from fs_notebook.compute.composed import composed
 from fs_notebook.compute.joins import frozen_log, joined_log, lonely_rows, temporal_joins
 from fs_notebook.compute.rows import compile_expr, overflow_named
-from fs_notebook.errors import NameTaken, UsageError
+from fs_notebook.errors import NameTaken, UsageError, plain_lines
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_frame import StreamFrame
@@ -66,7 +66,7 @@ class ViewRows:
         columns = ", ".join(f"{n} {t}" for n, t in self.types)
         head = f"view {self.view.name} v{self.view.version} of {self.view.source}: {columns}"
         notes = "".join(f"\nnote: {n}" for n in self.notes)
-        return f"{head}{notes}\n{self.frame}"
+        return plain_lines(f"{head}{notes}\n{self.frame}")
 
 
 class Transforms:

@@ -219,6 +219,14 @@ for _name in _POLARS:
     setattr(Type, _name, _made(_name, None))
 
 
+def type_name(dtype: pl.DataType) -> str:
+    """Return what the language calls a Polars dtype; Polars' own name where it has no such type."""
+    try:
+        return type_of(dtype).value
+    except UsageError:
+        return str(dtype)
+
+
 def type_of(dtype: pl.DataType, *, column: str = "") -> Type:
     """Return the type that carries a Polars dtype.
 

@@ -22,7 +22,6 @@ from fs_notebook.catalog.model import (
 )
 from fs_notebook.clock import from_us
 from fs_notebook.glances import glance_at
-from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.language.plan import span_text
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
@@ -284,10 +283,13 @@ def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[
             state = "bootstrapping"
     previous = group.previous
     notes = catalog.notes.get((GROUP, group.name), Notes())
+    facts = definition.facts
     return {
         "name": group.name,
-        "entity": list(definition.plan.entity),
-        "features": [{"name": o.name, "type": o.type.value} for o in definition.plan.outputs],
+        "entity": list(facts.entity),
+        "features": [
+            {"name": n, "type": t} for n, t in zip(facts.features, facts.types, strict=True)
+        ],
         "state": state,
         "version": None if serving is None else serving.number,
         "latest": len(group.versions),
@@ -317,8 +319,9 @@ def group_view(group: Group, store: OnlineStore, catalog: CatalogState) -> dict[
 
 
 def _requests(definition: AnyDefinition) -> list[dict[str, str]]:
-    plan = definition.plan
-    requests = plan.requests if isinstance(plan, DerivedPlan) else ()
+    # The plan is decoded for this: of a definition that has no requests it need not be.
+    derived = definition if isinstance(definition, DerivedDefinition) else None
+    requests = () if derived is None else derived.plan.requests
     return [{"name": name, "type": kind.value} for name, kind in requests]
 
 

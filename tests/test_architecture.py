@@ -16,6 +16,7 @@ LINES_MAX = 520
 ROWS = [
     ["_version", "errors", "clock", "position", "processes"],
     ["environment"],
+    ["origins"],
     ["types", "embedders"],
     ["decimals"],
     ["kernel"],
@@ -31,7 +32,7 @@ ROWS = [
     ["glances"],
     ["ingest", "views", "datasets"],
     ["uploads"],
-    ["promotion", "sources", "declarations", "letters"],
+    ["promotion", "waiting", "sources", "declarations", "letters"],
     ["inspection", "timelines", "transfer"],
     ["transforms", "stream_calls", "explanation", "comparison", "curation"],
     ["definitions", "training_calls", "set_calls", "backfill_calls"],

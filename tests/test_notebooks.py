@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -147,16 +146,3 @@ def test_to_production(
     assert "fs_notebook_lag_messages" in book.said("page =")
     assert "'status': ['present', 'not found']" in book.said("answer.json()")
     assert "The token is missing" in book.said("requests.post(")
-
-
-def test_binder_brings_a_python_that_the_package_takes() -> None:
-    """Left to itself, repo2docker builds images with Python 3.10."""
-    root = BOOKS.parent
-    brought = re.fullmatch(r"python-3\.(\d+)\n", (root / "binder" / "runtime.txt").read_text())
-    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    least = re.fullmatch(r">=3\.(\d+)", declared["requires-python"])
-    assert brought is not None
-    assert least is not None
-    assert int(brought[1]) >= int(least[1])
-    assert f"Programming Language :: Python :: 3.{brought[1]}" in declared["classifiers"]
-    assert (root / "binder" / "requirements.txt").read_text() == ".[demo]\n"

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.catalog.stored import changed
 from fs_notebook.errors import plain
+from fs_notebook.origins import Origin
 
 ANNOTATED, DEPRECATED = "annotated", "deprecated"
 GROUP, STREAM, VIEW, TRAINING_SET = "group", "stream", "view", "training set"
@@ -112,7 +114,7 @@ class Notes:
     edits: Mapping[str, Any] = field(default_factory=dict)
     deprecated: Deprecation | None = None
     history: tuple[Change, ...] = ()
-    notebook: str | None = None
+    notebook: Origin | None = None
 
     @property
     def words(self) -> Words:
@@ -151,7 +153,7 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
     # What is promoted carries the words that hold already.
     if kind == "drafted" or (kind == "promoted" and notes.said is None):
         new |= _said(notes, Words.of(body["definition"]))
-        new["notebook"] = body.get("notebook") or notes.notebook
+        new["notebook"] = Origin.read(body.get("notebook")) or notes.notebook
     elif kind in ("declared", "viewed"):
         new |= _said(notes, Words(description=body.get("description")))
     elif kind in ("set_defined", "model_registered"):
@@ -163,7 +165,7 @@ def noted(notes: Notes, event: Mapping[str, Any], *, version: int | None = None)
         undone = bool(body.get("undo"))
         why = None if undone else Deprecation(body.get("reason"), body.get("instead"), actor, at)
         new["deprecated"] = why
-    return replace(notes, **new)
+    return changed(notes, **new)
 
 
 def _said(notes: Notes, said: Words) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import polars as pl
 
-from fs_notebook.catalog.model import CatalogState, fold
+from fs_notebook.catalog.model import CatalogState, Folding
 from fs_notebook.clock import SYSTEM, Clock, from_us
 from fs_notebook.errors import ConflictError
 from fs_notebook.log.protocol import EventLog, Stream
@@ -63,9 +63,11 @@ class Catalog:
         with self._lock:
             end = self.log.end(STREAM.name)
             if end != self._cut:
-                for batch in self.log.read(STREAM, start=self._cut, end=end):
-                    self._state = fold(self._state, _events(batch.rows))
-                    self._cut = self._cut.advanced([batch.end])
+                folding, cut = Folding(self._state), self._cut
+                for batch in self.log.read(STREAM, start=cut, end=end):
+                    folding.take(_events(batch.rows))
+                    cut = cut.advanced([batch.end])
+                self._state, self._cut = folding.state(), cut
             return self._state
 
     def record(
@@ -115,16 +117,14 @@ class Catalog:
         )
 
 
-def _events(rows: pl.DataFrame) -> list[dict[str, Any]]:
-    events: list[dict[str, Any]] = []
+def _events(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     for row in rows.select("kind", "name", "body", "actor", "at").iter_rows(named=True):
-        at = row["at"]
+        at, text = row["at"], row["body"]
         assert isinstance(at, datetime)
         try:
-            body = json.loads(row["body"])
+            body = json.loads(text)
         except (ValueError, TypeError):
             body = None
         # Something else wrote to the catalog's stream? That must not close it to everybody.
         if isinstance(body, dict):
-            events.append({**row, "body": body})
-    return events
+            yield {**row, "body": body, "text": text}

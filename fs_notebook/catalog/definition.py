@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, Self, cast
 
-from fs_notebook.compute.composed import stream_from_dict
+from fs_notebook.catalog.stored import Facts, Stored, deferred
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
+from fs_notebook.language.unions import streams_of
 from fs_notebook.log.protocol import Stream
 
 
+class _Stated:
+    """What both kinds of definitions say of themselves without a look at their plan."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the plan says, 64 hexadecimal digits: the version's identity."""
+        plan = vars(self)["plan"]
+        return str(plan.fingerprint() if isinstance(plan, Stored) else plan.fingerprint)
+
+    @property
+    def facts(self) -> Facts:
+        """What lists and searches read of it."""
+        plan = vars(self)["plan"]
+        return plan.facts if isinstance(plan, Stored) else self._facts(plan)
+
+    def _facts(self, plan: Any) -> Facts:
+        raise NotImplementedError
+
+    def saying(self, words: Mapping[str, Any]) -> Self:
+        """Return the same definition with other words; what was not decoded yet stays so."""
+        given = {f.name: vars(self)[f.name] for f in fields(cast(Any, self))}
+        return type(self)(**{**given, **words})
+
+
+def _facts(plan: Plan | DerivedPlan, streams: Iterable[str], joined: Iterable[str]) -> Facts:
+    types = tuple(o.type.value for o in plan.outputs)
+    return Facts(plan.entity, plan.features, types, tuple(streams), tuple(joined))
+
+
+@deferred("plan", "source", "joined")
 @dataclass(frozen=True)
-class Definition:
+class Definition(_Stated):
     """A feature group as its author wrote it, and what that means.
 
     `text` is the definition, kept as text; `source` is the stream's declaration that it was
@@ -39,9 +71,9 @@ class Definition:
         features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
         return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
 
-    @property
-    def fingerprint(self) -> str:
-        return self.plan.fingerprint
+    def _facts(self, plan: Any) -> Facts:
+        streams = dict.fromkeys(streams_of(self.source.name))
+        return _facts(plan, streams, [s.name for s in self.joined])
 
     @property
     def pins(self) -> tuple[Pin, ...]:
@@ -68,25 +100,10 @@ class Definition:
             "joined": [s.to_dict() for s in self.joined],
         }
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Definition:
-        return cls(
-            name=data["name"],
-            text=data["text"],
-            plan=Plan.from_dict(data["plan"]),
-            source=stream_from_dict(data["source"]),
-            language=data["language"],
-            options=data["options"],
-            owner=data["owner"],
-            description=data["description"],
-            tags=tuple(data["tags"]),
-            cell=data["cell"],
-            joined=tuple(Stream.from_dict(s) for s in data.get("joined", ())),
-        )
 
-
+@deferred("plan")
 @dataclass(frozen=True)
-class DerivedDefinition:
+class DerivedDefinition(_Stated):
     """A derived feature group as its author wrote it, and what that means.
 
     `inputs` are the very definitions that its plan pins, one for each group and fingerprint: what
@@ -110,9 +127,8 @@ class DerivedDefinition:
         features = ", ".join(f"{o.name} {o.type}" for o in self.plan.outputs)
         return f"{self.name} by {', '.join(self.plan.entity)}: {features} ({self.fingerprint[:12]})"
 
-    @property
-    def fingerprint(self) -> str:
-        return self.plan.fingerprint
+    def _facts(self, plan: Any) -> Facts:
+        return _facts(plan, sorted({s for d in self.inputs for s in d.facts.streams}), ())
 
     @property
     def shard(self) -> str:
@@ -138,27 +154,37 @@ class DerivedDefinition:
             "origins": list(self.origins),
         }
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> DerivedDefinition:
-        return cls(
-            name=data["name"],
-            text=data["text"],
-            plan=DerivedPlan.from_dict(data["plan"]),
-            inputs=tuple(Definition.from_dict(d) for d in data["inputs"]),
-            language=data["language"],
-            options=data["options"],
-            owner=data["owner"],
-            description=data["description"],
-            tags=tuple(data["tags"]),
-            cell=data["cell"],
-            origins=tuple(data["origins"]),
-        )
-
 
 AnyDefinition = Definition | DerivedDefinition
 
 
-def definition_of(data: Mapping[str, Any]) -> AnyDefinition:
-    """Return the definition that `to_dict` of either kind wrote."""
-    kind = DerivedDefinition if is_derived(data["plan"]) else Definition
-    return kind.from_dict(data)
+def definition_of(
+    data: Mapping[str, Any],
+    *,
+    body: str | Mapping[str, Any] | None = None,
+    path: tuple[str | int, ...] = (),
+) -> AnyDefinition:
+    """Return the definition that `to_dict` of either kind wrote; its plan is decoded when read.
+
+    Parameters
+    ----------
+    body, path
+        What holds `data`, and the steps to it there; default: `data` itself. A text needs less
+        memory until it is decoded.
+    """
+    body = data if body is None else body
+    stored: Any = Stored(data["name"], body, path, Facts.of(data))
+    said: dict[str, Any] = {
+        "name": data["name"], "text": data["text"], "plan": stored, "language": data["language"],
+        "options": data["options"], "owner": data["owner"], "description": data["description"],
+        "tags": tuple(data["tags"]), "cell": data["cell"],
+    }  # fmt: skip
+    if not is_derived(data["plan"]):
+        return Definition(**said, source=stored, joined=stored)
+    inputs = [
+        definition_of(one, body=body, path=(*path, "inputs", n))
+        for n, one in enumerate(data["inputs"])
+    ]
+    return DerivedDefinition(
+        **said, inputs=cast("tuple[Definition, ...]", tuple(inputs)), origins=tuple(data["origins"])
+    )

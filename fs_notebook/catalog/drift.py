@@ -110,7 +110,9 @@ def readers_of(state: CatalogState, stream: str, column: str) -> list[str]:
     found: set[str] = set()
     for group in state.groups.values():
         definition = group.latest
-        if isinstance(definition, Definition):
+        facts = definition.facts
+        reads_it = stream in (*facts.streams, *facts.joined)
+        if reads_it and isinstance(definition, Definition):
             found |= set(_readers(definition.name, reads_of(definition), stream, column))
     return sorted(found)
 

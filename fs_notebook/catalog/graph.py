@@ -283,7 +283,7 @@ def reads_of_definition(definition: AnyDefinition) -> Iterator[Node]:
         return
     yield from (Node(VIEW, name) for name in definition.options.get("views", ()))
     yield from (Node(STREAM, name) for name in streams_of(definition))
-    yield from (Node(STREAM, joined.name) for joined in definition.joined)
+    yield from (Node(STREAM, name) for name in definition.facts.joined)
 
 
 def _without_shortcuts(inputs: set[Node], reads: Ways) -> set[Node]:

@@ -17,11 +17,10 @@ from fs_notebook.catalog.about import (
     VIEW,
     Notes,
 )
-from fs_notebook.catalog.definition import definition_of
 from fs_notebook.catalog.graph import Ways, ways_of
-from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import RETIRED, CatalogState, Group
 from fs_notebook.catalog.search import KNOWN, Entry, Found, Term, parse_query
+from fs_notebook.catalog.stored import Facts, collector_at_rest
 
 NEAR_MAX = 50
 # Of shorter words everything looks like everything.
@@ -35,10 +34,10 @@ _TYPES = {
 
 def _group_entry(group: Group, notes: Notes) -> Entry:
     d = group.latest
+    facts = d.facts
     return Entry(
-        GROUP, group.name, group.status, d.plan.entity, d.plan.features,
-        tuple(o.type.value for o in d.plan.outputs), d.tags, d.owner, d.description,
-        streams_of(d), group.actor, group.at, group.deprecated,
+        GROUP, group.name, group.status, facts.entity, facts.features, facts.types, d.tags,
+        d.owner, d.description, facts.streams, group.actor, group.at, group.deprecated,
     )  # fmt: skip
 
 
@@ -69,7 +68,7 @@ def _trained_entry(saved: Any, notes: Notes) -> Entry:
         TRAINING_SET, saved.name, DEPRECATED if notes.deprecated else KNOWN,
         features=recipe.columns, tags=words.tags, owner=words.owner,
         description=words.description,
-        sources=tuple(sorted({s for d in named for s in streams_of(definition_of(d))})),
+        sources=tuple(sorted({s for d in named for s in Facts.of(d).streams})),
         by=notes.changed_by or saved.actor, changed_at=notes.changed_at or saved.at,
         deprecated=notes.deprecated,
     )  # fmt: skip
@@ -175,6 +174,11 @@ class Index:
         """Return this index, brought up to a state."""
         if state is self.state:
             return self
+        with collector_at_rest():
+            self._update(state)
+        return self
+
+    def _update(self, state: CatalogState) -> None:
         before, now, new = self._known, dict[tuple[str, str], Known](), list[Entry]()
         for kind, (things, make) in _MAKERS.items():
             for name, thing in getattr(state, things).items():
@@ -190,7 +194,6 @@ class Index:
         for kind_of, words in self._vocabulary.items():
             # Words that are gone stay: they find nothing.
             words.update(*(_words(entry, kind_of) for entry in new))
-        return self
 
     @property
     def ways(self) -> tuple[Ways, Ways]:

@@ -13,7 +13,6 @@ from fs_notebook.catalog.model import (
     Version,
 )
 from fs_notebook.errors import UsageError
-from fs_notebook.language.unions import streams_of as parts_of
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ def inputs_of(state: CatalogState, definition: AnyDefinition) -> tuple[Pinned, .
 
 def streams_of(definition: AnyDefinition) -> tuple[str, ...]:
     """Return the streams that a definition's values come from, directly or not."""
-    if isinstance(definition, DerivedDefinition):
-        found = {name for d in definition.inputs for name in parts_of(d.source.name)}
-        return tuple(sorted(found))
-    return tuple(dict.fromkeys(parts_of(definition.source.name)))
+    return definition.facts.streams
 
 
 def workers(state: CatalogState) -> dict[str, Version]:

@@ -31,8 +31,17 @@ from fs_notebook.catalog.definition import (
     definition_of,
 )
 from fs_notebook.catalog.entries import Source, View, upload_of
-from fs_notebook.catalog.recipes import SavedTrainingSet
-from fs_notebook.catalog.sets import KEPT, FeatureSet, Kept, Model, keep
+from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet
+from fs_notebook.catalog.sets import (
+    KEPT,
+    MODEL_REGISTERED,
+    SET_DEFINED,
+    FeatureSet,
+    Kept,
+    Model,
+    keep,
+)
+from fs_notebook.catalog.stored import WRONG, changed, collector_at_rest, told, unreadable
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.log.protocol import Stream
@@ -42,6 +51,8 @@ DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VA
     "validated",
 )  # fmt: skip
 VIEWED = "viewed"
+# What says anew all that a thing is: what was unreadable before is of no account then.
+_ANEW = frozenset({DECLARED, DRAFTED, PROMOTED, VIEWED, SET_DEFINED, MODEL_REGISTERED, TRAINED})
 
 __all__ = [
     "AnyDefinition", "CatalogState", "Definition", "DerivedDefinition", "Group", "Source",
@@ -112,7 +123,7 @@ class Group:
     def features(self) -> set[str]:
         """The names that this group holds: of its draft, and of all that runs."""
         definitions = [self.latest, *(v.definition for v in self.running)]
-        return {name for d in definitions for name in d.plan.features}
+        return {name for d in definitions for name in d.facts.features}
 
     @property
     def serving(self) -> Version | None:
@@ -160,6 +171,8 @@ class CatalogState:
     kept: Kept = field(default_factory=Kept)
     notes: Mapping[tuple[str, str], Notes] = field(default_factory=dict)
     """(Kind, name) → who made it, what was said of it since, and what became of it."""
+    unreadable: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(Kind, name) → what is wrong with an entry of it that was passed over."""
 
     @property
     def training_sets(self) -> Mapping[str, SavedTrainingSet]:
@@ -202,7 +215,13 @@ class CatalogState:
         """Feature name → the group that has it."""
         return {feature: group.name for group in self.groups.values() for feature in group.features}
 
+    def check_readable(self, kind: str, name: str) -> None:
+        """Raise `UnreadableEntry` if a thing's last entry was passed over: it is not as it was."""
+        if (kind, name) in self.unreadable:
+            raise unreadable(name, self.unreadable[kind, name], kind=f"entry of the {kind}")
+
     def source(self, name: str) -> Source:
+        self.check_readable(STREAM, name)
         if name not in self.sources:
             raise unknown_name(
                 "stream", name, self.sources, remedy=f"%feature upload … --stream {name}"
@@ -211,6 +230,7 @@ class CatalogState:
 
     def view(self, name: str) -> View:
         """Return the view of this name."""
+        self.check_readable(VIEW, name)
         if name not in self.views:
             raise unknown_name("view", name, self.views, remedy=f"%%view {name}, then a SELECT")
         return self.views[name]
@@ -218,6 +238,7 @@ class CatalogState:
     def group(self, name: str) -> Group:
         """Return the group of this name, or the one that has a feature of this name."""
         owner = name if name in self.groups else self.owners.get(name, name)
+        self.check_readable(GROUP, owner)
         if owner not in self.groups:
             raise unknown_name(
                 "feature", name, {*self.groups, *self.owners}, remedy="define it with %%feature"
@@ -246,12 +267,13 @@ class CatalogState:
 
         A draft of `actor`'s own that nobody ever promoted may become anything.
         """
+        self.check_readable(GROUP, definition.name)
         known = self.groups.get(definition.name)
         own = known is not None and not known.versions and known.actor == actor
-        if known is not None and known.latest.plan.entity != definition.plan.entity and not own:
+        if known is not None and known.latest.facts.entity != definition.facts.entity and not own:
             raise NameTaken(
                 f"{definition.name!r} exists and is a feature of another entity.",
-                found=f"{', '.join(known.latest.plan.entity)}, by {known.actor or 'somebody'}",
+                found=f"{', '.join(known.latest.facts.entity)}, by {known.actor or 'somebody'}",
                 remedy="another name for this one",
             )
         if definition.name in self.owners and self.owners[definition.name] != definition.name:
@@ -260,7 +282,7 @@ class CatalogState:
                 f"{self.owners[definition.name]!r} already.",
                 remedy="another name for this group",
             )
-        for feature in definition.plan.features:
+        for feature in definition.facts.features:
             owner = self.owners.get(feature)
             if owner is None and feature in self.groups:
                 owner = feature
@@ -276,96 +298,134 @@ class CatalogState:
 
 
 def fold(state: CatalogState, events: Iterable[Mapping[str, Any]]) -> CatalogState:
-    """Return `state` after `events`: dicts with kind, name, body, actor and at."""
-    sources, groups, count = dict(state.sources), dict(state.groups), state.events
-    views, kept = dict(state.views), state.kept
-    notes = dict(state.notes)
-    for event in events:
-        count += 1
+    """Return `state` after `events`: dicts with kind, name, body, actor and at.
+
+    Where `text` is the body as text too, plans are decoded of that when they are asked for. An
+    event that cannot be read is passed over and hits those who ask for what it is about.
+    """
+    folding = Folding(state)
+    folding.take(events)
+    return folding.state()
+
+
+class Folding:
+    """A state that takes events: its mappings are copied once, not for each of them."""
+
+    def __init__(self, state: CatalogState) -> None:
+        self.sources, self.groups = dict(state.sources), dict(state.groups)
+        self.views, self.notes = dict(state.views), dict(state.notes)
+        self.unreadable = dict(state.unreadable)
+        self.kept, self.count = state.kept, state.events
+
+    def state(self) -> CatalogState:
+        return CatalogState(
+            self.sources, self.groups, self.count, self.views, self.kept, self.notes,
+            self.unreadable,
+        )  # fmt: skip
+
+    def take(self, events: Iterable[Mapping[str, Any]]) -> None:
+        with collector_at_rest():
+            for event in events:
+                self.count += 1
+                place = place_of(event)
+                try:
+                    self._take(event, place)
+                except WRONG as error:
+                    self.unreadable[place] = told(error)
+                else:
+                    if event["kind"] in _ANEW:
+                        self.unreadable.pop(place, None)
+
+    def _take(self, event: Mapping[str, Any], place: tuple[str, str]) -> None:
         kind, name, body = event["kind"], event["name"], event["body"]
         actor, at = event["actor"], event["at"]
-        place = place_of(event)
         if kind == DECLARED:
             stream = Stream.from_dict(body["stream"])
-            uploads = sources[name].uploads if name in sources else {}
-            notes[place] = noted(notes.get(place, Notes()), event)
-            described = notes[place].words.description
-            sources[name] = Source(stream, actor, at, described, uploads)
-            continue
-        if kind == UPLOADED:
-            known = {**sources[name].uploads, body["digest"]: upload_of(body, at)}
-            sources[name] = replace(sources[name], uploads=known)
-            continue
-        if kind == VIEWED:
-            number = views[name].version + 1 if name in views else 1
+            uploads = self.sources[name].uploads if name in self.sources else {}
+            described = self._note(place, event).words.description
+            self.sources[name] = Source(stream, actor, at, described, uploads)
+        elif kind == UPLOADED:
+            known = {**self.sources[name].uploads, body["digest"]: upload_of(body, at)}
+            self.sources[name] = replace(self.sources[name], uploads=known)
+        elif kind == VIEWED:
+            number = self.views[name].version + 1 if name in self.views else 1
             polars = PolarsRows.from_json(body["polars"]) if "polars" in body else None
-            notes[place] = noted(notes.get(place, Notes()), event)
-            views[name] = View(
+            self.views[name] = View(
                 name, body["text"], body["source"], number, actor, at,
-                notes[place].words.description, polars, tuple(body.get("views", ())),
-                tuple(body.get("streams", ())),
+                self._note(place, event).words.description, polars,
+                tuple(body.get("views", ())), tuple(body.get("streams", ())),
             )  # fmt: skip
-            continue
-        if kind in KEPT:
-            kept = keep(kept, kind, name, body, actor, at)
-        if place[0] != GROUP:
-            notes[place] = told = noted(notes.get(place, Notes()), event)
-            if place[0] == VIEW and name in views:
-                views[name] = replace(views[name], description=told.words.description)
-            if place[0] == STREAM and name in sources:
-                sources[name] = replace(sources[name], description=told.words.description)
-            continue
-        group = groups.get(name, Group(name))
-        group = _step(group, kind, body, actor, at)
+        elif kind in KEPT or place[0] != GROUP:
+            if kind in KEPT:
+                self.kept = keep(self.kept, kind, name, body, actor, at)
+            described = self._note(place, event).words.description
+            if place[0] == VIEW and name in self.views:
+                self.views[name] = replace(self.views[name], description=described)
+            if place[0] == STREAM and name in self.sources:
+                self.sources[name] = replace(self.sources[name], description=described)
+        else:
+            self._take_of_group(event, place)
+
+    def _take_of_group(self, event: Mapping[str, Any], place: tuple[str, str]) -> None:
+        name = event["name"]
+        group = _step(self.groups.get(name, Group(name)), event)
         if group.draft is None and not group.versions:
             # Its draft was discarded before anything was promoted: its names are free again.
-            groups.pop(name, None)
-            notes.pop(place, None)
-            continue
-        notes[place] = told = noted(notes.get(place, Notes()), event, version=group.wanted)
-        group = _described(group, told.words)
+            self.groups.pop(name, None)
+            self.notes.pop(place, None)
+            return
+        notes = self._note(place, event, version=group.wanted)
+        group = _described(group, notes.words)
         # Who changed it last is a person; the runner's and the validator's notes are not changes.
-        by = (group.actor, group.at) if kind in (LIVE, VALIDATED) else (actor, at)
-        groups[name] = replace(group, deprecated=told.deprecated, actor=by[0], at=by[1])
-    return CatalogState(sources, groups, count, views, kept, notes)
+        is_noted_only = event["kind"] in (LIVE, VALIDATED)
+        by = (group.actor, group.at) if is_noted_only else (event["actor"], event["at"])
+        self.groups[name] = changed(group, deprecated=notes.deprecated, actor=by[0], at=by[1])
+
+    def _note(
+        self, place: tuple[str, str], event: Mapping[str, Any], *, version: int | None = None
+    ) -> Notes:
+        self.notes[place] = now = noted(self.notes.get(place, Notes()), event, version=version)
+        return now
 
 
 def _described(group: Group, words: Words) -> Group:
     """Return a group whose definitions all say these words: they are no version's own."""
-
     definitions = [v.definition for v in group.versions]
     definitions += [group.draft] if group.draft is not None else []
-    if all(Words.of(d) == words for d in definitions):
+    wanted = (words.owner, words.description, words.tags)
+    if all((d.owner, d.description, d.tags) == wanted for d in definitions):
         return group
-
-    def described(definition: AnyDefinition) -> AnyDefinition:
-        return replace(definition, **words.to_dict())
-
-    versions = tuple(replace(v, definition=described(v.definition)) for v in group.versions)
-    draft = None if group.draft is None else described(group.draft)
-    return replace(group, versions=versions, draft=draft)
+    said = words.to_dict()
+    versions = tuple(replace(v, definition=v.definition.saying(said)) for v in group.versions)
+    draft = None if group.draft is None else group.draft.saying(said)
+    return changed(group, versions=versions, draft=draft)
 
 
-def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: datetime) -> Group:
-    match kind:
+def _defined(event: Mapping[str, Any]) -> AnyDefinition:
+    body = event["body"]
+    return definition_of(body["definition"], body=event.get("text", body), path=("definition",))
+
+
+def _step(group: Group, event: Mapping[str, Any]) -> Group:
+    body, actor, at = event["body"], event["actor"], event["at"]
+    match event["kind"]:
         case "drafted":
-            draft = definition_of(body["definition"])
-            known = group.by_fingerprint(draft.fingerprint)
+            draft = _defined(event)
+            known = group.by_fingerprint(draft.fingerprint) if group.versions else None
             if known is None:
-                return replace(group, draft=draft)
+                return changed(group, draft=draft)
             # The same meaning: only what is said about it (description, tags, owner) is new.
             versions = tuple(
                 replace(v, definition=draft) if v.number == known.number else v
                 for v in group.versions
             )
             same = known.number == group.wanted
-            return replace(group, versions=versions, draft=None if same else draft)
+            return changed(group, versions=versions, draft=None if same else draft)
         case "discarded":
-            return replace(group, draft=None)
+            return changed(group, draft=None)
         case "promoted":
-            definition = definition_of(body["definition"])
-            version = group.by_fingerprint(definition.fingerprint)
-            versions = group.versions
+            definition, versions = _defined(event), group.versions
+            version = group.by_fingerprint(definition.fingerprint) if versions else None
             if version is None:
                 workers = body.get("workers")
                 version = Version(len(versions) + 1, definition, actor, at, workers=workers)
@@ -374,22 +434,22 @@ def _step(group: Group, kind: str, body: Mapping[str, Any], actor: str, at: date
                 workers = body.get("workers") or (None if version.retired else version.workers)
                 version = replace(version, retired=False, workers=workers)
                 versions = tuple(version if v.number == version.number else v for v in versions)
-            return replace(group, versions=versions, draft=None, wanted=version.number)
+            return changed(group, versions=versions, draft=None, wanted=version.number)
         case "live":
             number = int(body["version"])
             if group.wanted != number or group.served[-1:] == (number,):
                 return group
-            return replace(group, served=(*group.served, number))
+            return changed(group, served=(*group.served, number))
         case "rolled_back":
             number = int(body["version"])
             # What served before the one we return to stays reachable; the one we leave too.
-            return replace(group, wanted=number, served=(*group.served, number))
+            return changed(group, wanted=number, served=(*group.served, number))
         case "retired":
             versions = tuple(
                 replace(v, retired=True) if v.number == body["version"] else v
                 for v in group.versions
             )
-            return replace(group, versions=versions)
+            return changed(group, versions=versions)
         case "validated":
-            return replace(group, lifts=(*group.lifts, body)[-20:])
+            return changed(group, lifts=(*group.lifts, body)[-20:])
     return group

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.errors import plain
 from fs_notebook.position import Cut
 
 TRAINED = "trained"
@@ -133,7 +134,7 @@ class SavedTrainingSet:
 
     def __repr__(self) -> str:
         made = self.recipe
-        return (
+        return plain(
             f"training set {made.name}: {made.rows:,} labels × {len(made.columns)} features "
             f"({', '.join(made.columns)}), {made.first} to {made.last}, "
             f"saved by {self.actor} at {self.at:%Y-%m-%d %H:%M} UTC ({made.fingerprint[:12]})"

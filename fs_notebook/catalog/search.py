@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
 from typing import Any
 
 from fs_notebook.catalog.about import (
@@ -57,20 +56,23 @@ class Entry:
     by: str = ""
     changed_at: datetime | None = None
     deprecated: Deprecation | None = None
+    _folded: dict[str, tuple[str, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
-    @cached_property
+    @property
     def text(self) -> str:
         """All that words are looked for in, folded; a line for each, the name first."""
         parts = [self.name, *self.features, *self.tags, *self.entity, *self.sources,
                  self.owner or "", self.description or ""]  # fmt: skip
         return "\n".join(parts).casefold()
 
-    @cached_property
+    @property
     def title(self) -> str:
         """Its name and its features' names, folded."""
         return "\n".join((*self.values("name"), *self.values("feature")))
 
-    @cached_property
+    @property
     def words(self) -> frozenset[str]:
         """What a mistyped word can be meant for: names as a whole, and the words in all texts."""
         whole = (*self.values("name"), *self.values("feature"), *self.values("tag"))
@@ -84,10 +86,6 @@ class Entry:
             values = (given or "",) if name in _SINGLE else given
             known = self._folded[name] = tuple([v.casefold() for v in values])
         return known
-
-    @cached_property
-    def _folded(self) -> dict[str, tuple[str, ...]]:
-        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""

@@ -15,7 +15,7 @@ from fs_notebook.clock import Clock, from_us, to_us
 from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.compute.joins import lonely_rows
 from fs_notebook.compute.running import Running
-from fs_notebook.errors import UsageError
+from fs_notebook.errors import UsageError, plain_lines
 from fs_notebook.language.cell import parse_sample
 from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.plan import Plan
@@ -208,7 +208,7 @@ class Preview:
             f"{self.folded:,} events folded, {span}{cut}, {self.seconds:.2f} s\n{kinds}"
         )
         notes = "".join(f"\nnote: {n}" for n in self.notes)
-        return f"{head}{notes}\n{self.frame.head(10)}"
+        return plain_lines(f"{head}{notes}\n{self.frame.head(10)}")
 
 
 @dataclass(frozen=True)

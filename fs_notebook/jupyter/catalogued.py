@@ -105,6 +105,7 @@ def about_html(about: About) -> str:
         ("tags", ", ".join(clean(t) for t in e.tags)),
         ("owner", clean(e.owner) if e.owner else ""),
         ("made by", f"{clean(about.created_by)}, {_when(about.created_at)}"),
+        ("notebook", clean(str(about.notebook), length_max=300) if about.notebook else ""),
         ("changed by", f"{clean(e.by)}, {_when(e.changed_at)}"),
     ]
     columns = [

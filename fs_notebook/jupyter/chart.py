@@ -17,7 +17,7 @@ import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.jupyter.values import clean, count, number, show
-from fs_notebook.model.chart import svg_of
+from fs_notebook.model.chart import drawable, svg_of
 from fs_notebook.types import Type, type_of
 
 BINS_MAX = 40
@@ -96,7 +96,7 @@ class Distribution:
             )
         import altair
 
-        return altair.Chart.from_dict(dict(self.spec))
+        return altair.Chart.from_dict(drawable(dict(self.spec)))
 
 
 def distribution(values: pl.Series, *, feature: str | None = None) -> Distribution:

@@ -30,7 +30,7 @@ _CALL = re.compile(r"""\bfs\.(\w+)\((?:[^()]*[\[,(\s])?["']([\w@]*)$""")
 _OF_FEATURES = frozenset({
     "about", "compare", "deprecate", "diff", "edit", "explain", "health", "lift", "lineage",
     "live_value", "past", "portrait", "preview", "promote", "promote_panel", "retire", "rollback",
-    "serve", "side_by_side", "status", "training_set", "uses", "verify",
+    "serve", "side_by_side", "status", "training_set", "uses", "verify", "wait",
 })  # fmt: skip
 _OF_STREAMS = frozenset({
     "dead_letters", "declare", "describe", "export_stream", "peek", "slice_picker", "stream",
@@ -132,9 +132,9 @@ class Names:
             for one in self.state.sources.values():
                 yield from ((name, kind.value) for name, kind in one.stream.columns)
         elif source in self.state.groups:
-            plan = self.state.groups[source].latest.plan
-            yield from ((name, "key") for name in plan.entity)
-            yield from ((o.name, o.type.value) for o in plan.outputs)
+            facts = self.state.groups[source].latest.facts
+            yield from ((name, "key") for name in facts.entity)
+            yield from zip(facts.features, facts.types, strict=True)
         elif source in self.state.views:
             view = self.state.views[source]
             for name in view.streams or (view.source,):
@@ -325,7 +325,7 @@ def _of_verb(verb: str, names: Names, part: str) -> Iterable[tuple[str, str]]:
 def _entities(names: Names, verb: str) -> Iterator[tuple[str, str]]:
     if names.state is not None:
         for group in names.state.groups.values():
-            yield from ((e, "entity") for e in group.latest.plan.entity)
+            yield from ((e, "entity") for e in group.latest.facts.entity)
     if verb == "cell":
         yield from names.columns()
 

@@ -40,6 +40,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "%feature promote reading_time --panel",
     ),
     "rollback": ("%feature rollback reading_time",),
+    "wait": ("%feature wait reading_time", "%feature wait total_readtime --timeout 300"),
     "retire": ("%feature retire reading_time 1", "%feature retire reading_time"),
     "status": ("%feature status", "%feature status reading_time"),
     "verify": ("%feature verify reading_time",),

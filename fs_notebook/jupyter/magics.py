@@ -315,6 +315,13 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
         if options.version is not None:
             self._show_status(_session().status(options.name))
 
+    def _wait(self, options: argparse.Namespace) -> None:
+        from fs_notebook.jupyter.progress import ProgressBar
+
+        with ProgressBar("Catching up") as bar:
+            done = _session().wait(options.name, timeout_s=options.timeout, on_progress=bar)
+        print(done)
+
     def _status(self, options: argparse.Namespace) -> None:
         self._show_status(_session().status(options.name))
 

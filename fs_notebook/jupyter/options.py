@@ -120,6 +120,11 @@ def _maybe_name(p: OptionParser) -> None:
     p.add_argument("name", nargs="?", help="a feature or group; default: all")
 
 
+def _wait(p: OptionParser) -> None:
+    p.add_argument("name", help="a feature or group")
+    p.add_argument("--timeout", type=float, default=60.0, help="seconds to wait at most")
+
+
 def _retire(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
     p.add_argument("version", type=int, nargs="?", help="its version's number; none: its draft")
@@ -254,6 +259,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "promote": ("send a feature to a background worker, and serve it", _promote),
     "rollback": ("serve the former version again", _name),
     "retire": ("stop a version and free its state, or discard a draft", _retire),
+    "wait": ("until the worker has folded what is in the streams now", _wait),
     "status": ("what the workers report", _maybe_name),
     "verify": ("recompute every online value from the ledger, and compare", _name),
     "slice": ("a stream's events over time as a widget, to choose what to preview", _slice),

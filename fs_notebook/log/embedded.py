@@ -214,7 +214,7 @@ class EmbeddedLog:
         known = self._known(name)
         with self._database.reading() as db:
             entries, size, first_us, last_us = db.execute(_FACTS, (known.id,)).fetchone()
-        return Facts(known.next, entries, size, first_us, last_us, kept=KEPT)
+        return Facts(known.next, entries, size, first_us, last_us, kept=KEPT, partitions=1)
 
     def beginning(self, name: str, only: int | None = None) -> Cut:
         """Return where the first event lies: nothing is ever removed."""

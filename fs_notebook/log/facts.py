@@ -50,6 +50,8 @@ class Facts:
         How long events are kept, in words.
     offloaded_share
         The share of the bytes that lies in tiered storage, from 0 to 1.
+    partitions
+        How many there really are, whatever the declaration asked for.
     """
 
     events: int | None = None
@@ -59,3 +61,4 @@ class Facts:
     last_us: int | None = None
     kept: str | None = None
     offloaded_share: float | None = None
+    partitions: int | None = None

@@ -20,7 +20,7 @@ def facts_of(admin: Admin, topics: Sequence[str]) -> Facts:
         found = [admin.internal_stats(Topic.of(t, "", "")) for t in topics]
         kept = _in_words(admin.retention(Topic.of(topics[0].partition("-partition-")[0], "", "")))
     except (UnreachableError, Refused):
-        return Facts()
+        return Facts(partitions=len(topics))
     size = sum(int(f.get("totalSize", 0)) for f in found)
     offloaded = sum(
         int(ledger.get("size", 0))
@@ -31,6 +31,7 @@ def facts_of(admin: Admin, topics: Sequence[str]) -> Facts:
     return Facts(
         entries=sum(int(f.get("numberOfEntries", 0)) for f in found), stored_bytes=size,
         kept=kept, offloaded_share=offloaded / size if size else 0.0,
+        partitions=len(topics),
     )  # fmt: skip
 
 

@@ -40,10 +40,11 @@ class Section:
 def text(value: str, length_max: int = TEXT_MAX) -> str:
     """Return any text as safe HTML on one line, of bounded length, with nothing that steers it."""
     cut = value if len(value) <= length_max else value[: length_max - 1] + "…"
-    return html.escape("".join("\ufffd" if _steers(c) else c for c in cut))
+    return html.escape("".join("\ufffd" if steers(c) else c for c in cut))
 
 
-def _steers(char: str) -> bool:
+def steers(char: str) -> bool:
+    """Tell whether a character is not to be seen, but ends lines or turns what follows."""
     return char in _TURNING or unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")
 
 
@@ -123,9 +124,7 @@ def _cell(value: str) -> str:
 
 
 def _drawing(svg: str, label: str) -> str:
-    named = svg.replace(
-        "<svg ", f'<svg role="img" aria-label="{html.escape(label, quote=True)}" ', 1
-    )
+    named = svg.replace("<svg ", f'<svg role="img" aria-label="{text(label, SENTENCE_MAX)}" ', 1)
     return f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>'
 
 

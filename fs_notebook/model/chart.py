@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fs_notebook.errors import UsageError
+from fs_notebook.model.card import steers
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 # These keep a contrast of 3:1 or more on white and on JupyterLab's dark background alike.
@@ -31,6 +32,9 @@ CONFIG: Mapping[str, Any] = {
     "title": {"color": TEXT, "fontSize": 11, "fontWeight": "normal", "anchor": "start"},
     "legend": {"labelColor": TEXT, "titleColor": TEXT, "labelFontSize": 11, "labelLimit": 150},
 }  # fmt: skip
+CHAR_PX, LABEL_GAP_PX = 7, 12
+"""How wide a figure of a label is at most, in most fonts, and the least gap between labels."""
+_WHOLE_FROM = 100
 LABEL_MARGIN_PX = 20
 """The reader's font may be wider than the one that the drawing was measured with."""
 
@@ -50,7 +54,7 @@ def svg_of(spec_or_chart: Any) -> str:
 
     spec = spec_or_chart if isinstance(spec_or_chart, Mapping) else spec_or_chart.to_dict()
     try:
-        svg: str = vl_convert.vegalite_to_svg(dict(spec), allowed_base_urls=[])
+        svg: str = vl_convert.vegalite_to_svg(drawable(dict(spec)), allowed_base_urls=[])
     except ValueError as error:
         raise UsageError(
             "The chart could not be drawn.",
@@ -67,12 +71,39 @@ def altair_of(spec: Mapping[str, Any]) -> Any:
     kinds: dict[str, Any] = {"hconcat": altair.HConcatChart, "concat": altair.ConcatChart,
              "layer": altair.LayerChart}  # fmt: skip
     kind = next((k for name, k in kinds.items() if name in spec), altair.Chart)
-    return kind.from_dict(dict(spec))
+    return kind.from_dict(drawable(dict(spec)))
 
 
-def number_format(values: Sequence[float]) -> str:
+def drawable(part: Any) -> Any:
+    """Return a specification whose texts can be drawn.
+
+    A control character in one, a value of somebody's data, say, ends the renderer, and the kernel
+    with it; a new line is none that it takes.
+    """
+    if isinstance(part, str):
+        told = part.replace("\r\n", " ").replace("\n", " ")
+        return "".join("\ufffd" if steers(c) else c for c in told)
+    if isinstance(part, Mapping):
+        return {name: drawable(value) for name, value in part.items()}
+    return [drawable(value) for value in part] if isinstance(part, (list, tuple)) else part
+
+
+def number_format(values: Sequence[float], *, digits_min: int = 1) -> str:
     """Return the number format by which ticks between `values` are told apart."""
     known = [v for v in values if math.isfinite(v)] or [0.0]
     spread = max(known) - min(known)
+    if spread >= _WHOLE_FROM:
+        return ",.0f"
     digits = 2 - math.floor(math.log10(spread)) if spread > 0 else 2
-    return f".{min(max(digits - 1, 1), 12)}f"
+    return f".{min(max(digits - 1, digits_min), 12)}f"
+
+
+def number_axis(values: Sequence[float], width: int, *, signed: bool = False) -> dict[str, Any]:
+    """Return an axis for numbers along a width in pixels, with no more labels than fit beside
+    each other."""
+    form = ("+" if signed else "") + number_format(values)
+    known = [v for v in values if math.isfinite(v)] or [0.0]
+    label_px = max(len(format(v, form)) for v in known) * CHAR_PX + LABEL_GAP_PX
+    # Ticks are at round numbers: there may be one more than was asked for.
+    count = min(max(int(width // label_px) - 1, 1), 5)
+    return {"tickCount": count, "format": form, "labelSeparation": LABEL_GAP_PX // 2}

@@ -16,6 +16,7 @@ import polars as pl
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.position import Cut
+from fs_notebook.types import type_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ class Exports:
             "set": self.set,
             "label_columns": self.label_columns,
             "features": self.features,
-            "schema": {n: str(t) for n, t in self.frame.schema.items()},
+            "schema": {n: type_name(t) for n, t in self.frame.schema.items()},
             "time": self.time,
             "keys": self.keys,
             "versions": dict(self.versions),

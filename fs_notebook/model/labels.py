@@ -11,7 +11,7 @@ from fs_notebook.errors import FeatureStoreError, UsageError, unknown_name
 from fs_notebook.language.derived import AnyPlan
 from fs_notebook.language.expr import Column
 from fs_notebook.language.plan import Key
-from fs_notebook.types import Type
+from fs_notebook.types import Type, type_name
 
 _FLOAT_WHOLE_MAX = 2**53
 _KINDS = "a polars, pandas or Arrow table, a dict of columns, or a list of dicts"
@@ -31,6 +31,19 @@ def labels_frame(labels: Any, *, what: str = "labels") -> pl.DataFrame:
     UsageError
         If they are no table.
     """
+    frame = _as_frame(labels, what)
+    odd = [name for name in frame.columns if "\0" in name]
+    if odd:
+        # Arrow's names end there: what is handed over to it would be a column of another name.
+        raise UsageError(
+            f"The {what} have columns with a NUL in their names.",
+            found=", ".join(map(repr, odd[:5]))[:200],
+            remedy="rename them",
+        )
+    return frame
+
+
+def _as_frame(labels: Any, what: str) -> pl.DataFrame:
     if isinstance(labels, pl.DataFrame):
         return labels
     if isinstance(labels, pl.LazyFrame):
@@ -80,14 +93,14 @@ def find_time(labels: pl.DataFrame, time: str | None) -> str:
         If there is none, or several, or the named one holds no times.
     """
     temporal = [n for n, t in labels.schema.items() if isinstance(t, (pl.Datetime, pl.Date))]
-    listed = ", ".join(f"{n} {t}" for n, t in labels.schema.items()) or "no columns"
+    listed = ", ".join(f"{n} {type_name(t)}" for n, t in labels.schema.items()) or "no columns"
     if time is not None:
         if time not in labels.columns:
             raise unknown_name("column of the labels", time, labels.columns)
         if time not in temporal:
             raise UsageError(
                 f"The labels' column {time!r} does not hold times.",
-                found=str(labels.schema[time]),
+                found=type_name(labels.schema[time]),
                 remedy="parse it first: pl.col(...).str.to_datetime(), or pandas.to_datetime(...)",
             )
         return time

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from fs_notebook.errors import plain
 from fs_notebook.model import pictures
 from fs_notebook.model.card import Section, Table, card, count, moment
 from fs_notebook.model.chart import altair_of, svg_of
@@ -112,8 +113,8 @@ class Lift:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, fit for `json.dumps`: times as ISO texts."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
+        found: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return found
 
     def specs(self) -> dict[str, dict[str, Any]]:
         """Return the pictures as Vega-Lite specifications, by name.
@@ -175,7 +176,8 @@ class Lift:
             f"Drift of {d.column}: PSI {d.psi:.3f}, KS {d.ks:.3f}, JS {d.js:.3f}."
             for d in self.drifts
         ]
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(map(plain, lines))
 
     @property
     def _together(self) -> str:

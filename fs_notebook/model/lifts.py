@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fs_notebook.errors import unknown_name
+from fs_notebook.errors import plain, unknown_name
 from fs_notebook.model import pictures
 from fs_notebook.model.card import card, count, moment
 from fs_notebook.model.chart import altair_of, svg_of
@@ -89,18 +89,22 @@ class Lifts(Sequence[Lift]):
                 "beyond controls at least")  # fmt: skip
 
     def __repr__(self) -> str:
-        first, rows = self.lifts[0], [self._headings(), *self._rows()]
+        first = self.lifts[0]
+        rows = [[plain(cell) for cell in row] for row in (self._headings(), *self._rows())]
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        table = "\n".join(
+        lines = [
+            (
+                f"{self._sentence}. {first.metric} {first.without:.4f} without any; "
+                f"{count(first.rows_test)} labels tested from {moment(first.split)} UTC on, "
+                f"by {first.model}; {self.seconds:.1f} s."
+            )
+        ]
+        lines += [
             "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
             for row in rows
-        )
-        notes = "".join(f"\nnote: {note}" for note in self._notes)
-        return (
-            f"{self._sentence}. {first.metric} {first.without:.4f} without any; "
-            f"{count(first.rows_test)} labels tested from {moment(first.split)} UTC on, "
-            f"by {first.model}; {self.seconds:.1f} s.\n{table}{notes}"
-        )
+        ]
+        lines += [f"note: {note}" for note in self._notes]
+        return "\n".join(map(plain, lines))
 
     def _repr_html_(self) -> str:
         first = self.lifts[0]

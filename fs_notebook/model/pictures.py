@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from fs_notebook.model.chart import (
     CANDIDATE,
+    CHAR_PX,
     CONFIG,
     CONTROL,
     LABEL_MARGIN_PX,
     PALETTE,
     SCHEMA,
     TEXT,
+    number_axis,
     number_format,
 )
 from fs_notebook.model.verdict import HELPS, LEAK
@@ -34,6 +36,7 @@ TITLES: Mapping[str, str] = {
 
 Spec = dict[str, Any]
 _ROW_PX = 28
+METRIC_PX = 190
 _LABEL_MAX = 22
 _ZERO: Spec = {"strokeDash": [3, 3], "color": TEXT, "type": "rule"}
 _PLAIN_ROWS: Spec = {"ticks": False, "domain": False, "labelPadding": 8}
@@ -111,7 +114,7 @@ def _intervals(rows: list[Spec], colors: list[str], metric: str, width: int) -> 
         "scale": {"domain": [r["what"] for r in rows], "range": colors},
     }  # fmt: skip
     ends = [0.0, *(r[e] for r in rows for e in ("low", "high"))]
-    x = {"type": "quantitative", "axis": {"tickCount": 5, "format": f"+{number_format(ends)}"}}
+    x = {"type": "quantitative", "axis": number_axis(ends, width, signed=True)}
     title = f"what it adds to {metric}, with its 95% interval"
     return {
         "width": width,
@@ -133,18 +136,22 @@ def _intervals(rows: list[Spec], colors: list[str], metric: str, width: int) -> 
 
 def _metric(lift: Lift) -> Spec:
     """The metric without and with the candidate, each with its figure."""
+    pair = (lift.without, lift.with_)
+    # A figure says at least what the axis tells apart.
+    form = number_format(pair, digits_min=4 if max(map(abs, pair)) < 10 else 1)
+    shown = [format(value, form) for value in pair]
     rows = [
-        {"what": "without", "value": lift.without, "shown": f"{lift.without:.4f}"},
-        {"what": "with", "value": lift.with_, "shown": f"{lift.with_:.4f}"},
+        {"what": what, "value": value, "shown": text}
+        for what, value, text in zip(("without", "with"), pair, shown, strict=True)
     ]
     y = {"field": "what", "type": "nominal", "sort": None, "title": None, "axis": _PLAIN_ROWS}
     x = {
         "field": "value", "type": "quantitative", "title": lift.metric,
-        "scale": {"zero": False, "padding": 22},
-        "axis": {"tickCount": 4, "format": number_format((lift.without, lift.with_))},
+        "scale": {"zero": False, "padding": max(22, max(map(len, shown)) * CHAR_PX // 2)},
+        "axis": number_axis(pair, METRIC_PX),
     }  # fmt: skip
     return {
-        "width": 170,
+        "width": METRIC_PX,
         "height": 2 * _ROW_PX,
         "data": {"values": rows},
         "encoding": {"x": x, "y": y},
@@ -259,7 +266,7 @@ def importance_spec(lift: Lift) -> Spec:
                   "axis": _PLAIN_ROWS},
             "x": {"field": "lost", "type": "quantitative",
                   "title": f"{lift.metric} lost when it is shuffled",
-                  "axis": {"tickCount": 5, "format": number_format(ends)}},
+                  "axis": number_axis(ends, 380)},
             "color": {"field": "what", "type": "nominal", "legend": None,
                       "scale": {"domain": [True, False], "range": [CANDIDATE, CONTROL]}},
         },

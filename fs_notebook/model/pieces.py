@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from fs_notebook.errors import IntegrityError, UsageError, unknown_name
+from fs_notebook.errors import IntegrityError, UsageError, plain, unknown_name
 from fs_notebook.model.card import Table, card, count
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.export import (
@@ -193,7 +193,7 @@ class TrainingPieces:
         return (
             f"training set{named} in {pieces}: {count(self.rows)} labels × "
             f"{len(self.features)} features, in {self.folder}\n"
-            f"features: {', '.join(self.features)}"
+            f"features: {plain(', '.join(self.features))}"
         )
 
     def _repr_html_(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from fs_notebook.catalog.model import CatalogState
 from fs_notebook.catalog.sets import FeatureSet, Member, Model, SetVersion, difference
 from fs_notebook.catalog.usage import models_with
-from fs_notebook.errors import UsageError
+from fs_notebook.errors import UsageError, plain
 from fs_notebook.model.card import Table, card, moment
 from fs_notebook.online.board import SET
 
@@ -92,7 +92,7 @@ class PinnedSet:
         if self.changes:
             lines += [f"since v{self.version - 1}:", *(f"  {line}" for line in self.changes)]
         lines.append(f"models: {', '.join(self.models) or 'none yet'}")
-        return "\n".join(lines)
+        return "\n".join(map(plain, lines))
 
     def _repr_html_(self) -> str:
         figures = [
@@ -156,11 +156,13 @@ class RegisteredModel:
     def __repr__(self) -> str:
         said = f": {self.description}" if self.description else ""
         owned = f", owned by {self.owner}" if self.owner else ""
-        return (
-            f"model {self.name}{said}\n  features: {self.set or 'not said'}\n"
-            f"  training set: {self.training_set or 'not said'}\n"
-            f"  registered by {self.actor} at {moment(self.at)} UTC{owned}"
-        )
+        lines = [
+            f"model {self.name}{said}",
+            f"  features: {self.set or 'not said'}",
+            f"  training set: {self.training_set or 'not said'}",
+            f"  registered by {self.actor} at {moment(self.at)} UTC{owned}",
+        ]
+        return "\n".join(map(plain, lines))
 
     def _repr_html_(self) -> str:
         figures = [

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from fs_notebook.errors import plain
 from fs_notebook.model.card import Table, count, moment, percent
+from fs_notebook.types import type_name
 
 if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
@@ -27,12 +29,13 @@ def summary_text(made: TrainingSet | WrittenTrainingSet) -> str:
     versions = ", ".join(f"{n} {f[:12]}" for n, f in made.versions.items())
     nulls = ", ".join(f"{n} {percent(share)}" for n, share in made.nulls.items())
     seen = ", ".join(f"{n} {percent(share)}" for n, share in made.coverage.items())
-    notes = "".join(f"note: {note}\n" for note in made.notes)
-    return (
-        f"{count(made.rows)} labels × {len(made.features)} features, {span_text(made)}, "
-        f"{count(made.events)} events read in {made.seconds:.2f} s\n"
-        f"{made.as_of}\nnulls: {nulls}\ncoverage: {seen}\n{notes}versions: {versions}\ncuts: {cuts}"
-    )
+    lines = [
+        (f"{count(made.rows)} labels × {len(made.features)} features, {span_text(made)}, "
+        f"{count(made.events)} events read in {made.seconds:.2f} s"),
+        str(made.as_of), f"nulls: {nulls}", f"coverage: {seen}",
+        *(f"note: {note}" for note in made.notes), f"versions: {versions}", f"cuts: {cuts}",
+    ]  # fmt: skip
+    return "\n".join(map(plain, lines))
 
 
 def summary_tables(
@@ -42,7 +45,7 @@ def summary_tables(
     nulls, seen = made.nulls, made.coverage
     return [
         (("feature", "type", "coverage", "nulls"), [
-            (f, str(schema[f]), percent(seen[f]) if f in seen else "", percent(nulls[f]))
+            (f, type_name(schema[f]), percent(seen[f]) if f in seen else "", percent(nulls[f]))
             for f in made.features
         ]),
         (("group", "version"), [(n, f[:12]) for n, f in made.versions.items()]),

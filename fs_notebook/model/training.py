@@ -21,7 +21,7 @@ from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
 from fs_notebook.compute.preview import OnProgress, Progress, silent
-from fs_notebook.errors import UsageError, unknown_name
+from fs_notebook.errors import UsageError, plain_lines, unknown_name
 from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
@@ -187,7 +187,7 @@ class TrainingSet(Exports):
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""
-        return f"training set{name}: {summary_text(self)}\n{self.frame.head(10)}"
+        return plain_lines(f"training set{name}: {summary_text(self)}\n{self.frame.head(10)}")
 
     def _repr_html_(self) -> str:
         figures = [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from fs_notebook.clock import from_us
-from fs_notebook.errors import plain, unknown_name
+from fs_notebook.errors import plain, plain_lines, unknown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,12 +149,12 @@ class FeatureVector:
 
     def __repr__(self) -> str:
         with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
-            table = str(self.to_polars())
+            table = plain_lines(str(self.to_polars()))
         notices = "".join(f"\nnote: {plain(notice)}" for notice in self.notices)
         return f"{len(self)} served ({self._told()})\n{table}{notices}"
 
     def _repr_html_(self) -> str:
-        html: str = self.to_polars()._repr_html_()
+        html = plain_lines(self.to_polars()._repr_html_())
         entities = "1 entity" if len(self) == 1 else f"{len(self):,} entities"
         notices = "".join(f"<p><small>⚠ {escape(plain(n))}</small></p>" for n in self.notices)
         return f"{html}<small>{entities}, {self._told()}</small>{notices}"

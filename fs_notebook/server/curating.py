@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from jupyter_server.auth.decorator import authorized
 from tornado import web
 
 from fs_notebook.errors import UsageError
+from fs_notebook.origins import Origin
 from fs_notebook.server.handlers import (
     BODY_BYTES_MAX,
     NAME_CHARS_MAX,
@@ -113,18 +113,11 @@ class AboutHandler(CurationHandler):
     async def get(self) -> None:
         name, kind = self.asked_name(), self.get_query_argument("kind", "") or None
         about = await self.hub.ask(lambda s: s.about(name, kind=kind))
-        self.reply({**about, "notebook": self._served(about.get("notebook"))})
-
-    def _served(self, notebook: str | None) -> str | None:
-        """Return where this server has a notebook, which may lie on another machine."""
+        origin = Origin.read(about.get("notebook"))
         root = getattr(self.contents_manager, "root_dir", "")
-        if not notebook or not root:
-            return None
-        try:
-            inside = Path(notebook).resolve().relative_to(Path(root).expanduser().resolve())
-            return inside.as_posix() if Path(notebook).is_file() else None
-        except (ValueError, OSError):
-            return None
+        # The notebook may lie on another machine.
+        served = None if origin is None or not root else origin.below(root)
+        self.reply({**about, "notebook": served, "origin": origin and str(origin)})
 
 
 class DiffHandler(CurationHandler):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 
+from fs_notebook.origins import ROOT_VARIABLE
 from fs_notebook.server import curating, handlers
 from fs_notebook.server.hub import CatalogHub
 from fs_notebook.server.service import CatalogService, find_factory
@@ -43,12 +46,19 @@ class FeatureStoreExtension(ExtensionApp):
 
     def initialize_settings(self) -> None:
         self._events.register_event_schema(EVENT_SCHEMA)
+        # Kernels have their server's environment.
+        self._root_before = os.environ.get(ROOT_VARIABLE)
+        os.environ[ROOT_VARIABLE] = str(getattr(self.serverapp, "root_dir", ""))
         self.hub = CatalogHub(factory=_open_service, emit=self._emit, log=self.log)
 
     def initialize_handlers(self) -> None:
         self.handlers.extend((path, handler, {"hub": self.hub}) for path, handler in ROUTES)
 
     async def stop_extension(self) -> None:
+        if self._root_before is None:
+            os.environ.pop(ROOT_VARIABLE, None)
+        else:
+            os.environ[ROOT_VARIABLE] = self._root_before
         await self.hub.close()
 
     @property

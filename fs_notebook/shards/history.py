@@ -16,6 +16,7 @@ from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.fold import Fold
 from fs_notebook.compute.joins import frozen_log, joined_log, temporal_joins
 from fs_notebook.compute.preview import OnProgress, Progress, silent
+from fs_notebook.errors import plain_lines
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.position import START, Cut, Way
 from fs_notebook.shards.dealing import FINE, Dealt, Limits, check_shards, together
@@ -74,7 +75,7 @@ class Backfill:
     def __repr__(self) -> str:
         where = f" in {self.path}" if self.path is not None else ""
         shown = self.scan().head(10).collect()
-        return (
+        return plain_lines(
             f"{self.name} by {', '.join(self.keys)}{where}: {self.entities:,} entities at "
             f"{self.at:%Y-%m-%d %H:%M:%S} UTC, {self.events:,} events folded up to {self.cut} in "
             f"{self.seconds:.2f} s\n{shown}"

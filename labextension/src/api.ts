@@ -101,6 +101,8 @@ export interface IAbout {
   readonly uses: readonly IUse[];
   /** Where the notebook lies on this server that the latest definition came from, if it does. */
   readonly notebook?: string | null;
+  /** Where it lies in its repository or on its server, to be read by people. */
+  readonly origin?: string | null;
 }
 
 export interface IDiff {

@@ -165,7 +165,7 @@ function Buttons(props: Props & { about: IAbout | null }): JSX.Element {
           <Button
             label={trans.__('Open notebook')}
             name={trans.__('Open the notebook of %1', name)}
-            title={notebook}
+            title={about?.origin ?? notebook}
             act={() => navigator.open(notebook, name)}
           />
         )

@@ -77,6 +77,10 @@ def run(
             say("roll-back")
             found = _duel(versions.rollback, versions.backfill, config, sizes.repeats)
             rows.append(Row("roll-back to a warm version", "folding anew", AT_MOST, None, found))
+            say("opening the catalog")
+            found = _duel(catalog.opened, catalog.parsed, config, sizes.repeats)
+            name = f"catalog of {sizes.features:,} features, opened and searched"
+            rows.append(Row(name, "json.loads of it", AT_MOST, None, found))
             with _broker(broker, Path(folder)) as there:
                 config |= {"url": there.url, "admin_url": there.admin_url}
                 config["topic"] = there.fresh("bench")

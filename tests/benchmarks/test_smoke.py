@@ -42,6 +42,7 @@ ROWS = [
     "preview, 3 aggregates",
     "read of an entity with 5,000 events in its window",
     "roll-back to a warm version",
+    "catalog of 300 features, opened and searched",
     "event sent to value served, p99",
 ]
 

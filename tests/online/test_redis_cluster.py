@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,20 +12,22 @@ import pytest
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM
-from fs_notebook.errors import UnreachableError, UsageError
+from fs_notebook.errors import FeatureStoreError, UnreachableError, UsageError
 from fs_notebook.ingest import fit, to_frame
 from fs_notebook.language.sql import SourceColumns, compile_sql
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
+from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.codec import pack_key
 from fs_notebook.online.connect import open_store
 from fs_notebook.online.redis_store import RedisStore
-from fs_notebook.online.serve import FeatureReader, Served
+from fs_notebook.online.serve import AsyncFeatureReader, FeatureReader, Served
 from fs_notebook.online.wire import Wire
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.types import Type
 from fs_notebook.worker.loop import Worker
 from fs_notebook.worker.verify import verify
+from tests.support.certificates import certify
 from tests.support.redis import RedisCluster, RedisServer
 from tests.support.sessions import read_events
 
@@ -82,7 +85,8 @@ def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
     nodes = {redis_cluster.node_of(b"fs:{%s}:m" % definition(n).shard.encode()).port for n in names}
     assert len(nodes) > 1
     reader = FeatureReader(store)
-    reader.refresh()
+    # Each node knows the script by now.
+    reader.read([f"{n}_total" for n in names], user=["u0"])
     trips: list[tuple[str, str]] = []
     begin = Wire.begin
 
@@ -107,6 +111,60 @@ def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
     # All was sent before anything was waited for.
     assert [what for what, _ in trips] == ["sent"] * len(sent) + ["read"] * len(sent)
     log.close()
+
+
+def test_a_cluster_with_tls_serves_a_user_that_may_only_touch_our_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = certify(tmp_path, "127.0.0.1")
+    (tmp_path / "users").write_text(
+        "user default on nopass ~* &* +@all\n"
+        "user worker on >secret ~fs:* +@all -@admin -@dangerous +info +keys\n"
+        "user stranger on >secret ~other:* +@all\n"
+    )
+    cluster = RedisCluster(
+        tls_cert_file=str(files["broker"]), tls_key_file=str(files["broker-key"]),
+        tls_ca_cert_file=str(files["ca"]), tls_auth_clients="optional",
+        aclfile=str(tmp_path / "users"),
+    )  # fmt: skip
+    log = EmbeddedLog(tmp_path / "ledger")
+    log.create(STREAM)
+    log.append(STREAM, fit(to_frame(read_events(0, 300, users=20)), STREAM))
+    try:
+        cluster.start()
+        with pytest.raises(UnreachableError, match="certificate"):
+            RedisStore(cluster.secured_url("worker:secret")).ping()
+        monkeypatch.setenv("FS_NOTEBOOK_REDIS_TLS_CA", str(files["ca"]))
+        with pytest.raises(FeatureStoreError, match="does not allow this") as caught:
+            RedisStore(cluster.secured_url("stranger:secret")).published()
+        assert "secret" not in str(caught.value)
+        store = RedisStore(cluster.secured_url("worker:secret"))
+        assert "secret" not in store.url
+        names = [f"g{n}" for n in range(4)]
+        for name in names:
+            made = definition(name)
+
+            def caught_up(shard: str = made.shard) -> bool:
+                state = store.state(shard)
+                return state is not None and state.info.get("phase") == "live"
+
+            Worker(made, log, store, should_stop=caught_up).run()
+            assert verify(made, 1, log, store, now_us=SYSTEM.now_us()).ok
+            served = Served(name, 1, made.fingerprint, made.shard, made.plan, ("user",))
+            store.publish(name, served.to_record())
+        found = FeatureReader(store).read([f"{n}_total" for n in names], user=["u1", "nobody"])
+        wanted = [sum(n for n in range(300) if n % 20 == 1), None]
+        assert all(found.to_dict()[f"{n}_total"] == wanted for n in names)
+
+        async def read() -> Any:
+            async with AsyncFeatureReader(reads_of(store)) as reader:
+                return await reader.read(["g0_total"], user=["u1"])
+
+        assert asyncio.run(read()).to_dict()["g0_total"] == wanted[:1]
+        store.close()
+    finally:
+        cluster.remove()
+        log.close()
 
 
 def move(redis_cluster: RedisCluster, key: bytes, *, finish: bool) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fs_notebook.catalog.catalog import STREAM
 from fs_notebook.language.cell import parse_source
+from fs_notebook.position import START
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection, default_actor
 from tests.support.sessions import SUM_SQL, read_events, stop_all
@@ -158,6 +160,15 @@ async def test_a_notebook_is_told_of_where_this_server_has_it(ask, session, jp_r
     assert await told(inside) == "deep/book.ipynb"
     assert await told(outside) is None
     assert await told(jp_root_dir / "gone" / "book.ipynb") is None
+    read = session.log.read(STREAM, start=START, end=session.log.end(STREAM.name))
+    told_of = [text for batch in read for text in batch.rows["body"]]
+    assert not any(str(jp_root_dir.parent) in text for text in told_of)
+    # Entries of before, which hold a whole path.
+    definition = session.catalog.refresh().groups["at_deep"].latest.to_dict() | {"name": "old"}
+    body = {"definition": definition, "notebook": str(inside)}
+    session.catalog.record("drafted", "old", body)
+    about = (await ask("about", params={"name": "old"}))[1]
+    assert (about["notebook"], about["origin"]) == ("deep/book.ipynb", "book.ipynb")
 
 
 async def test_what_the_promote_bar_defines_is_the_users_from_the_first(ask, session):

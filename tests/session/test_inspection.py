@@ -91,6 +91,9 @@ def test_a_description_says_what_is_known(session: Session) -> None:
     assert figures[name] == "2024-01-01 00:29:00.000000"
     assert figures["kept"] == "for ever"
     assert figures["key"] == "user"
+    # The embedded ledger has a stream in one piece, whatever was asked for.
+    one = session.log.url.startswith("embedded")
+    assert figures["partitions"] == ("1 (declared with 2)" if one else "2")
     assert figures["event time"] == "ts"
     if session.log.url.startswith("embedded"):
         assert figures["events"] == "30"
@@ -101,6 +104,7 @@ def test_a_description_says_what_is_known(session: Session) -> None:
         assert told.facts.entries > 0
     assert "readtime  BIGINT" in repr(told)
     (line,) = session.overviews()
+    assert line.fields()["partitions"] == session.log.partitions("read_events")
     assert line.fields()["columns"] == "user VARCHAR, readtime BIGINT, ts TIMESTAMP"
 
 

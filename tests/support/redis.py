@@ -117,16 +117,26 @@ def remove_server(server: RedisServer) -> None:
 
 
 class RedisCluster:
-    """Three nodes with a third of the slots each, on the loopback interface."""
+    """Three nodes with a third of the slots each, on the loopback interface.
 
-    def __init__(self) -> None:
+    With the `tls` options of a server they speak TLS with each other and on ports of their own;
+    tests still look after them without.
+    """
+
+    def __init__(self, **tls: str) -> None:
         self.nodes = [
             make_server(
                 system_server(), cluster_enabled="yes", cluster_port=str(free_port()),
                 cluster_node_timeout="2000", cluster_config_file="nodes.conf",
+                **(tls | {"tls_port": str(free_port()), "tls_cluster": "yes"} if tls else {}),
             )
             for _ in range(3)
         ]  # fmt: skip
+
+    def secured_url(self, login: str) -> str:
+        """Return the address of the ports with TLS."""
+        hosts = ",".join(f"127.0.0.1:{n.options['tls-port']}" for n in self.nodes)
+        return f"rediss+cluster://{login}@{hosts}"
 
     @property
     def url(self) -> str:
