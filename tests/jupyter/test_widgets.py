@@ -273,6 +273,10 @@ def test_what_others_change_is_there_in_a_moment(known: Session, opened: Any) ->
         other.close()
     # No message is sent: the widget's own thread looks.
     until(lambda: panel.total == 3 and panel.card["view"]["description"] == "by bob")
+    facts = panel.portrait["charts"][0]["facts"]
+    known.define("reading_time", DOUBLED)
+    until(lambda: panel.portrait["charts"][0]["facts"] != facts)
+    assert "* 2" in panel.card["view"]["definition"]
 
 
 def test_thousands_of_features_come_in_windows(known: Session, opened: Any) -> None:

@@ -37,6 +37,14 @@ def test_a_timeline_has_every_event_in_its_bin(known: Session) -> None:
         known.timeline("raed_events")
 
 
+def test_a_timeline_is_of_all_partitions(session: Session) -> None:
+    session.upload(pl.DataFrame(read_events(0, 500)), "reads", time="ts", key="user", partitions=3)
+    line = session.timeline("reads")
+    assert (sum(line.counts), line.read, line.note) == (500, 500, "")
+    session.define("reading_time", "SELECT user, SUM(readtime) AS total FROM reads GROUP BY user")
+    assert session.past("reading_time")[0].entities == 7
+
+
 def test_an_empty_stream_has_an_empty_timeline(known: Session) -> None:
     known.declare("empty", {"user": "VARCHAR", "at": "TIMESTAMP"}, time="at")
     assert known.timeline("empty").counts == ()

@@ -59,6 +59,7 @@ class CatalogBrowser(Promoting):
     def __init__(self, query: str = "", *, session: Session | None = None) -> None:
         self._found = Found("", (), 0)
         self._searches = 0
+        self._looked: str | None = None
         self._head: tuple[str, int] | None = None
         super().__init__(session, every_s=POLL_S)
         try:
@@ -105,7 +106,11 @@ class CatalogBrowser(Promoting):
     def open_card(self, name: str) -> None:
         """Open a feature's card, and draw its values once they are known."""
         self.show(portrait=None, past=None, diff=None, promotion=None, card=self._card(name))
-        name = (self.card or {})["name"]
+        self._begin_look()
+
+    def _begin_look(self) -> None:
+        """Read the values of what the open card is of."""
+        name, self._looked = self.card["name"], self.card["view"]["fingerprint"]
         self.begin("looking at values", lambda report: self._look(name, report))
 
     @action()
@@ -190,6 +195,9 @@ class CatalogBrowser(Promoting):
         if self.card is not None:
             try:
                 self.show(card=self._card(self.card["name"]))
+                if self.card["view"]["fingerprint"] != self._looked:
+                    # Another version serves by now: its values are others.
+                    self._begin_look()
             except UnknownName:
                 # Somebody took it out of the catalog.
                 self.shut_card()
