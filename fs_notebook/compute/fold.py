@@ -250,12 +250,14 @@ class Fold:
 
     def merge(self, states: Sequence[pl.DataFrame]) -> pl.DataFrame:
         """Merge lifetime states, one row an entity."""
-        filled = [s.select(list(self.lifetime_schema)) for s in states if s.height]
+        names = list(self.lifetime_schema)
+        # A frame that has just these is not selected from: that costs a small batch much.
+        filled = [s if s.columns == names else s.select(names) for s in states if s.height]
         if len(filled) <= 1:
             return filled[0] if filled else self.empty.lifetime
         newest = [pl.col(NEWEST).max()]
         merged = self.merged(pl.concat(filled), self.lifetimes, newest)
-        return merged.select(list(self.lifetime_schema))
+        return merged if merged.columns == names else merged.select(names)
 
     def merged(
         self,

@@ -55,13 +55,10 @@ class Lean:
 
         The frames have one row an entity, in the same order, as they are stored.
         """
-        same = [
-            (lifetime.get_column(field).eq_missing(finished.get_column(value))).alias(field)
-            for field, value in self._pairs
-        ]
-        if not same:
-            return pl.repeat(True, lifetime.height, eager=True)
-        return pl.DataFrame(same).select(pl.all_horizontal(pl.all())).to_series()
+        same = pl.repeat(True, lifetime.height, eager=True)
+        for field, value in self._pairs:
+            same &= lifetime.get_column(field).eq_missing(finished.get_column(value))
+        return same
 
     def whole(self, head: list[Any], kept: list[Any]) -> tuple[Any, ...]:
         """Return all fields of a state, those left out from the value's head."""

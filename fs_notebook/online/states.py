@@ -60,7 +60,7 @@ class StateCodec:
 
     def keys_of(self, frame: pl.DataFrame) -> list[bytes]:
         """Return the packed key of each row of `frame`, which has the fold's key columns."""
-        return [pack_key(row) for row in frame.select(self.fold.keys).iter_rows()]
+        return list(map(pack_key, _rows(frame, self.fold.keys)))
 
     def frame_of(self, keys: Sequence[bytes]) -> pl.DataFrame:
         """Return a frame of the fold's key columns, one row a packed key."""
@@ -74,9 +74,8 @@ class StateCodec:
         The values in front are those at t = newest + 1: they depend on the log alone, so the
         same log gives the same bytes, whoever writes them and when.
         """
-        values = self.fold.values(state, now_us=None)
-        outputs = list(self.fold.plan.features)
-        finished = _physical(values.select(*self.fold.keys, NEWEST, VALID_UNTIL, *outputs))
+        finished = _physical(self.fold.values(state, now_us=None))
+        outputs = self.fold.plan.features
         lifetime = _physical(state.lifetime)
         assert finished.height == lifetime.height
         # Fold.values keeps the order of the lifetime frame: row by row they are the same entity.
@@ -84,18 +83,18 @@ class StateCodec:
         recent, parts = self._recent_lists(state), self._bucket_lists(state)
         skip, left_out = len(self.fold.keys), self._lean.left_out
         lean = self._lean.is_lean(lifetime, finished)
-        short = _short(finished.select(outputs))
-        kept = lifetime.select(self._lean.kept).rows() or [()] * lifetime.height
-        rows = zip(keys, finished.iter_rows(), kept, lean, short, strict=True)
+        short = _short(finished, outputs)
+        heads = _rows(finished, [NEWEST, VALID_UNTIL])
+        values = _rows(finished, outputs)
+        kept = _rows(lifetime, self._lean.kept)
         packed: dict[bytes, bytes] = {}
-        for at, (key, done, fields, is_lean, is_short) in enumerate(rows):
+        rows = zip(keys, heads, values, kept, lean, short, strict=True)
+        for at, (key, (newest, until), value, fields, is_lean, is_short) in enumerate(rows):
             if is_lean:
                 body = [fields, recent.get(key), parts.get(key), left_out]
             else:
                 body = [lifetime.row(at)[skip:], recent.get(key), parts.get(key)]
-            packed[key] = pack_value(
-                done[skip], done[skip + 1], done[skip + 2 :], _pack(body), short=is_short
-            )
+            packed[key] = pack_value(newest, until, value, _pack(body), short=is_short)
         return packed
 
     def _recent_lists(self, state: State) -> dict[bytes, tuple[Any, ...]]:
@@ -280,9 +279,15 @@ class StateCodec:
         return _typed(frame, schema, skip)
 
 
-def _short(values: pl.DataFrame) -> list[bool]:
+def _rows(frame: pl.DataFrame, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Return the rows of some columns; without a query, whose start costs a small frame much."""
+    columns = [frame.get_column(name).to_list() for name in names]
+    return list(zip(*columns, strict=True)) if columns else [()] * frame.height
+
+
+def _short(values: pl.DataFrame, names: Sequence[str]) -> list[bool]:
     """Return for each row whether 32 bits hold each of its floats exactly."""
-    floats = [name for name, dtype in values.schema.items() if dtype == pl.Float64]
+    floats = [name for name in names if values.schema[name] == pl.Float64]
     if not floats:
         return [False] * values.height
     columns = [pl.col(n) for n in floats]

@@ -32,6 +32,8 @@ from tests.support.sessions import until
 RATE = 5_000
 PROBE_EVERY = 100
 TICK_S = 0.005
+BATCH_MS = 5
+"""How long the client gathers events before it sends them, as one does at such a rate."""
 PROBE = "probe"
 SQL = "SELECT user, MAX(sent_us) AS newest, COUNT(*) AS events FROM read_events GROUP BY user"
 COLUMNS = (("user", Type.VARCHAR), ("sent_us", Type.BIGINT))
@@ -145,7 +147,10 @@ def received(config: Config) -> Iterator[Run]:
 
 def _send(url: str, topic: str, count: int) -> list[int]:
     client = client_of(url)
-    producer = client.create_producer(topic, block_if_queue_full=True)
+    producer = client.create_producer(
+        topic, block_if_queue_full=True, batching_enabled=True,
+        batching_max_publish_delay_ms=BATCH_MS,
+    )  # fmt: skip
     probes: list[int] = []
     failed: list[Any] = []
 
