@@ -133,6 +133,16 @@ class Client:
             )
         return _Cursor(reader, self, topic)
 
+    def is_lost(self, cursor: Cursor) -> bool:
+        """Tell whether a cursor has no connection though there is a broker that answers."""
+        if not isinstance(cursor, _Cursor) or cursor.is_connected():
+            return False
+        try:
+            knock(self.url, self._access, timeout_s=1.0)
+        except FeatureStoreError:
+            return False
+        return True
+
     def last(self, topic: str) -> Message | None:
         """Return the topic's newest message, or None if it is empty."""
         import pulsar
@@ -304,6 +314,9 @@ class _Cursor:
             raise KeyboardInterrupt from None
         except self._failed as error:
             raise self._client._error(f"read {self._topic}", error) from None
+
+    def is_connected(self) -> bool:
+        return bool(self._reader.is_connected())
 
     def close(self) -> None:
         with suppress(self._failed, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -41,6 +42,8 @@ SILENT_S = 30.0
 """After so long without a message the broker is asked whether it is there at all."""
 STALL_S_MAX = 150.0
 """A broker whose storage failed it waits 15 s, then 30 s, then 60 s, before it reads again."""
+LOST_MS = 2_000
+"""After so long without a message a reader asks whether its connection is lost."""
 LOOK_AGAIN = 64
 CHUNKS_MAX = 100
 """Chunks of one message, 5 MB each: where one begins is looked for so many entries before."""
@@ -75,6 +78,10 @@ class Cursors(Protocol):
 
     def last(self, topic: str) -> Message | None:
         """Return the topic's newest message, or None if it is empty."""
+        ...
+
+    def is_lost(self, cursor: Cursor) -> bool:
+        """Tell whether a cursor has no connection though there is a broker that answers."""
         ...
 
 
@@ -165,6 +172,7 @@ class PartReader:
         self.exact = False
         """Whether the event at that very end was there."""
         self._queue = queue
+        self._silent_ms = 0
         self._cursor = cursors.cursor(part.topic, start, queue=queue)
 
     def close(self) -> None:
@@ -222,23 +230,46 @@ class PartReader:
                     break
                 due = seen + before
         if not messages:
+            self._mend(wait_ms)
             return None
+        self._silent_ms = 0
         self._sift(chunk, end)
         if not self.reached and self._queue * size / len(payloads) > 2 * QUEUE_BYTES:
             self._narrow(queue_for(size / seen))
         return chunk
+
+    def _mend(self, waited_ms: int) -> None:
+        """Open the cursor anew where its connection is lost though the broker answers.
+
+        The client would do so itself, but waits for up to a minute after an outage that was long.
+        """
+        self._silent_ms += waited_ms
+        if self._silent_ms < LOST_MS:
+            return
+        self._silent_ms = 0
+        if self._cursors.is_lost(self._cursor):
+            lost = self._cursor
+            with suppress(UnreachableError):
+                self._open(self._queue)
+                lost.close()
 
     def _narrow(self, queue: int) -> None:
         """Go on with fewer messages ahead, from the entry that was read last."""
         if self._queue <= queue or self._seen is None or self._skipping:
             return
         self._cursor.close()
-        ledger, entry, _ = self._seen
-        at = Position(self.part.partition, ledger, entry, 0)
+        self._open(queue)
+
+    def _open(self, queue: int) -> None:
+        """Open a cursor at the entry that was read last."""
+        at = self._start
+        if self._seen is not None and not self._skipping:
+            ledger, entry, _ = self._seen
+            at = Position(self.part.partition, ledger, entry, 0)
         self._cursor = self._cursors.cursor(self.part.topic, at, queue=queue)
         self._held, self._queue = None, queue
         # What was read last must still be there: else what follows it may be gone as well.
-        self._start, self._checked = at, False
+        self._start, self._checked = at, at is None
 
     def _sift(self, chunk: Chunk, end: Place | None) -> None:
         """Drop what lies outside (start, end] or was there before; note how far reading has come.

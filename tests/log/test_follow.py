@@ -64,6 +64,9 @@ class SingleCursors:
     def last(self, topic: str) -> FakeMessage | None:
         raise NotImplementedError
 
+    def is_lost(self, cursor: Any) -> bool:
+        return False
+
 
 def followed(
     cursors: list[Any], *, rows_max: int = ROWS_MAX, clock: Clock = SYSTEM

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fs_notebook.clock import SYSTEM, SystemClock
@@ -106,6 +106,9 @@ class FakeClient:
 
     def last(self, topic: str) -> FakeMessage | None:
         return self.log[-1] if self.log else None
+
+    def is_lost(self, cursor: Any) -> bool:
+        return False
 
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=12)
@@ -229,6 +232,56 @@ def test_a_silent_broker_is_waited_for_while_it_answers(
         with pytest.raises(UnreachableError, match=says):
             list(asked)
         assert clock.now_s < 155 if down_from_s == 1e9 else clock.now_s < 61 + SILENT_S + 1
+
+
+@dataclass
+class LosingClient(FakeClient):
+    """Its cursors hand over so many messages each, and are lost then; some cannot be opened."""
+
+    each: tuple[int, ...] = ()
+    refused: set[int] = field(default_factory=set)
+    opened: int = 0
+    closed: int = 0
+
+    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Any:
+        number = self.opened
+        self.opened += 1
+        if number in self.refused:
+            raise UnreachableError("The broker is not ready.")
+        cursor: Any = super().cursor(topic, start, queue=queue)
+        if number < len(self.each):
+            cursor.messages = cursor.messages[: self.each[number]]
+            cursor.is_lost = True
+        client, close = self, cursor.close
+
+        def closed() -> None:
+            client.closed += 1
+            close()
+
+        cursor.close = closed
+        return cursor
+
+    def is_lost(self, cursor: Any) -> bool:
+        return getattr(cursor, "is_lost", False) and not cursor.messages
+
+
+@settings(max_examples=60)
+@given(SIZES, st.lists(st.integers(0, 9), max_size=4), st.sets(st.integers(1, 4), max_size=2))
+def test_a_cursor_whose_connection_is_lost_is_opened_anew_where_it_was(
+    sizes: list[int], each: list[int], refused: set[int]
+) -> None:
+    """Fault 13: not the client decides how long after an outage events are late."""
+    log = log_of(sizes)
+    clock = Waiting()
+    client = LosingClient(log, each=tuple(each), refused=refused)
+    reader = PartReader(client, PART, None)
+    got: list[int] = []
+    for chunk in chunks_until(reader, Position(0, *place(log[-1])), rows_max=5, clock=clock):
+        for one in decode(chunk, PayloadReader(STREAM)):
+            got += one.rows.get_column("n").to_list()
+    reader.close()
+    assert got == list(range(len(log)))
+    assert client.closed == client.opened - len(refused & set(range(client.opened)))
 
 
 def collect(log: list[FakeMessage], start: Position, end: Position) -> None:
