@@ -212,7 +212,7 @@ def busy_log(count: int) -> list[dict[str, Any]]:
     return [{**base, "user": "a", "f": 1.0, "t": n * span // count} for n in range(count)]
 
 
-def test_a_commit_touches_the_buckets_that_it_adds_to_and_old_ones_go() -> None:
+def test_fault_38_a_busy_key_s_commit_touches_the_buckets_that_it_adds_to_and_old_ones_go() -> None:
     fold = cases.fold_of("COUNT(*) AS x, SUM(f) AS y", window_s=WINDOW_S)
     shelf = Shelf(fold, split_rows=50)
     log = busy_log(12_800)

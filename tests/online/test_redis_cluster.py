@@ -64,13 +64,8 @@ def definition(name: str) -> Definition:
     return Definition(name, sql, plan, STREAM)
 
 
-def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
-    store: RedisStore, redis_cluster: RedisCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log = EmbeddedLog(tmp_path)
-    log.create(STREAM)
-    log.append(STREAM, fit(to_frame(read_events(0, 300, users=20)), STREAM))
-    names = [f"g{n}" for n in range(6)]
+def build(names: list[str], log: EmbeddedLog, store: RedisStore) -> None:
+    """Fold a feature group for each name, verify it, and serve it."""
     for name in names:
         made = definition(name)
 
@@ -82,6 +77,16 @@ def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
         assert verify(made, 1, log, store, now_us=SYSTEM.now_us()).ok
         served = Served(name, 1, made.fingerprint, made.shard, made.plan, ("user",))
         store.publish(name, served.to_record())
+
+
+def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
+    store: RedisStore, redis_cluster: RedisCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = EmbeddedLog(tmp_path)
+    log.create(STREAM)
+    log.append(STREAM, fit(to_frame(read_events(0, 300, users=20)), STREAM))
+    names = [f"g{n}" for n in range(6)]
+    build(names, log, store)
     nodes = {redis_cluster.node_of(b"fs:{%s}:m" % definition(n).shard.encode()).port for n in names}
     assert len(nodes) > 1
     reader = FeatureReader(store)
@@ -141,17 +146,7 @@ def test_a_cluster_with_tls_serves_a_user_that_may_only_touch_our_keys(
         store = RedisStore(cluster.secured_url("worker:secret"))
         assert "secret" not in store.url
         names = [f"g{n}" for n in range(4)]
-        for name in names:
-            made = definition(name)
-
-            def caught_up(shard: str = made.shard) -> bool:
-                state = store.state(shard)
-                return state is not None and state.info.get("phase") == "live"
-
-            Worker(made, log, store, should_stop=caught_up).run()
-            assert verify(made, 1, log, store, now_us=SYSTEM.now_us()).ok
-            served = Served(name, 1, made.fingerprint, made.shard, made.plan, ("user",))
-            store.publish(name, served.to_record())
+        build(names, log, store)
         found = FeatureReader(store).read([f"{n}_total" for n in names], user=["u1", "nobody"])
         wanted = [sum(n for n in range(300) if n % 20 == 1), None]
         assert all(found.to_dict()[f"{n}_total"] == wanted for n in names)

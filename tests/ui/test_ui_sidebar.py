@@ -197,7 +197,7 @@ def test_retire_deprecate_and_describe_ask_first_and_say_who_depends(chromium, l
 
 
 @pytest.mark.timeout(240)
-def test_ten_thousand_features_scroll_and_are_searched(chromium, tmp_path, bundle):
+def test_fault_38_ten_thousand_features_scroll_and_are_searched(chromium, tmp_path, bundle):
     lab = Lab(tmp_path / "lab", notebooks={"many.ipynb": CELLS})
     seeded.fill_many(lab.home, 10_000)
     with lab:

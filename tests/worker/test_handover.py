@@ -339,6 +339,41 @@ def test_batches_gathered_for_the_bootstrap_are_the_same_events_in_order(log: An
     assert len(list(gathered(iter(batches), clock=SYSTEM, seconds_max=-1.0))) == len(batches)
 
 
+@pytest.mark.parametrize(("rows_max", "commits"), [(10**6, 1), (400, 2), (0, 6)])
+def test_fault_38_more_entities_than_a_worker_holds_are_committed_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_max: int, commits: int
+) -> None:
+    """FAULTS 38: what a bootstrap holds is bounded in entities; its values do not depend on it."""
+    monkeypatch.setattr("fs_notebook.worker.held.ROWS_MAX", rows_max)
+    log: Any = EmbeddedLog(tmp_path / "ledger")
+    log.create(STREAM)
+    for first in range(0, 1_200, 200):
+        append(log, read_events(first, 200, users=900))
+    store = MemoryStore()
+    sql = "SELECT user, SUM(readtime) AS total, COUNT(*) AS reads FROM read_events GROUP BY user"
+    worker = Worker(definition(sql), log, store)
+    put: list[int] = []
+    commit, read = store.commit, log.read
+
+    def counted(lease: Any, *, puts: Any, **options: Any) -> Any:
+        put.append(len(puts))
+        return commit(lease, puts=puts, **options)
+
+    store.commit = counted  # type: ignore[method-assign]
+    log.read = lambda *given, **options: read(*given, **options | {"rows_max": 200})
+    monkeypatch.setattr("fs_notebook.worker.loop.gathered", lambda batches, clock: batches)
+    run_until_caught_up(worker, log, store, worker.shard)
+    assert verify(definition(sql), 0, log, store, now_us=SYSTEM.now_us()).ok
+    state = store.state(worker.shard)
+    assert state is not None
+    assert (state.info["events"], state.info["entities"]) == (1_200, 900)
+    # What is full is committed at once, with no more in it than one batch beyond the bound.
+    written = [n for n in put if n]
+    assert len(written) == commits
+    assert max(written) <= max(rows_max + 200, 200)
+    log.close()
+
+
 def test_fault_07_an_idle_worker_notices_a_store_that_went_back_in_time(log: Any) -> None:
     """FAULTS 7: state and position went back together; what came since is folded again."""
     append(log, read_events(0, 20))
