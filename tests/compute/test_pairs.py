@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs_notebook.catalog.model import Definition
+from fs_notebook.catalog.model import Definition, definition_of
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute import pairs as pairs_module
 from fs_notebook.compute.composed import PairStream, source_of
@@ -292,7 +292,7 @@ def test_a_stream_may_be_paired_with_itself(tmp_path: Path) -> None:
 
 def test_a_definition_of_pairs_comes_back_from_the_catalog() -> None:
     definition = define(SQL.format(low=-1, high=0, where="TRUE"))
-    again = Definition.from_dict(definition.to_dict())
+    again = definition_of(definition.to_dict())
     assert again == definition
     assert isinstance(again.source, PairStream)
     assert again.source.parts == (CLICKS, VIEWS)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs_notebook.catalog.model import Definition
+from fs_notebook.catalog.model import Definition, definition_of
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.composed import UnionStream, source_of
 from fs_notebook.compute.fold import Fold
@@ -220,7 +220,7 @@ def test_a_cut_of_a_union_is_a_cut_of_each_stream(
 
 def test_a_definition_of_a_union_comes_back_from_the_catalog() -> None:
     definition = define()
-    again = Definition.from_dict(definition.to_dict())
+    again = definition_of(definition.to_dict())
     assert again == definition
     assert isinstance(again.source, UnionStream)
     assert again.source.parts == (CLICKS, BUYS)

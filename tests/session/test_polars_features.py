@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 import fs_notebook as fs
-from fs_notebook.catalog.model import Definition
+from fs_notebook.catalog.model import Definition, definition_of
 from fs_notebook.errors import DefinitionError, UnknownName, UsageError
 from fs_notebook.language.cell import parse_source
 from fs_notebook.language.polars_plan import PolarsDefinition, compile_polars
@@ -99,7 +99,7 @@ def test_the_catalog_holds_a_tree_and_no_code(embedded_session: Session) -> None
     limit = 3
     expr = pl.col("readtime").filter(pl.col("readtime") > limit).max()
     defined = session.define("most", expr, entity="user", stream="read_events", window="7d")
-    again = Definition.from_dict(json.loads(json.dumps(defined.to_dict())))
+    again = definition_of(json.loads(json.dumps(defined.to_dict())))
     assert again == defined == stored(session, "most")
     assert (again.language, again.options["stream"]) == ("polars", "read_events")
     # What it was made of, with the variable's value: enough to compile it again.
