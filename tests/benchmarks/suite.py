@@ -189,7 +189,7 @@ def _streams(sizes: Sizes, config: Config, say: Say) -> list[Row]:
     say("worker on Pulsar")
     rows.append(
         read(
-            name="worker, Pulsar to Redis", aim=0.4,
+            name="worker, Pulsar to Redis", aim=0.6,
             duel=_duel(work.on_pulsar, replay.bare, config, sizes.repeats),
         )
     )  # fmt: skip
@@ -388,7 +388,7 @@ def _broker(given: brokers.Broker | None, folder: Path) -> Iterator[brokers.Brok
     if given is not None:
         yield given
         return
-    process, broker = brokers.start(folder / "broker")
+    process, broker = brokers.start(folder / "broker", timed=True)
     try:
         yield broker
     finally:
