@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fs_notebook.errors import OverflowInFold
+from fs_notebook.online.embedded import stop_embedded
 from fs_notebook.session import Session
 from fs_notebook.shards import work
 from fs_notebook.worker.connection import Connection
@@ -65,11 +66,13 @@ def main() -> None:
 
     folder = Path(sys.argv[1])
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    session = Session(Connection(folder / "home"), actor="tester")
+    place = Connection(folder / "home")
+    session = Session(place, actor="tester")
     try:
         print(json.dumps(compare(defined(session), folder)))
     finally:
         session.close()
+        stop_embedded(place.home)
         ray.shutdown()
 
 
