@@ -93,6 +93,9 @@ class Held:
         fresh = folded.state.lifetime.height - self._before.lifetime.height
         self._state = folded.state
         self._touched.append(touched)
+        if sum(some.height for some in self._touched) > 2 * self._state.lifetime.height:
+            # Batches touch much the same entities, and there may be many before a commit.
+            self._touched = [pl.concat(self._touched).unique()]
         self._frame = frame
         return folded, fresh
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +102,6 @@ def _compare(
 ) -> tuple[int, int, list[Mismatch]]:
     """Compare what is served with the expressions over the stored states of some entities."""
     plan = definition.plan
-    codecs = {d.shard: StateCodec(Fold(d.plan)) for d in definition.inputs}
     entities = entities_of(definition, store)
     count = max(len(v) for v in entities.values())
     if not count:
@@ -111,11 +110,7 @@ def _compare(
     reader = FeatureReader(store, clock=_Fixed(now_us))
     for _ in range(SNAPSHOTS_MAX):
         cuts = cuts_of(definition, store)
-        stored = []
-        for given in plan.inputs:
-            pinned = definition.input(given.group, given.fingerprint)
-            keys = [_packed(k) for k in zip(*(entities[n] for n in given.keys), strict=True)]
-            stored.append(_stored(store, pinned.shard, keys, codecs[pinned.shard], now_us))
+        expected = values_at(definition, store, entities, requests, now_us=now_us)
         served = reader.read(list(plan.features), request=requests, **entities)
         if cuts_of(definition, store) == cuts:
             break
@@ -124,7 +119,6 @@ def _compare(
             f"What {definition.name!r} is derived from changes faster than it can be read.",
             remedy="verify again",
         )
-    expected = _derived(definition, entities, requests, stored)
     differences = [
         Mismatch(", ".join(str(v[i]) for v in entities.values()), name, row[name], want[name])
         for i, (row, want) in enumerate(zip(served.rows, expected, strict=True))
@@ -151,21 +145,12 @@ def values_at(
     now_us
         The t at which windows are finished, in microseconds since the epoch.
     """
+    plan = definition.plan
     stored = []
-    for given in definition.plan.inputs:
+    for given in plan.inputs:
         pinned = definition.input(given.group, given.fingerprint)
         keys = [_packed(k) for k in zip(*(entities[n] for n in given.keys), strict=True)]
         stored.append(_stored(store, pinned.shard, keys, StateCodec(Fold(pinned.plan)), now_us))
-    return _derived(definition, entities, requests, stored)
-
-
-def _derived(
-    definition: DerivedDefinition,
-    entities: Mapping[str, list[Any]],
-    requests: Mapping[str, list[Any]],
-    stored: Sequence[Sequence[Mapping[str, Any]]],
-) -> list[dict[str, Any]]:
-    plan = definition.plan
     columns: dict[str, list[Any]] = {entity_column(n): v for n, v in entities.items()}
     columns |= {request_column(n): v for n, v in requests.items()}
     for index, given in enumerate(plan.inputs):
