@@ -13,11 +13,11 @@ from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import FeatureStoreError, Interrupted, NotCaughtUp, UsageError
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.position import START, Cut, Way
+from fs_notebook.position import Cut, Way
 from fs_notebook.views import Status, status_of
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.runner import runner_pid
-from fs_notebook.worker.shared import stored_shards
+from fs_notebook.worker.shared import joined_cut
 
 TIMEOUT_S = 60.0
 STOPPED_S_MAX = 5.0
@@ -34,9 +34,7 @@ class Goal:
 
     def at(self, store: OnlineStore) -> Cut:
         """Return what is committed, of all shards together."""
-        parts = [store.state(s) for s in stored_shards(store, self.definition.shard)]
-        cuts = [p.cut for p in parts if p is not None and p.cut is not None]
-        return START.advanced(position for cut in cuts for position in cut)
+        return joined_cut(store, self.definition.shard)
 
 
 @dataclass(frozen=True)

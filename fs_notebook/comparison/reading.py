@@ -24,9 +24,9 @@ from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
 from fs_notebook.types import Type
-from fs_notebook.worker.shared import joined_info, stored_shards
+from fs_notebook.worker.shared import joined_cut, joined_info, stored_shards
 from fs_notebook.worker.verify import same, states_of
-from fs_notebook.worker.verify_derived import cuts_of, entities_of, values_at
+from fs_notebook.worker.verify_derived import entities_of, values_at
 
 SHOWN_MAX = 20
 TRIES_MAX = 5
@@ -95,8 +95,7 @@ class Online:
     @property
     def at(self) -> At:
         """The position of the last commit."""
-        states = [self.store.state(part) for part in self.parts]
-        return self._of(s.cut for s in states if s is not None and s.cut is not None)
+        return self._of([joined_cut(self.store, self.definition.shard)])
 
     def _of(self, cuts: Iterable[Cut]) -> At:
         return {self.definition.source.name: _joined(cuts)}
@@ -162,12 +161,10 @@ class OnlineDerived:
     @property
     def at(self) -> At:
         found: dict[str, Cut] = {}
-        cuts = cuts_of(self.definition, self.store)
         for pinned in self.definition.inputs:
-            mine = [cuts[part] for part in stored_shards(self.store, pinned.shard)]
-            known = [cut for cut in mine if cut is not None]
             name = pinned.source.name
-            found[name] = _joined([found.get(name, START), *known])
+            cut = joined_cut(self.store, pinned.shard)
+            found[name] = _joined([found.get(name, START), cut])
         return found
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fs_notebook.online.protocol import OnlineStore, part_shard
-from fs_notebook.position import Cut
+from fs_notebook.position import START, Cut
 
 PARTS_TTL_SECONDS = 30 * 86_400.0
 _MEMBER = "~"
@@ -70,6 +70,12 @@ def positions_of(store: OnlineStore, member: str) -> dict[str, Cut | None]:
     shards = stored_shards(store, member.partition(_MEMBER)[0])
     states = {shard: store.state(shard) for shard in shards}
     return {shard: None if state is None else state.cut for shard, state in states.items()}
+
+
+def joined_cut(store: OnlineStore, shard: str) -> Cut:
+    """Return how far a version is folded, all shards that hold its state together."""
+    cuts = positions_of(store, shard).values()
+    return START.advanced(position for cut in cuts if cut is not None for position in cut)
 
 
 def own_shards(member: str, health: Mapping[str, Any], pid: int) -> tuple[str, ...]:

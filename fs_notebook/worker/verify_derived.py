@@ -109,10 +109,10 @@ def _compare(
     requests = {n: [some_value(t, i) for i in range(count)] for n, t in plan.requests}
     reader = FeatureReader(store, clock=_Fixed(now_us))
     for _ in range(SNAPSHOTS_MAX):
-        cuts = cuts_of(definition, store)
+        cuts = _cuts(definition, store)
         expected = values_at(definition, store, entities, requests, now_us=now_us)
         served = reader.read(list(plan.features), request=requests, **entities)
-        if cuts_of(definition, store) == cuts:
+        if _cuts(definition, store) == cuts:
             break
     else:
         raise FeatureStoreError(
@@ -177,7 +177,7 @@ def _packed(key: tuple[Any, ...]) -> bytes:
     return b"" if None in key else pack_key(key)
 
 
-def cuts_of(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
+def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | None]:
     shards = [part for d in definition.inputs for part in stored_shards(store, d.shard)]
     states = {shard: store.state(shard) for shard in shards}
     return {shard: None if s is None else s.cut for shard, s in states.items()}
