@@ -285,18 +285,60 @@ class Lab:
         raise RuntimeError(f"Jupyter did not start in {START_S} s:\n{self.log[-4000:]}")
 
 
-class LabPage:
-    """JupyterLab in one tab, with what a person does in it."""
+class BarePage:
+    """One tab: what is complained about in it, and who is asked for what."""
 
-    def __init__(self, page: Page, lab: Lab) -> None:
+    def __init__(self, page: Page, mishaps: frozenset[str] = frozenset()) -> None:
         self.page = page
-        self.lab = lab
         self.errors: list[str] = []
         self.foreign: list[str] = []
+        self._mishaps = mishaps
         page.set_default_timeout(WAIT_MS)
         page.on("console", self._on_console)
         page.on("pageerror", self._on_error)
         page.on("request", self._on_request)
+
+    def accessibility(self, selector: str) -> list[str]:
+        """Return what axe-core holds against the part of the page that the selector names."""
+        found = Axe().run(self.page, context=selector)
+        return [
+            f"{one['id']}: {node['html']}"
+            for one in found.response["violations"]
+            for node in one["nodes"]
+        ]
+
+    def screenshot(self, name: str) -> Path:
+        """Save what is to be seen now under `tests/artifacts/`."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        path = ARTIFACTS / f"{name}.png"
+        self.page.screenshot(path=path, animations="disabled")
+        return path
+
+    def assert_clean(self) -> None:
+        """Nothing was complained about on the console and nobody else was asked for anything."""
+        assert self.errors == []
+        assert self.foreign == []
+
+    def _on_error(self, error: Any) -> None:
+        if str(error) not in self._mishaps:
+            self.errors.append(str(error))
+
+    def _on_console(self, message: Any) -> None:
+        if message.type == "error" and message.text not in self._mishaps:
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _on_request(self, request: Any) -> None:
+        address = urlparse(request.url)
+        if address.scheme not in ("data", "blob") and address.hostname != "127.0.0.1":
+            self.foreign.append(request.url)
+
+
+class LabPage(BarePage):
+    """JupyterLab in one tab, with what a person does in it."""
+
+    def __init__(self, page: Page, lab: Lab) -> None:
+        super().__init__(page, lab.front.mishaps)
+        self.lab = lab
 
     def goto(self, path: str) -> None:
         """Open a notebook and wait until the page is whole and its kernel is idle."""
@@ -425,40 +467,6 @@ class LabPage:
         )
         self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
-    def accessibility(self, selector: str) -> list[str]:
-        """Return what axe-core holds against the part of the page that the selector names."""
-        found = Axe().run(self.page, context=selector)
-        return [
-            f"{one['id']}: {node['html']}"
-            for one in found.response["violations"]
-            for node in one["nodes"]
-        ]
-
-    def screenshot(self, name: str) -> Path:
-        """Save what is to be seen now under `tests/artifacts/`."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        path = ARTIFACTS / f"{name}.png"
-        self.page.screenshot(path=path, animations="disabled")
-        return path
-
-    def assert_clean(self) -> None:
-        """Nothing was complained about on the console and nobody else was asked for anything."""
-        assert self.errors == []
-        assert self.foreign == []
-
-    def _on_error(self, error: Any) -> None:
-        if str(error) not in self.lab.front.mishaps:
-            self.errors.append(str(error))
-
-    def _on_console(self, message: Any) -> None:
-        if message.type == "error" and message.text not in self.lab.front.mishaps:
-            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
-
-    def _on_request(self, request: Any) -> None:
-        address = urlparse(request.url)
-        if address.scheme not in ("data", "blob") and address.hostname != "127.0.0.1":
-            self.foreign.append(request.url)
-
 
 class Chromium:
     """The machine's Chromium; each page has a profile of its own."""
@@ -490,12 +498,19 @@ class Chromium:
 
     def open(self, lab: Lab, path: str, *, width: int = 1280, height: int = 800) -> LabPage:
         """Open a notebook in a new profile, and wait until it can be worked with."""
+        page = LabPage(self._new_page(width, height), lab)
+        page.goto(path)
+        return page
+
+    def blank(self, *, width: int = 1280, height: int = 800) -> BarePage:
+        """Open an empty page, whose errors and requests are noted as those of Lab's are."""
+        return BarePage(self._new_page(width, height))
+
+    def _new_page(self, width: int, height: int) -> Page:
         assert self._browser is not None
         context = self._browser.new_context(viewport={"width": width, "height": height})
         self._contexts.append(context)
-        page = LabPage(context.new_page(), lab)
-        page.goto(path)
-        return page
+        return context.new_page()
 
     def close_pages(self) -> None:
         while self._contexts:
