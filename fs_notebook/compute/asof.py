@@ -10,6 +10,7 @@ events a label may see, where publish times matter.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -35,25 +36,42 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 _NEWEST, _OWNER = "__newest", "__owner"
+TOGETHER = 2**15
+"""Labels that are looked up together."""
+LABELS_MIN = 2**20
+"""Labels that a thread looks up at least."""
 _LEAST: np.ufunc = np.minimum
 _GREATEST: np.ufunc = np.maximum
 
 
 @dataclass(frozen=True)
 class _Ordered:
-    """Events in (entity, time) order, and each label's place among them."""
+    """Events in (entity, time) order."""
 
     events: pl.DataFrame
     """Their times, arguments and, where the fold asks for it, their order."""
-    firsts: Ints
-    """Of each label the index of its entity's first event (or of nothing)."""
-    label_codes: Ints
-    label_times: Ints
-    event_keys: Ints
+    entities: pl.DataFrame
+    """The keys of each entity, and its number."""
+    codes: Ints
+    """Of each event the number of its entity."""
+    starts: Ints
+    """Of each entity the index of its first event, and where the events end."""
+    keys: Ints
     """Of each event one integer that sorts as (entity, time)."""
     time_of: _TimeCode
-    known: Known | None = None
-    """Which events a label may see; None: all."""
+    published: Ints | None = None
+    """When each was published; None where that does not matter."""
+
+    @cached_property
+    def most(self) -> int:
+        """How many events any entity has."""
+        return int(np.diff(self.starts).max(initial=0))
+
+    @cached_property
+    def padded_keys(self) -> Ints:
+        """The events' keys, and after them as many of the greatest as a search may touch."""
+        beyond = np.full(2 ** self.most.bit_length(), np.iinfo(np.int64).max)
+        return np.concatenate((self.keys, beyond))
 
     @cached_property
     def by_position(self) -> bool:
@@ -63,12 +81,29 @@ class _Ordered:
         """
         if ORDER[0] not in self.events.columns:
             return False
-        tied = np.flatnonzero(self.event_keys[1:] == self.event_keys[:-1])
+        tied = np.flatnonzero(self.keys[1:] == self.keys[:-1])
         high, low = (self.events.get_column(c).to_numpy() for c in ORDER)
         rises = (high[tied] < high[tied + 1]) | (
             (high[tied] == high[tied + 1]) & (low[tied] <= low[tied + 1])
         )
         return bool(rises.all())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Labels, and the ordered events that they ask about."""
+
+    ordered: _Ordered
+    codes: Ints
+    """Of each label the number of its entity; of a label that has none the one after all."""
+    times: Ints
+    known: Known | None = None
+    """Which events a label may see; None: all."""
+
+    @cached_property
+    def firsts(self) -> Ints:
+        """Of each label the index of its entity's first event (or of nothing)."""
+        return self.ordered.starts[self.codes]
 
 
 @dataclass(frozen=True)
@@ -154,18 +189,35 @@ def values_at(
         no event before it has the empty fold's value; so has a label with a null in its key.
     """
     ordered = _order(fold, events, labels, known=known)
+    height = max(LABELS_MIN, events.height)
+    if known or labels.height <= height:
+        return _values(fold, ordered, labels, covered)
+    # Each lot of labels is looked up by a thread of its own.
+    lots = labels.iter_slices(height)
+    with ThreadPoolExecutor(pl.thread_pool_size(), "fs-notebook-asof") as pool:
+        try:
+            return pl.concat(pool.map(lambda lot: _values(fold, ordered, lot, covered), lots))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _values(
+    fold: Fold, ordered: _Ordered, labels: pl.DataFrame, covered: str | None
+) -> pl.DataFrame:
+    asked = _ask(fold, ordered, labels)
     columns: dict[str, pl.Series] = {MOMENT: labels[TIME]}
     ranges: dict[Window, _Range] = {}
     with overflow_named(f"a training set's {fold.told}"):
         for index, aggregation in enumerate(fold.plan.aggregations):
             window = aggregation.window
             if window not in ranges:
-                ranges[window] = _ranges(ordered, window)
+                ranges[window] = _ranges(asked, window)
             columns |= _fields(fold, index, ordered, ranges[window])
         if fold.plan.ttl_us is None:
             result = pl.DataFrame(columns).select(fold.outputs)
         else:
-            columns[_NEWEST] = _newest(ordered, fold.plan.closed)
+            columns[_NEWEST] = _newest(asked, fold.plan.closed)
             result = pl.DataFrame(columns).select(fold.living(pl.col(_NEWEST)))
     assert result.height == labels.height
     if covered is not None:
@@ -175,45 +227,50 @@ def values_at(
     return result
 
 
-def _newest(ordered: _Ordered, closed: str) -> pl.Series:
+def _newest(asked: _Asked, closed: str) -> pl.Series:
     """Return the time of each label's newest event; null where there is none."""
-    low, high = _bounds(ordered, Window(closed=closed))
-    times = ordered.events[TIME]
+    low, high = _bounds(asked, Window(closed=closed))
+    times = asked.ordered.events[TIME]
     if times.is_empty():
         return pl.repeat(None, high.size, dtype=pl.Int64, eager=True)
     last = np.where(high > low, high - 1, -1)
-    if ordered.known is not None:
-        last = ordered.known.last(low, high)
+    if asked.known is not None:
+        last = asked.known.last(low, high)
     return times.gather(np.maximum(last, 0)).set(pl.Series(last < 0), None)
 
 
 def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame, *, known: bool) -> _Ordered:
-    entities = labels.select(fold.keys).drop_nulls().unique(maintain_order=True)
+    # Whichever are fewer name the entities: what only one of both has, meets nothing.
+    naming = labels if labels.height <= events.height else events
+    entities = naming.select(fold.keys).drop_nulls().unique(maintain_order=True)
     entities = entities.with_row_index("__code").cast({"__code": pl.Int64})
     # Labels with a null in their key get a number of their own, which no event has; so do
     # events that no label asks for, which go last and are left out.
     count = entities.height
-    label_codes = _codes(fold, labels, entities, missing=count)
     codes = _codes(fold, events, entities, missing=count + 1)
     times = events[TIME].to_numpy()
-    sizes = np.bincount(codes, minlength=count + 2)
-    starts = np.concatenate(([0], np.cumsum(sizes)))
-    order = _by_entity_and_time(codes, times, count + 1)[: starts[count + 1]]
+    starts = np.concatenate(([0], np.cumsum(np.bincount(codes, minlength=count + 2))))
+    starts = starts[: count + 2]
+    order = _by_entity_and_time(codes, times, count + 1)[: starts[-1]]
     code = _TimeCode.of(times, count)
-    label_times = labels[TIME].to_numpy()
-    seen = None
-    if known:
-        published = events[PUBLISHED].to_numpy()[order]
-        seen = Known(published, codes[order], label_codes, label_times)
     return _Ordered(
         events=events.select(pl.exclude(*fold.keys).gather(order)),
-        firsts=starts[label_codes],
-        known=seen,
-        label_codes=label_codes,
-        label_times=label_times,
-        event_keys=code.pack(codes, times)[order],
+        entities=entities,
+        codes=codes[order],
+        starts=starts,
+        keys=code.pack(codes, times)[order],
         time_of=code,
+        published=events[PUBLISHED].to_numpy()[order] if known else None,
     )
+
+
+def _ask(fold: Fold, ordered: _Ordered, labels: pl.DataFrame) -> _Asked:
+    codes = _codes(fold, labels, ordered.entities, missing=ordered.entities.height)
+    times = labels[TIME].to_numpy()
+    known = None
+    if ordered.published is not None:
+        known = Known(ordered.published, ordered.codes, codes, times)
+    return _Asked(ordered, codes, times, known)
 
 
 def _codes(fold: Fold, frame: pl.DataFrame, entities: pl.DataFrame, *, missing: int) -> Ints:
@@ -241,33 +298,32 @@ def _by_entity_and_time(codes: Ints, times: Ints, code_max: int) -> Ints:
     return order
 
 
-def _ranges(ordered: _Ordered, window: Window) -> _Range:
+def _ranges(asked: _Asked, window: Window) -> _Range:
     """Return which events count for each label."""
-    low, high = _bounds(ordered, window)
-    if ordered.known is None:
+    low, high = _bounds(asked, window)
+    if asked.known is None:
         return _Range(low, high, [])
     if window.gap_us is not None:
-        times = ordered.events[TIME].to_numpy()
-        low = ordered.known.session(times, ordered.label_times, low, high, window.gap_us)
-    middle, parts = ordered.known.split(low, high)
+        times = asked.ordered.events[TIME].to_numpy()
+        low = asked.known.session(times, asked.times, low, high, window.gap_us)
+    middle, parts = asked.known.split(low, high)
     return _Range(low, middle, parts)
 
 
-def _bounds(ordered: _Ordered, window: Window) -> tuple[Ints, Ints]:
+def _bounds(asked: _Asked, window: Window) -> tuple[Ints, Ints]:
     """Return, for each label, the half-open range [low, high) of events in the window."""
     side = "left" if window.closed == "left" else "right"
-    times = ordered.label_times
-    high = _bound(ordered, windows.end(window, times), side)
+    high = _bound(asked, windows.end(window, asked.times), side)
     if window.gap_us is not None:
-        return _open_session(ordered, window.gap_us, high), high
+        return _open_session(asked, window.gap_us, high), high
     if window.length_us is None:
-        return ordered.firsts, high
-    return _bound(ordered, windows.start(window, times), side), high
+        return asked.firsts, high
+    return _bound(asked, windows.start(window, asked.times), side), high
 
 
-def _open_session(ordered: _Ordered, gap_us: int, high: Ints) -> Ints:
+def _open_session(asked: _Asked, gap_us: int, high: Ints) -> Ints:
     """Return where the session that is open at each label begins; `high` where none is."""
-    times = ordered.events[TIME].to_numpy()
+    times = asked.ordered.events[TIME].to_numpy()
     if not times.size:
         return high
     begins = np.ones(times.size, bool)
@@ -275,16 +331,26 @@ def _open_session(ordered: _Ordered, gap_us: int, high: Ints) -> Ints:
     # An entity's first event begins one too; those of labels bound it from below.
     begin = np.maximum.accumulate(np.where(begins, np.arange(times.size), 0))
     last = np.maximum(high - 1, 0)
-    is_open = (high > ordered.firsts) & (ordered.label_times - times[last] <= gap_us)
-    return np.where(is_open, np.maximum(begin[last], ordered.firsts), high)
+    is_open = (high > asked.firsts) & (asked.times - times[last] <= gap_us)
+    return np.where(is_open, np.maximum(begin[last], asked.firsts), high)
 
 
-def _bound(ordered: _Ordered, times: Ints, side: str) -> Ints:
-    packed = ordered.time_of.pack(ordered.label_codes, times)
-    # Searching in ascending order keeps the binary searches in cache.
-    order = np.argsort(packed)
-    found = np.empty_like(packed)
-    found[order] = np.searchsorted(ordered.event_keys, packed[order], side=side)  # type: ignore[call-overload]
+def _bound(asked: _Asked, times: Ints, side: str) -> Ints:
+    """Return where each label's time would be inserted among its entity's events.
+
+    Every label halves its own entity's events, all labels at once: a few thousand at a time stay
+    in the cache, and an entity of few events takes few steps.
+    """
+    ordered = asked.ordered
+    keys, reaches = ordered.padded_keys, np.less if side == "left" else np.less_equal
+    steps = [2**bit for bit in reversed(range(ordered.most.bit_length()))]
+    found = asked.firsts.copy()
+    for start in range(0, found.size, TOGETHER):
+        some = slice(start, start + TOGETHER)
+        wanted = ordered.time_of.pack(asked.codes[some], times[some])
+        at = found[some]
+        for step in steps:
+            at += reaches(keys[at + (step - 1)], wanted) * step
     return found
 
 

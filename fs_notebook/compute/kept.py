@@ -58,12 +58,12 @@ def kept_ranges(
     else:
         last = np.minimum(last, first + bound.count)
     sizes = last - first
-    if int(sizes.sum()) > ROWS_MAX:
-        return None
     # A list of lists cannot be made of single ones by `concat_list`, which strings them together.
     single = bound.count == 1 and not events.get_column(arg).dtype.is_nested()
     if alone and single:
         return _values(bound, events.get_column(arg), present, first, sizes)
+    if int(sizes.sum()) > ROWS_MAX:
+        return None
     places = np.flatnonzero(present)[spread(first, sizes)]
     rows = events.select(pl.col(c).gather(places).alias(n) for n, c in columns.items())
     schema = {f.name: f.dtype for f in bound.fields}

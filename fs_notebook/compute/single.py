@@ -53,7 +53,7 @@ def cut(fold: Fold, state: State, moment: int) -> list[int]:
     """Return the numbers of the entity's buckets that some window cuts through at `moment`."""
     parts = state.buckets
     assert parts is not None
-    through = pl.repeat(False, parts.height, dtype=pl.Boolean, eager=True)
+    through = _none(parts.height)
     for window in fold.windows:
         through |= _told_apart(parts, window, moment)[1]
     return parts.get_column(buckets.BUCKET).filter(through).to_list()
@@ -80,7 +80,7 @@ def _windowed(
     parts = state.buckets
     whole, apart = _told_apart(parts, window, moment)
     number = seen // fold.bucket_us
-    edge = pl.repeat(False, seen.len(), dtype=pl.Boolean, eager=True)
+    edge = _none(seen.len())
     for bucket in parts.get_column(buckets.BUCKET).filter(apart):
         edge |= number == bucket
     buckets.check(int(edge.sum()), int(parts.get_column(buckets.COUNT).filter(apart).sum()))
@@ -101,6 +101,11 @@ def _inside(window: Window, moment: int, time: pl.Series) -> pl.Series:
     left = window.closed == "left"
     held: pl.Series = (time >= low) & (time < high) if left else (time > low) & (time <= high)
     return held
+
+
+def _none(rows: int) -> pl.Series:
+    """Return a mask that marks no row; `repeat` would ask a query for it."""
+    return pl.Series([False]).new_from_index(0, rows)
 
 
 def _only(frame: pl.DataFrame, mask: pl.Series, columns: list[str] | None = None) -> pl.DataFrame:

@@ -6,13 +6,15 @@ import os
 import ssl
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, cast
 
 from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableError, UsageError
 from fs_notebook.log.access import Access
+from fs_notebook.log.framing import Lot
 from fs_notebook.log.knock import TOKEN_REMEDY, knock, refused, silent
 from fs_notebook.log.messages import Message
 from fs_notebook.log.reader import Cursor
@@ -270,25 +272,29 @@ class _Producer:
         self.flush = producer.flush
         self.close = producer.close
 
-    def send_async(
-        self,
-        payload: bytes,
-        callback: Callable[[Any, Any], None] | None,
-        *,
-        properties: Mapping[str, str] | None = None,
-        partition_key: str | None = None,
-        event_timestamp: int | None = None,
-    ) -> None:
-        builder = self._builder()
-        builder.content(payload)
-        if properties:
-            for name, value in properties.items():
-                builder.property(name, value)
-        if partition_key:
-            builder.partition_key(partition_key)
-        if event_timestamp:
-            builder.event_timestamp(event_timestamp)
-        self._send(builder.build(), callback)
+    def send_all(self, batch: Lot, answered: Callable[[Any, Any], None]) -> None:
+        """Send messages one after the other; the answer to the last of them is taken.
+
+        The loop has nothing in it but the client's calls: each costs as much as what it does.
+        """
+        make, send = self._builder, self._send
+        nothing = repeat(None)
+        answers = chain(repeat(None, len(batch.payloads) - 1), (answered,))
+        columns = zip(
+            batch.payloads, batch.event_ms or nothing, batch.keys or nothing,
+            batch.properties or nothing, answers, strict=False,
+        )  # fmt: skip
+        for payload, ms, key, told, answer in columns:
+            builder = make()
+            builder.content(payload)
+            if ms:
+                builder.event_timestamp(ms)
+            if key:
+                builder.partition_key(key)
+            if told:
+                for name, value in told.items():
+                    builder.property(name, value)
+            send(builder.build(), answer)
 
 
 class _Cursor:

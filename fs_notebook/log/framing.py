@@ -32,6 +32,30 @@ class Outgoing(NamedTuple):
     properties: Mapping[str, str] = MappingProxyType({})
 
 
+class Lot(NamedTuple):
+    """Messages of one kind, to be sent one after the other: a list for what each of them has.
+
+    Of a hundred thousand messages an object each costs as much as encoding them.
+    """
+
+    payloads: list[bytes]
+    rows: int = 1
+    """How many events each message holds."""
+    arrow: bool = False
+    keys: list[str | None] | None = None
+    event_ms: list[int | None] | None = None
+    properties: list[dict[str, str]] | None = None
+
+    def part(self, first: int, stop: int) -> Lot:
+        """Return the messages of [first, stop)."""
+        return self._replace(
+            payloads=self.payloads[first:stop],
+            keys=self.keys and self.keys[first:stop],
+            event_ms=self.event_ms and self.event_ms[first:stop],
+            properties=self.properties and self.properties[first:stop],
+        )
+
+
 def route(
     stream: Stream, rows: pl.DataFrame, partitions: int, first: int
 ) -> dict[int, pl.DataFrame]:
@@ -79,14 +103,31 @@ def is_json(stream: Stream, rows: pl.DataFrame) -> bool:
 
 
 def messages(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
+    """Yield the messages that carry `rows`, in order: those of `lots` one by one."""
+    for lot in lots(stream, rows):
+        nothing = [None] * len(lot.payloads)
+        columns = zip(
+            lot.payloads, lot.keys or nothing, lot.event_ms or nothing,
+            lot.properties or nothing, strict=True,
+        )  # fmt: skip
+        for payload, key, ms, told in columns:
+            yield Outgoing(payload, lot.rows, lot.arrow, key, ms, told or {})
+
+
+def lots(stream: Stream, rows: pl.DataFrame) -> Iterator[Lot]:
     """Yield the messages that carry `rows`, in order.
 
     Small frames become JSON, a message an event, for everybody to read; large ones Arrow, since
     that is read twenty times faster, unless the stream is declared to be JSON only. JSON has no
     NaN and no infinity: rows with one go as Arrow.
+
+    Raises
+    ------
+    UsageError
+        If an event is too large for a message; of JSON before any message is yielded.
     """
     if is_json(stream, rows):
-        yield from _json(stream, rows)
+        yield _json(stream, rows)
     else:
         for start in range(0, rows.height, ARROW_ROWS_MAX):
             yield from _arrow(stream, rows.slice(start, ARROW_ROWS_MAX))
@@ -108,9 +149,8 @@ def _special(value: pl.Expr, kind: Type) -> pl.Expr:
     return ~value.is_finite() if kind is Type.DOUBLE else pl.lit(False)
 
 
-def _json(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
+def _json(stream: Stream, rows: pl.DataFrame) -> Lot:
     inside = beside.payload_of(stream)
-    properties = _properties(stream, rows)
     wire = rows.select(inside.names).with_columns(
         mapped(pl.col(name), kind, _wire).alias(name)
         for name, kind in inside.columns
@@ -118,31 +158,33 @@ def _json(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
     )
     lines = [b"{}"] * rows.height
     if wire.width:
-        lines = wire.write_ndjson().encode().split(b"\n")[: rows.height]
-    keys: list[str | None] = [None] * rows.height
+        written = io.BytesIO()
+        wire.write_ndjson(written)
+        lines = written.getvalue().split(b"\n")[: rows.height]
+    largest = max(map(len, lines), default=0)
+    if largest > MESSAGE_BYTES_MAX:
+        raise _too_large(stream, largest)
+    keys = times = None
     keyed = beside.column_of(stream, beside.KEY)
     if keyed is not None:
         keys = rows.get_column(keyed).to_list()
     elif stream.key:
         keys = key_texts(stream, rows).to_list()
-    times: list[int | None] = [None] * rows.height
     timed = beside.column_of(stream, beside.EVENT_TIME) or stream.time
     if timed is not None:
-        times = rows.get_column(timed).dt.epoch("ms").to_list()
-    for line, key, ms, told in zip(lines, keys, times, properties, strict=True):
-        if len(line) > MESSAGE_BYTES_MAX:
-            raise _too_large(stream, len(line))
+        ms = rows.get_column(timed).dt.epoch("ms")
         # The broker knows no event time before 1970 and takes 0 for none.
-        yield Outgoing(line, 1, False, key, ms if ms is not None and ms > 0 else None, told)
+        times = ms.set(ms <= 0, None).to_list()
+    return Lot(lines, keys=keys, event_ms=times, properties=_properties(stream, rows))
 
 
-def _properties(stream: Stream, rows: pl.DataFrame) -> list[dict[str, str]]:
-    """Return each event's properties; a null is one that is not there."""
+def _properties(stream: Stream, rows: pl.DataFrame) -> list[dict[str, str]] | None:
+    """Return each event's properties, if there are any; a null is one that is not there."""
     named = {
         s.removeprefix(beside.PROPERTY): c for c, s in stream.meta if s.startswith(beside.PROPERTY)
     }
     if not named:
-        return [{}] * rows.height
+        return None
     columns = [rows.get_column(c).to_list() for c in named.values()]
     return [
         {name: value for name, value in zip(named, row, strict=True) if value is not None}
@@ -156,13 +198,13 @@ def _wire(value: pl.Expr, kind: Type) -> pl.Expr:
     return value.to_physical() if kind is Type.INTERVAL else value
 
 
-def _arrow(stream: Stream, rows: pl.DataFrame) -> Iterator[Outgoing]:
+def _arrow(stream: Stream, rows: pl.DataFrame) -> Iterator[Lot]:
     buffer = io.BytesIO()
     rows.rechunk().write_ipc_stream(buffer, compression="lz4", compat_level=pl.CompatLevel.oldest())
     payload = buffer.getvalue()
     if len(payload) <= MESSAGE_BYTES_MAX:
         properties = {"fs-format": "arrow", "fs-rows": str(rows.height)}
-        yield Outgoing(payload, rows.height, True, properties=properties)
+        yield Lot([payload], rows.height, True, properties=[properties])
     elif rows.height == 1:
         raise _too_large(stream, len(payload))
     else:

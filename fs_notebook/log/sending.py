@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
-from itertools import islice
 from typing import Any, Protocol
 
 import polars as pl
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import ConflictError, UnreachableError
-from fs_notebook.log.framing import Outgoing, is_json, messages
+from fs_notebook.log.framing import Lot, is_json, lots
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.reader import Part
 from fs_notebook.position import Position
@@ -77,24 +76,11 @@ def send(
     )
     try:
         with producers.explained(f"store events in {part.topic}"):
-            for batch in _batches(messages(stream, rows), batching=batching):
-                # Each call costs as much as what it does: the loop has nothing else in it.
-                for message in batch[:-1]:
-                    producer.send_async(
-                        message.payload, None, properties=message.properties,
-                        partition_key=message.key, event_timestamp=message.event_ms,
-                    )  # fmt: skip
-                last = batch[-1]
-                rows_of = sum(m.rows for m in batch)
-                producer.send_async(
-                    last.payload,
-                    sent.callback(part.partition, last, rows=rows_of),
-                    properties=last.properties,
-                    partition_key=last.key,
-                    event_timestamp=last.event_ms,
-                )
-                if batching and len(batch) < BATCH_MESSAGES:
-                    producer.flush()
+            for lot in lots(stream, rows):
+                for batch in _batches(lot, batching=batching):
+                    producer.send_all(batch, sent.callback(part.partition, batch))
+                    if batching and len(batch.payloads) < BATCH_MESSAGES:
+                        producer.flush()
             producer.flush()
     except UnreachableError as error:
         raise sent.failed(part.topic, error.found) from None
@@ -105,26 +91,26 @@ def send(
     sent.check(part.topic)
 
 
-def _batches(all_: Iterator[Outgoing], *, batching: bool) -> Iterator[list[Outgoing]]:
+def _batches(lot: Lot, *, batching: bool) -> Iterator[Lot]:
     """Yield what is sent together: each message alone, or as many as make a batch."""
+    count = len(lot.payloads)
     if not batching:
-        for message in all_:
-            yield [message]
+        for place in range(count):
+            yield lot.part(place, place + 1)
         return
-    while several := list(islice(all_, BATCH_MESSAGES)):
-        if sum(len(m.payload) for m in several) < BATCH_BYTES:
-            yield several
-            continue
-        part: list[Outgoing] = []
-        size = 0
-        for message in several:
-            part.append(message)
-            size += len(message.payload)
-            if size >= BATCH_BYTES:
-                yield part
-                part, size = [], 0
-        if part:
-            yield part
+    sizes = list(map(len, lot.payloads))
+    for start in range(0, count, BATCH_MESSAGES):
+        stop = min(start + BATCH_MESSAGES, count)
+        first = start
+        if sum(sizes[start:stop]) >= BATCH_BYTES:
+            size = 0
+            for place in range(start, stop):
+                size += sizes[place]
+                if size >= BATCH_BYTES:
+                    yield lot.part(first, place + 1)
+                    first, size = place + 1, 0
+        if first < stop:
+            yield lot.part(first, stop)
 
 
 class Sent:
@@ -138,12 +124,12 @@ class Sent:
         self._failure: str | None = None
         self._changed = threading.Condition()
 
-    def callback(
-        self, partition: int, message: Outgoing, *, rows: int
-    ) -> Callable[[Any, Any], None]:
-        """Return what takes the answer to a message, which is that to `rows` events."""
+    def callback(self, partition: int, batch: Lot) -> Callable[[Any, Any], None]:
+        """Return what takes the answer to a batch's last message, which is that to all of it."""
         with self._changed:
             self._waiting += 1
+        events = batch.rows * len(batch.payloads)
+        last = batch.rows - 1 if batch.arrow else None
 
         def done(result: Any, at: Any) -> None:
             with self._changed:
@@ -151,9 +137,9 @@ class Sent:
                 if getattr(result, "name", str(result)) != "Ok":
                     self._failure = self._failure or str(result)
                 else:
-                    self.stored += rows
-                    batch = message.rows - 1 if message.arrow else max(at.batch_index(), 0)
-                    end = Position(partition, at.ledger_id(), at.entry_id(), batch)
+                    self.stored += events
+                    index = max(at.batch_index(), 0) if last is None else last
+                    end = Position(partition, at.ledger_id(), at.entry_id(), index)
                     self.ends[partition] = max(self.ends.get(partition, end), end)
                 self._changed.notify_all()
 

@@ -55,9 +55,12 @@ class Lean:
 
         The frames have one row an entity, in the same order, as they are stored.
         """
-        same = pl.repeat(True, lifetime.height, eager=True)
+        same = pl.Series([True]).new_from_index(0, lifetime.height)
         for field, value in self._pairs:
-            same &= lifetime.get_column(field).eq_missing(finished.get_column(value))
+            inside, front = lifetime.get_column(field), finished.get_column(value)
+            # Mostly all are, and to tell that of small batches takes a thirtieth of the time.
+            if not inside.equals(front, check_dtypes=True):
+                same &= inside.eq_missing(front)
         return same
 
     def whole(self, head: list[Any], kept: list[Any]) -> tuple[Any, ...]:

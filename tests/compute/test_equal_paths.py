@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fs_notebook.compute import ranges
+from fs_notebook.compute import asof, ranges
 from fs_notebook.compute.asof import values_at
 from fs_notebook.compute.fold import NEWEST, VALID_UNTIL, Fold
 from fs_notebook.errors import OverflowInFold
@@ -131,6 +131,7 @@ def test_incremental_fold_is_the_naive_fold(
     ),
     spread=st.booleans(),
     block=st.sampled_from([1, 2, 64]),
+    often=st.sampled_from([1, 6]),
     **ways,
 )
 def test_training_row_is_the_naive_fold(
@@ -139,6 +140,7 @@ def test_training_row_is_the_naive_fold(
     labels: list[tuple[Any, int]],
     spread: bool,
     block: int,
+    often: int,
     closed: str,
     kind: str,
 ) -> None:
@@ -149,14 +151,19 @@ def test_training_row_is_the_naive_fold(
         far = {"i": 1, "f": 1.0, "s": "x", "b": True, "d": 0,
                "m": Decimal("0.1"), "h": Decimal(1)}  # fmt: skip
         log = [*log, {"user": "a", "t": -(2**60), **far}, {"user": "b", "t": 2**60, **far}]
-    frame = pl.DataFrame(labels, schema={"__k0": pl.String, TIME: pl.Int64}, orient="row")
+    # Labels that outnumber the events are looked up in lots.
+    asked = labels * often
+    frame = pl.DataFrame(asked, schema={"__k0": pl.String, TIME: pl.Int64}, orient="row")
     with pytest.MonkeyPatch.context() as patch:
-        # Small blocks, so that a short log has long ranges too.
+        # Small blocks and lots, so that a short log has long ranges and a few labels many lots.
         patch.setattr(ranges, "BLOCK", block)
+        patch.setattr(asof, "LABELS_MIN", block)
+        patch.setattr(asof, "TOGETHER", block)
         got = values_at(fold, projected(fold, log), frame)["x"]
     got = cases.plain(got)
-    assert len(got) == len(labels)
-    for (user, t), value in zip(labels, got, strict=True):
+    assert len(got) == len(asked)
+    assert all(agree(case, value, got[i % len(labels)], log) for i, value in enumerate(got))
+    for (user, t), value in zip(labels, got[: len(labels)], strict=True):
         want = expected(case, log, user, t, when)
         assert agree(case, value, want, log), (user, t, value, want)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import fake_catalog_service
@@ -17,6 +18,16 @@ def jp_server_config(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("FS_NOTEBOOK_SERVICE", "fake_catalog_service:open_service")
     monkeypatch.setattr(fake_catalog_service, "current", None)
     return {"ServerApp": {"jpserver_extensions": {"fs_notebook": True}}}
+
+
+@pytest.fixture
+def jp_serverapp(
+    jp_server_config: Any, jp_argv: Any, jp_configurable_serverapp: Any, jp_asyncio_loop: Any
+) -> Iterator[Any]:
+    """A server whose extension stops with it: its threads would outlive the test's own home."""
+    app = jp_configurable_serverapp(config=jp_server_config, argv=jp_argv)
+    yield app
+    jp_asyncio_loop.run_until_complete(app.cleanup_extensions())
 
 
 @pytest.fixture

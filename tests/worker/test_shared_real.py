@@ -8,6 +8,7 @@ import signal
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.runner import ensure_runner, orphans, runner_pid, stop_runner
 from fs_notebook.worker.shared import subscription_of
 from tests.support.broker import Broker
-from tests.support.redis import RedisServer
+from tests.support.redis import RedisCluster, RedisServer
 from tests.support.sessions import BEGIN, stop_all, until
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.redis, pytest.mark.timeout(240)]
@@ -183,6 +184,32 @@ def test_status_says_who_owns_what_and_partitions_move_when_workers_come_and_go(
     session.promote("by_page")
     session.retire("by_page", 1)
     assert all(session.store.state(part_shard(shard, n)) is None for n in range(PARTITIONS))
+
+
+def test_workers_share_a_topic_on_a_redis_cluster(
+    broker: Broker, redis_cluster: RedisCluster, tmp_path: Path
+) -> None:
+    """The states of a page lie in shards of all partitions, and these on different nodes."""
+    redis_cluster.flush()
+    url = f"{broker.url}/{broker.namespace()}"
+    place = Connection(tmp_path / "home", url, redis_cluster.url, broker.admin_url)
+    try:
+        with closing(Session(place, actor="tester")) as session:
+            session.upload(reads(0, 600), "reads", time="ts", key="user", partitions=PARTITIONS)
+            session.define("by_page", SQL.format(key="page"))
+            session.promote("by_page", workers=2)
+            shard = session.catalog.refresh().group("by_page").version(1).definition.shard
+            parts = [part_shard(shard, n) for n in range(PARTITIONS)]
+            nodes = {redis_cluster.node_of(b"fs:{%s}:m" % p.encode()).port for p in parts}
+            assert len(nodes) > 1
+            until(lambda: served(session, "page", 600), what="the history")
+            os.kill(pids(place)[0], signal.SIGKILL)
+            session.append(reads(600, 200), "reads")
+            until(lambda: served(session, "page", 800), what="the other worker to take over")
+            outcome = session.verify("by_page")
+            assert (outcome.mismatches, outcome.entities, outcome.events) == (0, PAGES, 800)
+    finally:
+        stop_all(place)
 
 
 def test_what_cannot_be_shared_is_told(session: Session, embedded_session: Session) -> None:
