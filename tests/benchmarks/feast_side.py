@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 REPEATS = 3
+ENOUGH_S = 60
+"""A join that took so long is not repeated."""
 READS = 200
 BATCH = 10
 
@@ -62,6 +64,8 @@ def historical(config: dict[str, Any], case: dict[str, Any]) -> dict[str, float]
         begun_s = time.perf_counter()
         frame = store.get_historical_features(labels, ["reads:readtime"]).to_df()
         seconds.append(time.perf_counter() - begun_s)
+        if sum(seconds) > ENOUGH_S:
+            break
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": statistics.median(seconds), "peak_mb": peak_mb, "rows": len(frame)}
 
@@ -102,12 +106,9 @@ def main() -> None:
     config = json.loads(sys.argv[1])
     import feast
 
-    found = {
-        "version": feast.__version__,
-        "historical": {c["name"]: historical(config, c) for c in config["cases"]},
-        "online": online(config),
-    }
-    print(json.dumps(found))
+    case = config.get("case")
+    found = online(config) if case is None else historical(config, case)
+    print(json.dumps({"version": feast.__version__, "found": found}))
 
 
 if __name__ == "__main__":
