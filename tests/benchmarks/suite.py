@@ -278,6 +278,7 @@ def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
             "name": str(n),
             "events": str(folder / f"events-{n}.parquet"),
             "labels": str(folder / f"labels-{n}.parquet"),
+            "out": str(folder / f"feast-{n}.parquet"),
         }
         answer = feast_store.asked(base | {"case": case})
         mine = f"(ours {ours[f'training set, newest event, {n:,} entities']:.2f} s)"
@@ -285,9 +286,10 @@ def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
             told.append(f"{n:,} entities not done in {feast_store.RUN_S_MAX} s {mine}")
             continue
         version, f = answer["version"], answer["found"]
+        alike = ask(joins.agreeing, config | {"case": f"-{n}", "out": case["out"]})
         told.append(
             f"{n:,} entities {f['seconds']:.2f} s and {f['peak_mb']:,.0f} MB, {f['rows']:,} rows "
-            f"of {sizes.last_labels:,} labels {mine}"
+            f"of {sizes.last_labels:,} labels, {alike:.2%} of them as ours {mine}"
         )
     say("Feast, reads")
     answer = feast_store.asked(base)
