@@ -290,7 +290,7 @@ export default widget(
         return;
       }
       card.setAttribute('aria-label', found.name);
-      drawCard(panel, found, places, status);
+      drawCard(panel, found, places, status, open);
       if (wanted) {
         wanted = false;
         status.textContent = '';

@@ -146,10 +146,10 @@ function versionsPart(panel, versions) {
   ];
 }
 
-function drawCard(panel, card, places, status) {
+/** Draw a card into its places; `open` is how its lineage leads to another one. */
+function drawCard(panel, card, places, status, open) {
   const { view } = card;
   const { parts } = panel;
-  const open = name => panel.ask('open_card', { name });
   parts.draw(places.title, [card.name, view.state, view.version, view.entity], () =>
     h(
       'h2',

@@ -10,10 +10,18 @@ class Panel {
     this.alert = h('div', { role: 'alert' });
     this.bar = h('div', { class: 'fsw-progress' });
     this.body = h('div');
-    // JupyterLab's own keys (arrows, D D) mean cells: inside a widget they mean the widget.
+    // JupyterLab's own keys (arrows, D D) mean cells: inside a widget they mean the widget. Some
+    // are bound to whatever has the focus, so that it must say so itself too.
+    const own = 'data-lm-suppress-shortcuts';
     this.root = h(
       'div',
-      { class: 'fsw', role: 'group', 'aria-label': label, 'data-lm-suppress-shortcuts': 'true' },
+      {
+        class: 'fsw',
+        role: 'group',
+        'aria-label': label,
+        [own]: 'true',
+        on: { focusin: event => event.target.setAttribute(own, 'true') }
+      },
       this.alert,
       this.body,
       this.bar
