@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,6 +17,7 @@ from playwright.sync_api import expect
 from fs_notebook.jupyter.widgets import browse
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
 
 BUSY = (
     "import time\n"
@@ -51,14 +56,22 @@ def _fill(lab: Lab) -> None:
                    description="Time spent reading")  # fmt: skip
     session.promote("reading_time")
     session.training_set(events.select("user", "ts").tail(3_000), ["reading_time"], name="spring")
-    session.define("reading_time", seeded.SUM.replace("SUM(readtime)", "SUM(readtime * 2)"),
-                   tags=["reading"], owner="ann", description="Time spent reading")  # fmt: skip
+    session.define(
+        "reading_minutes", "SELECT total_readtime / 60.0 AS reading_minutes FROM total_readtime"
+    )
+    _double(session)
     session.define(
         "article_views",
         "SELECT article, COUNT(*) AS views FROM read_events GROUP BY article",
         tags=["popularity"], owner=seeded.HOSTILE, description=seeded.HOSTILE,
     )  # fmt: skip
     session.close()
+
+
+def _double(session: Session) -> None:
+    """Define what is v2 once it is promoted."""
+    session.define("reading_time", seeded.SUM.replace("SUM(readtime)", "SUM(readtime * 2)"),
+                   tags=["reading"], owner="ann", description="Time spent reading")  # fmt: skip
 
 
 def _browse(page) -> None:
@@ -70,7 +83,7 @@ def _browse(page) -> None:
     expect(widget).to_contain_text("nothing has 'tiem'")
     keys.press("Escape")
     keys.type("popularity")
-    expect(rows).to_have_count(1)
+    expect(rows).to_have_text([re.compile("^article_views")])
     keys.press("ArrowDown")
     keys.press("Enter")
     card = widget.get_by_role("region", name="article_views")
@@ -80,10 +93,10 @@ def _browse(page) -> None:
     expect(card).to_be_hidden()
     keys.press("Shift+Tab")
     widget.get_by_role("searchbox").fill("")
-    expect(rows).to_have_count(2)
+    expect(rows).to_have_count(3)
     widget.get_by_role("searchbox").press("ArrowDown")
-    keys.press("End")
-    keys.press("Enter")
+    for key in ("End", "ArrowUp", "ArrowDown", "Enter"):
+        keys.press(key)
     card = widget.get_by_role("region", name="reading_time")
     expect(card.get_by_role("heading", name="reading_time")).to_be_focused()
     expect(card.get_by_role("figure", name="total_readtime", exact=True)).to_contain_text(
@@ -92,6 +105,49 @@ def _browse(page) -> None:
     expect(card.get_by_role("figure", name="total_readtime over time")).to_be_visible()
     expect(card).to_contain_text("live")
     page.screenshot("widgets-browser")
+    _card(page, widget, card)
+
+
+def _tab_to(wanted) -> None:
+    """Press Tab until something has the focus, as who has no mouse must, unless it has it."""
+    expect(wanted).to_be_visible()
+    for _ in range(60):
+        if wanted.evaluate("one => one === document.activeElement"):
+            return
+        wanted.page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not come to {wanted}")
+
+
+def _card(page, widget, card) -> None:
+    """Copy, ask, compare and follow the lineage from an open card, by Tab, arrows and Enter."""
+    keys = page.page.keyboard
+    ask = card.get_by_role("button", name="Promote reading_time…")
+    _tab_to(ask)
+    keys.press("Enter")
+    question = card.get_by_label("What promoting will do")
+    expect(question).to_contain_text("v2; v1 serves until it is live")
+    copy = card.get_by_role("button", name="Copy the serving call")
+    _tab_to(copy)
+    keys.press("Enter")
+    expect(card.get_by_text(re.compile(r"^(Copied|Selected: copy it)"))).to_be_visible()
+    expect(card.get_by_role("button", name="Promote v2")).to_be_visible()
+    _tab_to(card.get_by_role("button", name="Close", exact=True))
+    keys.press("Enter")
+    expect(question).to_have_count(0)
+    _tab_to(card.get_by_label("with version"))
+    keys.press("ArrowDown")
+    expect(card.get_by_label("with version")).to_have_value("v1")
+    keys.press("ArrowUp")
+    _tab_to(card.get_by_role("button", name="Show the difference"))
+    keys.press("Enter")
+    expect(card.get_by_role("group", name="Difference", exact=True)).to_contain_text("* 2")
+    _tab_to(card.get_by_role("link", name="Open reading_minutes"))
+    keys.press("Enter")
+    other = widget.get_by_role("region", name="reading_minutes")
+    expect(other.get_by_role("heading", name="reading_minutes")).to_be_focused()
+    _tab_to(other.get_by_role("link", name="Open reading_time"))
+    keys.press("Enter")
+    expect(card.get_by_role("heading", name="reading_time")).to_be_focused()
 
 
 def _brush(page) -> None:
@@ -165,16 +221,113 @@ def _drag(page) -> None:
     assert chosen() == (first, last)
 
 
-def _promote(page) -> None:
+@contextmanager
+def _standing(session: Session) -> Iterator[None]:
+    """Let the runner stand still: nothing that is promoted meanwhile is bootstrapped."""
+    runner = runner_pid(session.connection)
+    assert runner is not None
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(runner, signal.SIGCONT)
+
+
+def _call_off(widget, keys, session: Session) -> None:
+    """Follow a bootstrap that has come to some share of its history, and stop it."""
+    shard = session.catalog.refresh().group("reading_time").latest.shard
+
+    def reports(share: float, *, ttl_seconds: float = 60) -> None:
+        """Say in the place of a worker how far it is."""
+        told = {"state": "bootstrapping", "progress": share, "events": 5_000 * share, "rate": 700}
+        session.store.heartbeat(shard, told, ttl_seconds=ttl_seconds)
+
+    with _standing(session):
+        reports(0.2)
+        keys.press("Enter")
+        expect(widget).to_contain_text("v2 is on its way; v1 serves until then")
+        bar = widget.get_by_role("progressbar", name="Bootstrap of reading_time v2")
+        expect(bar).to_have_js_property("value", 0.2)
+        expect(widget).to_contain_text("v2 bootstrapping: 20%, 1,000 events, 700/s")
+        expect(widget).not_to_contain_text("left")
+        reports(0.6)
+        expect(bar).to_have_js_property("value", 0.6)
+        expect(widget).to_contain_text(re.compile(r"60%, 3,000 events, 700/s, about \d+ s left"))
+        # It stands where Promote was, and has its focus.
+        expect(widget.get_by_role("button", name="Stop promoting reading_time")).to_be_focused()
+        keys.press("Enter")
+        expect(widget).to_contain_text("v1 serves")
+        expect(bar).to_have_count(0)
+        expect(widget.get_by_role("button")).to_have_count(0)
+        reports(0.6, ttl_seconds=0.001)
+
+
+def _promote(page, lab: Lab) -> None:
     widget, keys = page.output(4).get_by_role("group", name="Promotion of"), page.page.keyboard
-    expect(widget).to_contain_text("v2; v1 serves until it is live, and can be returned to")
-    widget.get_by_role("button", name="Promote v2").focus()
+    promote = widget.get_by_role("button", name="Promote v2")
+    asked = "v2; v1 serves until it is live, and can be returned to"
+    expect(widget).to_contain_text(asked)
+    promote.focus()
+    session = Session(Connection(lab.home), actor="ann")
+    _call_off(widget, keys, session)
+    # What was called off is no draft any more; whoever wants it after all runs its cell again.
+    _double(session)
+    session.close()
+    page.run_cell(4)
+    expect(widget).to_contain_text(asked)
+    promote.focus()
     keys.press("Enter")
     # A worker is started: on a busy machine that alone takes seconds.
     expect(widget).to_contain_text("v2 serves", timeout=60_000)
     expect(widget).to_contain_text("0 messages, 0.0 s")
-    expect(widget.get_by_role("button", name="Roll back to v1")).to_be_visible()
     page.screenshot("widgets-promoted")
+    for former in (1, 2):
+        _tab_to(widget.get_by_role("button", name=f"Roll back to v{former}"))
+        keys.press("Enter")
+        expect(widget).to_contain_text(f"v{former} serves")
+
+
+def _beside(page) -> None:
+    """Turn two versions around, and compare them again."""
+    beside, keys = page.output(5).get_by_role("group", name="side by side"), page.page.keyboard
+    first, second = (beside.get_by_label(f"{which} version") for which in ("First", "Second"))
+    expect(beside).to_contain_text("v2 differs from v1 in 20 of 20 entities")
+    first.focus()
+    keys.press("ArrowDown")
+    expect(beside.get_by_role("heading", level=3)).to_have_text(["v2", "v2"])
+    expect(first).to_be_focused()
+    _tab_to(second)
+    keys.press("ArrowUp")
+    expect(beside).to_contain_text("v1 differs from v2 in 20 of 20 entities")
+    _tab_to(beside.get_by_role("button", name="Compare again"))
+    keys.press("Enter")
+    expect(beside).to_contain_text("v1 differs from v2 in 20 of 20 entities")
+
+
+def _look(page) -> None:
+    """Look at another user and back, pause and go on."""
+    live, keys = page.output(6).get_by_role("group", name="Live values"), page.page.keyboard
+    row, user = live.get_by_role("group", name="total_readtime"), live.get_by_label("user")
+    expect(row).to_contain_text("20,420")
+    user.focus()
+    keys.press("ControlOrMeta+a")
+    keys.type("u2")
+    _tab_to(live.get_by_role("button", name="Look"))
+    keys.press("Enter")
+    expect(row).to_contain_text(f"{2 * sum(n % 90 for n in range(2, 5_000, 20)):,}")
+    _tab_to(live.get_by_role("button", name="Pause"))
+    keys.press("Enter")
+    expect(live).to_contain_text("UTC, paused")
+    expect(live.get_by_role("button", name="Go on")).to_be_focused()
+    keys.press("Enter")
+    expect(live).to_contain_text("UTC, read every second")
+    user.focus()
+    keys.press("ControlOrMeta+a")
+    keys.type("u1")
+    expect(user).to_have_value("u1")
+    _tab_to(live.get_by_role("button", name="Look"))
+    keys.press("Enter")
+    expect(row).to_contain_text("20,420")
 
 
 def _live(page, lab: Lab) -> None:
@@ -205,11 +358,11 @@ def test_widgets_are_worked_by_keyboard_in_both_themes(chromium, lab):
     _brush(page)
     _drag(page)
     page.select_cell(4)
-    _promote(page)
+    _promote(page, lab)
     page.run_cell(5)
-    beside = page.output(5).get_by_role("group", name="side by side")
-    expect(beside).to_contain_text("v2 differs from v1 in 20 of 20 entities")
+    _beside(page)
     page.run_cell(6)
+    _look(page)
     page.select_cell(5)
     page.screenshot("widgets-side-by-side")
     _live(page, lab)
