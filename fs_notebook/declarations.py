@@ -62,9 +62,12 @@ class Wish:
 class Declarations:
     """Declares streams, and declares them anew. `Session.declare` documents it."""
 
-    def __init__(self, catalog: Catalog, log: EventLog) -> None:
+    def __init__(
+        self, catalog: Catalog, log: EventLog, *, mind_retention: Callable[[str], None]
+    ) -> None:
         self._catalog = catalog
         self._log = log
+        self._mind_retention = mind_retention
 
     def declare(self, name: str, wish: Wish) -> Stream:
         """Record what a stream is; make it where it is not there."""
@@ -78,7 +81,9 @@ class Declarations:
         stream = self._wished(name, wish, None if known is None else known.stream, there)
         check_stream(stream)
         _check_needed(state, stream)
-        if not there:
+        if there:
+            self._mind_retention(name)
+        else:
             self._log.create(stream)
         if known is None or known.stream != stream:
             self._catalog.record(

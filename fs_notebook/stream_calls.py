@@ -232,7 +232,8 @@ class StreamCalls:
         """
         keys = [key] if isinstance(key, str) else key
         wish = Wish(columns, time, keys, partitions, format, schema, message, meta, json_only)
-        return Declarations(self.catalog, self.log).declare(name, wish)
+        mind = self._sources.mind_retention
+        return Declarations(self.catalog, self.log, mind_retention=mind).declare(name, wish)
 
     def dead_letters(
         self, stream: str, *, limit: int = 100, on_progress: OnProgress = silent

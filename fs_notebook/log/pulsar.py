@@ -46,7 +46,7 @@ from fs_notebook.log.reader import (
     rows_at,
     sampled,
 )
-from fs_notebook.log.retention import warn_retention
+from fs_notebook.log.retention import keeping, warn_retention
 from fs_notebook.log.sending import Sent, open_producer, send
 from fs_notebook.position import Cut, Position
 
@@ -122,7 +122,7 @@ class PulsarLog:
         check_stream_name(stream.name)
         frames.check_stream(stream)
         topic = self._topic(stream.name)
-        command = f"pulsar-admin topics set-retention --time -1 --size -1 {topic.full}"
+        command = keeping(topic.full)
         try:
             made = self._admin.create(topic, partitions=stream.partitions, identity=new_id())
             if made:

@@ -27,6 +27,7 @@ from fs_notebook.log.messages import (
     places,
     spot,
 )
+from fs_notebook.log.retention import keeping
 from fs_notebook.position import Position
 
 QUEUE_BYTES = 32 * 2**20
@@ -352,7 +353,7 @@ class PartReader:
                 found=f"the earliest that is left is {self.part.partition}:"
                 + ":".join(map(str, place(earliest))),
                 remedy="read from the start of what is left, and keep the topic for ever: "
-                "pulsar-admin topics set-retention --time -1 --size -1 " + self.part.topic,
+                + keeping(self.part.topic),
             )
         raise self._unknown("the broker goes on at " + ":".join(map(str, at)))
 

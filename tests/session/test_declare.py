@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pulsar.schema import AvroSchema
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.jupyter.streams import DeadLetterCard, columns_of, pairs_of
 from fs_notebook.letters import shown
+from fs_notebook.log.retention import RetentionWarning
 from fs_notebook.session import Session
 from fs_notebook.types import Type
 from fs_notebook.worker.connection import Connection
@@ -42,6 +44,8 @@ def on_pulsar(
     namespace = broker.namespace()
     path = f"namespaces/{namespace}/schemaCompatibilityStrategy"
     broker.admin("PUT", path, "ALWAYS_COMPATIBLE")
+    for_ever = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
+    broker.admin("POST", f"namespaces/{namespace}/retention", for_ever)
     place = Connection(
         tmp_path / "home", f"{broker.url}/{namespace}", own_redis.url, admin=broker.admin_url
     )
@@ -137,6 +141,42 @@ def test_raw_bytes_are_read_by_a_schema_file(
     assert [n for n, _ in stream.columns] == ["user", "seconds", "at", "sent"]
     session.define("raw_total", "SELECT user, SUM(seconds) AS raw_total FROM raw GROUP BY user")
     assert session.preview("raw_total").frame["raw_total"].to_list() == [6]
+
+
+@pytest.mark.pulsar
+@pytest.mark.timeout(120)
+def test_who_takes_up_a_topic_of_limited_retention_is_told_the_command(
+    on_pulsar: tuple[Session, str], broker: Broker, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Once for each session and stream, at the line of whoever asked."""
+    session, namespace = on_pulsar
+    limits = {"retentionTimeInMinutes": 60, "retentionSizeInMB": -1}
+    place = namespace.partition("://")[2]
+    broker.admin("POST", f"namespaces/{place}/retention", limits)
+    event = b'{"user": "a", "n": 1}'
+    for name in ("looked_at", "declared", "appended_to"):
+        send(session.connection.log, f"{namespace}/{name}", None, [event])
+    session.source("looked_at")
+    session.declare("declared", {"user": "VARCHAR", "n": "BIGINT"})
+    session.upload([{"user": "b", "n": 2}], "appended_to")
+    told = [w for w in recwarn if w.category is RetentionWarning]
+    assert len(told) == 3
+    for warning, name in zip(told, ("looked_at", "declared", "appended_to"), strict=True):
+        assert f"{name!r} is kept up to 60 minutes" in str(warning.message)
+        command = f"pulsar-admin topics set-retention --time -1 --size -1 {namespace}/{name}"
+        assert str(warning.message).endswith(command)
+        assert warning.filename == __file__
+        assert dict(session.describe(name).figures())["to keep it for ever, run"] == command
+    session.upload([{"user": "b", "n": 3}], "appended_to")
+    session.upload([{"user": "b", "n": 3}], "declared")
+    session.source("looked_at")
+    assert len([w for w in recwarn if w.category is RetentionWarning]) == 3
+    with closing(Session(session.connection, actor="another")) as other:
+        other.define("total", "SELECT user, SUM(n) AS total FROM appended_to GROUP BY user")
+        (note,) = other.preview("total").notes
+        assert f"--time -1 --size -1 {namespace}/appended_to" in note
+        with pytest.warns(RetentionWarning, match="set-retention"):
+            other.upload([{"user": "c", "n": 4}], "appended_to")
 
 
 def test_a_stream_can_be_made_by_its_declaration(embedded_session: Session) -> None:

@@ -29,6 +29,8 @@ ROWS = [{"user": f"u{i % 2}", "n": i, "amount": i / 2, "at": i} for i in range(6
 def session(broker: Broker, own_redis: RedisServer, tmp_path: Path) -> Iterator[Session]:
     namespace = broker.namespace()
     broker.admin("PUT", f"namespaces/{namespace}/schemaCompatibilityStrategy", "ALWAYS_COMPATIBLE")
+    for_ever = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
+    broker.admin("POST", f"namespaces/{namespace}/retention", for_ever)
     place = f"{broker.url}/{namespace}"
     connection = Connection(tmp_path / "home", place, own_redis.url, broker.admin_url)
     session = Session(connection, actor="tester")
