@@ -21,6 +21,7 @@ from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import parse_moment
 from fs_notebook.errors import UnknownPosition, UsageError
+from fs_notebook.language.plan import span_text
 from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
@@ -154,6 +155,8 @@ class Description:
         if facts.stored_bytes is not None:
             shown.append(("size", f"{facts.stored_bytes:,} bytes"))
         shown.append(("event time", stream.time or "when published"))
+        if stream.ahead_us is not None:
+            shown.append(("promised: times ahead of publishing", span_text(stream.ahead_us)))
         if stream.key:
             shown.append(("key", ", ".join(stream.key)))
         if stream.id is not None:

@@ -38,6 +38,7 @@ from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.log.protocol import Stream
 from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
@@ -101,6 +102,9 @@ class Session(
             if connection.online != EMBEDDED:
                 self.catalog = catalog()
             undo.pop_all()
+        promise = getattr(self.log, "promise", None)
+        if promise is not None:
+            promise(self._ahead_us)
         self._index = Index()
         self._index_lock = threading.Lock()
         self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
@@ -121,6 +125,11 @@ class Session(
             f"fs_notebook session: ledger {self.log.url}, online {online}, "
             f"{len(state.sources)} streams, {len(state.groups)} feature groups"
         )
+
+    def _ahead_us(self, stream: Stream) -> int | None:
+        """Return what is promised of a stream by now, whatever declaration a version keeps."""
+        known = self.catalog.known.sources.get(stream.name)
+        return stream.ahead_us if known is None else known.stream.ahead_us
 
     def close(self) -> None:
         """Let go of connections. Runner and workers go on."""

@@ -375,7 +375,7 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
             time=options.time, key=None if options.key is None else split_names(options.key),
             format=options.format, schema=options.schema, message=options.message,
             meta=None if options.meta is None else pairs_of(options.meta, "--meta"),
-            json_only=options.json_only,
+            json_only=options.json_only, ahead=options.ahead,
         )  # fmt: skip
         _show(StreamTable([stream], title="Declared"))
 

@@ -144,6 +144,8 @@ def _declare(p: OptionParser) -> None:
     )
     p.add_argument("--json-only", action="store_true", default=None,
                    help="write each event as a JSON message, for other readers")  # fmt: skip
+    p.add_argument("--ahead", help="promise: no event's time lies further than that after "
+                   "publishing, e.g. '5 minutes'; slices by time then begin later")  # fmt: skip
     p.add_argument("--columns", help="names and types: 'user VARCHAR, amount DOUBLE'")
 
 

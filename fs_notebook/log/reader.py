@@ -116,6 +116,16 @@ def end_of(cursors: Cursors, part: Part) -> Position | None:
     return Position(part.partition, ledger, entry, batch)
 
 
+def first_of(cursors: Cursors, part: Part) -> Position | None:
+    """Return the position of the earliest event that is left in a partition that has some."""
+    cursor = cursors.cursor(part.topic, None, queue=_LOOK)
+    try:
+        first = cursor.next(5_000)
+    finally:
+        cursor.close()
+    return None if first is None else Position(part.partition, *place(first))
+
+
 def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
     """Return how many positions the message at `at`, which was sent alone, takes."""
     cursor = cursors.cursor(part.topic, at, queue=_LOOK)

@@ -14,6 +14,7 @@ import pulsar
 import pytest
 from pulsar.schema import AvroSchema
 
+from fs_notebook.catalog.model import Definition
 from fs_notebook.errors import UnknownName, UsageError
 from fs_notebook.jupyter.streams import DeadLetterCard, columns_of, pairs_of
 from fs_notebook.letters import shown
@@ -141,6 +142,15 @@ def test_raw_bytes_are_read_by_a_schema_file(
     assert [n for n, _ in stream.columns] == ["user", "seconds", "at", "sent"]
     session.define("raw_total", "SELECT user, SUM(seconds) AS raw_total FROM raw GROUP BY user")
     assert session.preview("raw_total").frame["raw_total"].to_list() == [6]
+    # The version keeps the declaration that it was defined with; what is promised is of now.
+    session.declare("raw", ahead="1h")
+    definition = session.catalog.refresh().group("raw_total").latest
+    assert isinstance(definition, Definition)
+    assert definition.source.ahead_us is None
+    log: Any = session.log
+    assert log._log._log.promised(definition.source) == 3_600_000_000
+    sliced = session.preview("raw_total", from_=datetime.now(UTC) + timedelta(days=1))
+    assert sliced.frame.height == 0
 
 
 @pytest.mark.pulsar
@@ -191,6 +201,22 @@ def test_a_stream_can_be_made_by_its_declaration(embedded_session: Session) -> N
     session.define("delay", "SELECT user, MIN(published - at) AS delay FROM clicks GROUP BY user")
     (delay,) = session.preview("delay").frame["delay"]
     assert abs(datetime.now(UTC) - at - delay) < timedelta(minutes=10)
+
+
+def test_a_promise_of_how_far_ahead_times_are_is_given_and_taken_back(
+    embedded_session: Session,
+) -> None:
+    session = embedded_session
+    first = session.declare("reads", {"user": "VARCHAR", "at": "TIMESTAMP"}, time="at")
+    assert first.ahead_us is None
+    promised = session.declare("reads", ahead="5 minutes")
+    assert promised.ahead_us == 300_000_000
+    assert ("promised: times ahead of publishing", "5m") in session.describe("reads").figures()
+    assert session.declare("reads", key="user").ahead_us == 300_000_000
+    assert session.source("reads") == session.declare("reads")
+    assert session.declare("reads", ahead="").ahead_us is None
+    with pytest.raises(UsageError, match="--ahead is not a length of time"):
+        session.declare("reads", ahead="soon")
 
 
 def test_a_column_that_a_feature_reads_is_not_lost(embedded_session: Session) -> None:
