@@ -16,6 +16,7 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress
 from fs_notebook.errors import NameTaken, UnknownName, UsageError
 from fs_notebook.ingest import declare, fit, time_column, to_frame, with_time
+from fs_notebook.keys import proposed_key
 from fs_notebook.log.facts import Facts
 from fs_notebook.log.frames import check_stream
 from fs_notebook.log.protocol import EventLog, Stream
@@ -102,10 +103,13 @@ class Sources:
         )  # fmt: skip
         done = appender.run(pieces, once=once)
         again = done.pieces_repeated if files else 0
+        sample = files[0].sample if files else frame
+        no_key = created and not known.key and not table
         return Uploaded(
             stream, done.rows, self.clock.monotonic_s() - begun_s, str(self.log.end(stream)),
             created, done.repeated, done.before, files=len(files), files_repeated=again,
             known=done.known, id=known.id,
+            key=proposed_key(sample, but=(known.time, known.id)) if no_key else None,
         )  # fmt: skip
 
     def _known(self, stream: str) -> Stream | None:

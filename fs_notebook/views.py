@@ -49,6 +49,8 @@ class Uploaded:
         Events that were not appended since their id was there already, and the ids' column.
     files, files_repeated
         How many files there were, and how many of them were uploaded before.
+    key
+        The column that looks like the new stream's key, if none was named. Nothing is declared.
     """
 
     stream: str
@@ -62,6 +64,7 @@ class Uploaded:
     files_repeated: int = 0
     known: int = 0
     id: str | None = None
+    key: str | None = None
 
     def __repr__(self) -> str:
         if self.before is not None and not self.rows:
@@ -83,6 +86,11 @@ class Uploaded:
             )
         if self.known:
             text += f"; {self.known:,} whose {self.id} was there already were skipped"
+        if self.key is not None:
+            text += (
+                f"\nno key is declared; if events are of a {self.key!r}: "
+                f"fs.declare({self.stream!r}, key={self.key!r})"
+            )
         return text
 
 

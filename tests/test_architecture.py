@@ -28,7 +28,7 @@ ROWS = [
     ["worker"],
     ["shards"],
     ["model"],
-    ["files"],
+    ["files", "keys"],
     ["glances"],
     ["ingest", "views", "datasets"],
     ["uploads"],

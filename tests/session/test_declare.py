@@ -219,6 +219,47 @@ def test_a_promise_of_how_far_ahead_times_are_is_given_and_taken_back(
         session.declare("reads", ahead="soon")
 
 
+@pytest.mark.parametrize(
+    ("columns", "key"),
+    [
+        ({"n": [1, 2], "user": ["a", "b"]}, "user"),
+        ({"order_id": [1, 2, 3], "customer_id": [7, 7, 8]}, "customer_id"),
+        ({"order_id": [1, 2, 3], "articleId": ["x", "x", "y"]}, "articleId"),
+        ({"event_id": [1, 2, 3], "amount": [1, 1, 1]}, None),
+        ({"user": ["a", None], "n": [1, 2]}, None),
+        ({"user": [1.5, 2.5]}, None),
+        ({"genre": list("ab") * 20, "who": list("abcdefgh") * 5, "text": list("ab" * 20)}, "who"),
+        ({"genre": list("ab")}, None),
+        ({"genre": ["a"] * 40, "note": [str(n) for n in range(40)]}, None),
+        ({"user": []}, None),
+    ],
+)
+def test_a_key_is_proposed_and_never_declared(
+    embedded_session: Session, columns: dict[str, list[Any]], key: str | None
+) -> None:
+    session = embedded_session
+    moments = [datetime(2024, 1, 1, tzinfo=UTC)] * len(next(iter(columns.values())))
+    frame = pl.DataFrame(
+        {**columns, "at": moments}, schema_overrides={"at": pl.Datetime("us", "UTC")}
+    )
+    done = session.upload(frame, "events")
+    assert done.key == key
+    assert session.source("events").key == ()
+    assert (f"fs.declare('events', key={key!r})" in repr(done)) == (key is not None)
+    assert session.upload(frame, "events").key is None
+    if key is not None:
+        assert session.declare("events", key=key).key == (key,)
+        assert session.upload(frame, "keyed", key=key).key is None
+        # Neither an event's id nor what is a table by its key.
+        assert session.upload(frame, "identified", id=key).key != key
+
+
+def test_a_file_proposes_a_key_as_well(embedded_session: Session, tmp_path: Path) -> None:
+    file = tmp_path / "reads.csv"
+    file.write_text("at,user_id\n2024-01-01T00:00:00Z,7\n2024-01-01T00:00:01Z,7\n")
+    assert embedded_session.upload(file, "reads", time="at").key == "user_id"
+
+
 def test_a_column_that_a_feature_reads_is_not_lost(embedded_session: Session) -> None:
     session = embedded_session
     columns = {"user": "VARCHAR", "n": "BIGINT", "x": "DOUBLE", "at": "TIMESTAMP"}
