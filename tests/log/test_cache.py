@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -244,20 +245,26 @@ def test_readers_to_different_ends_do_not_fill_the_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each began when nothing was cached yet: none finds the others' segments in time."""
-    monkeypatch.setattr("fs_notebook.log.cache.SEGMENT_ROWS", 3_000)
     monkeypatch.setattr("fs_notebook.log.cache.WORTH_ROWS", 500)
-    ends = [pulsar_log.append(stream, events(k * 2_500, 2_500)) for k in range(6)]
+    json_only = replace(stream, json_only=True)
+    ends = [pulsar_log.append(json_only, events(k * 2_500, 2_500)) for k in range(6)]
     alone = CachedLog(counting, SegmentCache(tmp_path / "alone", bytes_max=2**30))
     read_all(alone, stream)
     once = sum(f.stat().st_size for f in (tmp_path / "alone").glob("*/*"))
-    readers = []
-    for end in (*ends, *ends):
+    readers: list[tuple[Any, list[Any], Any]] = []
+
+    def cut_otherwise(k: int) -> None:
+        monkeypatch.setattr("fs_notebook.log.cache.SEGMENT_ROWS", 1_500 + 130 * k)
+
+    for k, end in enumerate((*ends, *ends)):
+        cut_otherwise(k)
         log = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
-        batches: Any = log.read(stream, start=START, end=end, rows_max=1_000)
+        batches = log.read(stream, start=START, end=end, rows_max=1_000)
         readers.append((batches, [next(batches)], end))
-    for k, (batches, seen, _) in enumerate(readers * 2):
-        # By turns, a part each, then the rest.
-        seen += batches if k >= len(readers) else islice(batches, 1)
+    # By turns, a batch each, and then the rest.
+    for k, (batches, seen, _) in enumerate(readers * 3):
+        cut_otherwise(k % len(readers))
+        seen += batches if k >= 2 * len(readers) else islice(batches, 1)
     for k, (_, seen, end) in enumerate(readers):
         assert numbers(seen) == list(range((k % 6 + 1) * 2_500))
         assert seen[-1].end == end.get(0)
