@@ -331,10 +331,9 @@ def test_processes_fill_one_cache_and_one_of_them_is_killed_as_it_writes(
     assert counting.reads == []
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_fault_34_a_cache_that_cannot_be_written_is_done_without(
     stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
 ) -> None:
-    """Fault 34."""
     (tmp_path / "cache").write_text("a file where the folder should be")
     cached = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
     pulsar_log.append(stream, events(0, 7_000))
@@ -358,10 +357,9 @@ def test_the_cache_is_bounded(
     assert numbers(read_all(cached, stream)) == list(range(30_000))
 
 
-def test_a_topic_made_again_is_not_answered_from_the_cache(
+def test_fault_17_a_topic_made_again_is_not_answered_from_the_cache(
     stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
 ) -> None:
-    """Fault 17."""
     pulsar_log.append(stream, events(0, 6_000))
     read_all(cached, stream)
     pulsar_log.delete(stream.name)
@@ -370,10 +368,9 @@ def test_a_topic_made_again_is_not_answered_from_the_cache(
     assert numbers(read_all(cached, stream)) == list(range(100, 5_600))
 
 
-def test_history_that_was_trimmed_is_not_answered_from_the_cache(
+def test_fault_15_history_that_was_trimmed_is_not_answered_from_the_cache(
     broker: Broker, stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
 ) -> None:
-    """Fault 15."""
     path = f"persistent/public/default/{stream.name}"
     first = pulsar_log.append(stream, events(0, 6_000))
     broker.admin("PUT", f"{path}/unload")

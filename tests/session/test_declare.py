@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,8 @@ from typing import Any
 import polars as pl
 import pulsar
 import pytest
-from pulsar.schema import AvroSchema
+from _pulsar import SchemaType
+from pulsar.schema import AvroSchema, Schema
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.errors import UnknownName, UsageError
@@ -22,6 +24,7 @@ from fs_notebook.log.retention import RetentionWarning
 from fs_notebook.session import Session
 from fs_notebook.types import Type
 from fs_notebook.worker.connection import Connection
+from tests.support import protos
 from tests.support.broker import Broker
 from tests.support.redis import RedisServer
 from tests.support.sessions import stop_all
@@ -56,10 +59,12 @@ def on_pulsar(
     stop_all(place)
 
 
-def send(url: str, topic: str, form: dict[str, Any] | None, events: list[Any]) -> None:
+def send(url: str, topic: str, form: Any, events: list[Any]) -> None:
     quiet = pulsar.ConsoleLogger(pulsar.LoggerLevel.Error)
     client = pulsar.Client(url.partition("/public")[0], logger=quiet)
-    options = {} if form is None else {"schema": AvroSchema(None, schema_definition=form)}
+    if isinstance(form, dict):
+        form = AvroSchema(None, schema_definition=form)
+    options = {} if form is None else {"schema": form}
     producer = client.create_producer(topic, **options)
     for event in events:
         producer.send(event)
@@ -151,6 +156,81 @@ def test_raw_bytes_are_read_by_a_schema_file(
     assert log._log._log.promised(definition.source) == 3_600_000_000
     sliced = session.preview("raw_total", from_=datetime.now(UTC) + timedelta(days=1))
     assert sliced.frame.height == 0
+
+
+class NativeProtobuf(Schema):  # type: ignore[misc]
+    """A schema whose version each message names, as others' producers send them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(bytes, SchemaType.PROTOBUF_NATIVE, json.loads(text), "Order")
+
+    def encode(self, payload: bytes) -> bytes:
+        return payload
+
+    def decode(self, data: bytes) -> bytes:
+        return data
+
+
+def order(user: str, n: int, **more: Any) -> bytes:
+    made = protos.order_class(with_coupon=True)(user=user, n=n, **more)
+    made.at.FromMilliseconds(START_MS + n)
+    return bytes(made.SerializeToString())
+
+
+@pytest.mark.pulsar
+@pytest.mark.timeout(120)
+def test_a_feature_over_a_protobuf_topic_whose_schema_evolves(
+    on_pulsar: tuple[Session, str],
+) -> None:
+    """Each event is read by the version that it was written with: what that lacks is null."""
+    session, namespace = on_pulsar
+    topic = f"{namespace}/orders"
+    first = NativeProtobuf(protos.order_schema())
+    second = NativeProtobuf(protos.order_schema(with_coupon=True))
+    send(session.connection.log, topic, first, [order(f"u{n % 2}", n) for n in range(10)])
+    sql = "SELECT user, SUM(n) AS total, COUNT(*) AS c FROM orders GROUP BY user"
+    assert dict(session.feature("spent", sql).frame.select("user", "total").iter_rows()) == {
+        "u0": 20, "u1": 25,
+    }  # fmt: skip
+    more = [
+        order("u0", 100),
+        order("u0", 200, coupon="x"),
+        order("u1", 300, coupon="y"),
+        b"\x0a\x7f",
+    ]
+    send(session.connection.log, topic, second, more)
+    send(session.connection.log, topic, first, [order("u1", 400)])
+    preview = session.preview("spent")
+    assert (preview.dead, preview.events) == (1, 14)
+    shown_ = {u: (t, c) for u, t, c in preview.frame.select("user", "total", "c").iter_rows()}
+    assert shown_ == {"u0": (320, 7), "u1": (725, 7)}
+    session.declare("orders")
+    sql = "SELECT user, COUNT(coupon) AS known, LAST(coupon) AS last FROM orders GROUP BY user"
+    coupons = session.feature("coupons", sql).frame.select("user", "known", "last")
+    assert {u: (k, c) for u, k, c in coupons.iter_rows()} == {"u0": (2, "x"), "u1": (1, "y")}
+
+
+@pytest.mark.pulsar
+@pytest.mark.timeout(120)
+def test_raw_protobuf_is_read_by_a_declared_descriptor(
+    on_pulsar: tuple[Session, str], tmp_path: Path
+) -> None:
+    session, namespace = on_pulsar
+    payloads = [order(f"u{n % 2}", n, coupon="x") for n in range(6)]
+    send(session.connection.log, f"{namespace}/raw_orders", None, [*payloads, b"\x0a\x7f"])
+    file = tmp_path / "orders.desc"
+    text = json.loads(protos.order_schema(with_coupon=True))
+    file.write_bytes(base64.b64decode(text["fileDescriptorSet"]))
+    with pytest.raises(UsageError, match="of no known form"):
+        session.source("raw_orders")
+    with pytest.raises(UsageError, match=r'message="shop\.Order"'):
+        session.declare("raw_orders", format="protobuf", schema=file)
+    session.declare("raw_orders", format="protobuf", schema=file, message="shop.Order", time="at")
+    sql = "SELECT user, SUM(n) AS total, LAST(coupon) AS coupon FROM raw_orders GROUP BY user"
+    preview = session.feature("raw_spent", sql)
+    assert (preview.dead, preview.events) == (1, 6)
+    found = preview.frame.select("user", "total", "coupon")
+    assert {u: (t, c) for u, t, c in found.iter_rows()} == {"u0": (6, "x"), "u1": (9, "x")}
 
 
 @pytest.mark.pulsar

@@ -391,7 +391,7 @@ def test_the_catalogs_own_stream_is_not_for_uploads(embedded_session: Session) -
     assert embedded_session.features() == []
 
 
-def test_keys_are_not_floats(embedded_session: Session) -> None:
+def test_fault_28_keys_are_not_floats(embedded_session: Session) -> None:
     """FAULTS 28: -0.0, NaN and 1e-17 apart are no identities."""
     embedded_session.upload([{"place": 1.5, "ts": BEGIN}], "visits")
     with pytest.raises(DefinitionError, match="cannot be DOUBLE"):
