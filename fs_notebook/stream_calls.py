@@ -227,8 +227,8 @@ class StreamCalls:
         ahead
             A promise: no event's time lies further than that, ``"5 minutes"``, after the moment at
             which it, or any event behind it in its partition, was published. A slice by time
-            then passes over what a broker has from long before; events that break the promise
-            may be missing from it. "" takes it back.
+            then passes over what a broker has from long before. Events that break the promise
+            may be missing from it; what is read is looked at, and warned of. "" takes it back.
 
         Raises
         ------

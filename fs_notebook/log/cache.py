@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
@@ -26,7 +27,7 @@ from fs_notebook.log.protocol import (
 )
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.reader import Part
-from fs_notebook.log.seeking import Promised, nothing
+from fs_notebook.log.seeking import Promised, PromiseWarning, broken, nothing
 from fs_notebook.log.segments import Loaded, Segment, SegmentCache
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME
@@ -47,6 +48,7 @@ class CachedLog:
         self.url = log.url
         self._log = log
         self._cache = cache
+        self._minded: set[str] = set()
 
     def create(self, stream: Stream) -> None:
         """Make the stream; nothing happens where it is there already."""
@@ -213,6 +215,16 @@ class CachedLog:
 
         return side_by_side(batches, end, rows_max, self._log.readers)
 
+    def _mind(self, stream: Stream, rows: pl.DataFrame) -> None:
+        """Warn, once for each stream, where what was read does not keep its promise."""
+        ahead_us = self._log.promised(stream)
+        if ahead_us is None or stream.name in self._minded:
+            return
+        if (said := broken(rows, ahead_us)) is not None:
+            self._minded.add(stream.name)
+            remedy = f'fs.declare({stream.name!r}, ahead=...) more, or "" to take it back'
+            warnings.warn(f"Of {stream.name!r}, {said}. {remedy}", PromiseWarning, stacklevel=2)
+
     def _stop(
         self, part: Part, key: str, at: Position | None, until: Position, trusted: bool
     ) -> Position:
@@ -256,6 +268,7 @@ class CachedLog:
         with closing(found):
             for one in found:
                 frame = _full(one, stream)
+                self._mind(stream, frame)
                 yield frame, one.dead, one.end
                 gathered.append(frame)
                 letters += one.dead

@@ -10,14 +10,18 @@ times to be in order, only decides how much is passed over, never whether it may
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
+
+import polars as pl
 
 from fs_notebook.log import frames
 from fs_notebook.log.decode import arrow_rows
 from fs_notebook.log.messages import Message, is_arrow, place
-from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
 from fs_notebook.log.reader import Cursor, Cursors, Part
 from fs_notebook.position import Position
+from fs_notebook.types import TIME
 
 STEPS_MS = (100, 5_000, 300_000, 18_000_000, 864_000_000)
 """How long before the moment the broker is asked for a message, until one lies before it.
@@ -27,6 +31,10 @@ The entry before the one that it finds is looked at too: often the last that can
 Promised = Callable[[Stream], int | None]
 _WAIT_MS = 5_000
 _QUEUE = 4
+
+
+class PromiseWarning(UserWarning):
+    """Events do not keep what their stream promises of their times."""
 
 
 class Seekable(Cursors, Protocol):
@@ -68,6 +76,21 @@ def begin_at(
             at = Position(part.partition, *place(found))
             return at if (start is None or at > start) and at < end else start
     return start
+
+
+def broken(rows: pl.DataFrame, ahead_us: int) -> str | None:
+    """Return what is to be said if an event breaks its stream's promise; None if none does.
+
+    `rows` have `TIME` and `PUBLISHED`. The latter are given in whole milliseconds.
+    """
+    ahead = (pl.col(TIME) - pl.col(PUBLISHED)).dt.total_microseconds().max()
+    furthest = rows.select(ahead).item()
+    if furthest is None or furthest < ahead_us + 1_000:
+        return None
+    return (
+        f"an event lies {timedelta(microseconds=furthest)} after it was published, and no more "
+        f"than {timedelta(microseconds=ahead_us)} was promised: slices by time may lack such events"
+    )
 
 
 def nothing(stream: Stream, asked: tuple[str, ...], until: Position) -> Batch:

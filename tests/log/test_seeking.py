@@ -18,7 +18,7 @@ from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.reader import Part
-from fs_notebook.log.seeking import begin_at
+from fs_notebook.log.seeking import PromiseWarning, begin_at
 from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import Cut, Position
 from fs_notebook.testing import SimulatedClock, SimulatedLog
@@ -266,6 +266,23 @@ def test_a_stretch_that_begins_later_is_cached_as_such(
     read(None, 0)
     read(moments[1], 0)
     assert len(list((tmp_path / "cache").glob("*/*.arrow"))) == 3
+
+
+@pytest.mark.pulsar
+def test_who_reads_a_broken_promise_is_told_once(
+    broker: Broker, counting: Counting, tmp_path: Path
+) -> None:
+    stream = Stream(broker.fresh(), COLUMNS, time="ts", ahead_us=60_000_000)
+    counting.create(stream)
+    now = time.time_ns() // 1000
+    cached = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+    counting.append(stream, timed(0, [now, now + 50_000_000]))
+    assert len(numbers(read_all(cached, stream))) == 2
+    counting.append(stream, timed(2, [now + HOUR_US, now]))
+    with pytest.warns(PromiseWarning, match=r"lies 0:59:\d\d.* no more than 0:01:00 was promised"):
+        assert len(numbers(read_all(cached, stream))) == 4
+    counting.append(stream, timed(4, [now + HOUR_US]))
+    assert len(numbers(read_all(cached, stream))) == 5
 
 
 @pytest.mark.pulsar
