@@ -232,10 +232,12 @@ def wait(ctx: click.Context, name: str, timeout: float) -> None:
 
 @main.command()
 @click.argument("name")
+@click.option("--sample", type=int, help="Of so many entities only; default: of all.")
+@click.option("--seed", type=int, help="What they are drawn by: the same seed, the same ones.")
 @click.pass_context
-def verify(ctx: click.Context, name: str) -> None:
+def verify(ctx: click.Context, name: str, sample: int | None, seed: int | None) -> None:
     """Recompute every online value from the ledger; exit with 1 if one differs."""
-    outcome = _session(ctx).verify(name)
+    outcome = _session(ctx).verify(name, sample=sample, seed=seed)
     click.echo(repr(outcome))
     sys.exit(0 if outcome.ok else 1)
 
