@@ -17,6 +17,7 @@ from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import Cut
 from fs_notebook.transforms import ViewRows
+from fs_notebook.views import bytes_text
 
 ROWS_SHOWN = 10
 CHARTS_SHOWN = 6
@@ -256,6 +257,7 @@ STATUS_COLUMNS = (
     Column("null_keys", "null keys", right=True),
     Column("late", "late", right=True),
     Column("dead", "dead letters", right=True),
+    Column("state_bytes", "state", right=True),
     Column("verified"),
     Column("position", kind="code"),
 )
@@ -430,13 +432,14 @@ def catalog_html(groups: Iterable[object]) -> str:
 
 
 def _status_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    rate, serving = row.get("rate"), row.get("serving")
+    rate, serving, size = row.get("rate"), row.get("serving"), row.get("state_bytes")
     return {
         **row,
         "state": state_text(row),
         "error": row.get("error") or row.get("failure"),
         "serves": None if serving is None else ("yes" if serving else "no"),
         "rate": None if rate is None else round(rate, 0 if rate >= 10 else 1),
+        "state_bytes": None if size is None else bytes_text(size),
         **{name: row.get(name) or None for name in ("null_keys", "late", "dead")},
     }
 

@@ -15,8 +15,8 @@ from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import CancelledError
 from fs_notebook.jupyter import progress as under_test
 from fs_notebook.jupyter.progress import (
-    NotebookScreen,
     LineScreen,
+    NotebookScreen,
     ProgressBar,
     TerminalScreen,
     find_screen,
