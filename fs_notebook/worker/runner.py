@@ -37,7 +37,13 @@ from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
 from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
-from fs_notebook.worker.records import inputs_of, served_record, set_records, withdraw
+from fs_notebook.worker.records import (
+    inputs_of,
+    record_built,
+    served_record,
+    set_records,
+    withdraw,
+)
 from fs_notebook.worker.shared import (
     members_of,
     own_shards,
@@ -328,15 +334,12 @@ class Runner:
         for group in state.groups.values():
             wanted[group.name] = None
             for version in running_of(state, group):
-                shards = [
-                    part for d in inputs_of(version.definition)
-                    for part in shards_of(d.shard, self._partitions(d.shard))
-                ]  # fmt: skip
-                states = [store.state(shard) for shard in shards]
-                if not all(s is not None and s.info.get("built") for s in states):
+                pinned = pinned_name(group.name, version.number)
+                made = served_record(group, version, self._partitions).to_record()
+                record = record_built(made, published.get(pinned), store)
+                if record is None:
                     continue
-                record = served_record(group, version, self._partitions).to_record()
-                wanted[pinned_name(group.name, version.number)] = record
+                wanted[pinned] = record
                 if version == group.serving:
                     wanted[group.name] = record
         for name, now in wanted.items():
