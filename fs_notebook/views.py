@@ -192,9 +192,10 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
     return Status(
         name=group.name, version=version.number,
         serving=group.serving is not None and group.serving.number == version.number,
-        state=state, position=health.get("position") or (str(cut) if cut is not None else None),
+        # What is committed is newer than a report, which is written every half second.
+        state=state, position=str(cut) if cut is not None else health.get("position"),
         lag=health.get("lag"), rate=health.get("rate"),
-        events=int(health.get("events") or info.get("events", 0)),
+        events=int(info.get("events") or health.get("events") or 0),
         progress=health.get("progress"), error=error,
         null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
         dead=int(info.get("dead", 0)), pid=health.get("pid"), **_tries(trouble),
@@ -219,7 +220,7 @@ def _shared_status(group: Group, version: Version, partitions: int, store: Onlin
         name=group.name, version=version.number,
         serving=group.serving is not None and group.serving.number == version.number,
         state=state, position=health.get("position"), lag=health.get("lag"),
-        rate=health.get("rate"), events=int(health.get("events") or info.get("events", 0)),
+        rate=health.get("rate"), events=int(info.get("events") or 0),
         progress=health.get("progress"),
         error=health.get("error") or (None if trouble is None else str(trouble.failure)),
         null_keys=int(info["null_keys"]), late=int(info["late"]), dead=int(info["dead"]),

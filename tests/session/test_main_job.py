@@ -503,19 +503,33 @@ def test_a_catalog_survives_what_others_write_into_it(ready: Session) -> None:
     again.close()
 
 
-def test_promoting_again_rebuilds_what_is_damaged(ready: Session) -> None:
-    """FAULTS 30."""
+@pytest.mark.parametrize("fault", ["30: damaged", "10: evicted", "10: no position"])
+def test_fault_10_30_a_rebuild_is_offered_and_promoting_again_is_it(
+    ready: Session, fault: str
+) -> None:
     ready.promote("reading_time")
     shard = ready.catalog.refresh().group("reading_time").version(1).definition.shard
     client = redis.from_url(ready.store.url)
-    damaged = [k for k in client.scan_iter() if b":e:" in k and shard.encode() in k]
-    assert len(damaged) == 7
-    for key in damaged:
-        client.set(key, b"no value of ours")
-    with pytest.raises(IntegrityError, match="damaged"):
-        ready.serve("total_readtime", user="u1")
+    stored = [k for k in client.scan_iter() if b":e:" in k and shard.encode() in k]
+    assert len(stored) == 7
+    if fault == "30: damaged":
+        client.mset(dict.fromkeys(stored, b"no value of ours"))
+    elif fault == "10: evicted":
+        client.delete(*stored)
+    else:
+        client.delete(b"fs:{%s}:m" % shard.encode())
+    if "position" not in fault:
+        with pytest.raises(IntegrityError, match="damaged") as caught:
+            ready.serve("total_readtime", user="u1")
+        assert "promote" in str(caught.value.remedy)
     ready.append(read_events(10, 7), "read_events")
-    until(lambda: ready.status("reading_time")[0].state == "failing", what="the damage to be told")
+
+    def told() -> str | None:
+        (status,) = ready.status("reading_time")
+        return status.error if status.state == "failing" else None
+
+    error = until(told, what="the damage to be told")
+    assert "rebuild the feature from the ledger: promote it again" in error
     ready.promote("reading_time")
     wanted = sum(n for n in range(17) if n % 7 == 1)
     assert ready.serve("total_readtime", user="u1")["total_readtime"] == [wanted]

@@ -212,6 +212,7 @@ def test_fault_10_a_value_that_was_evicted_ends_the_worker_and_a_rebuild_mends_i
     assert "IntegrityError" in said
     assert "'u3'" in said
     assert "evicted or deleted" in said
+    assert "promote it again" in said
     pair.store.drop(SHARD)
     pair.work()
     pair.settled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -93,12 +92,12 @@ class Both:
 
 
 @pytest.fixture
-def parted() -> Iterator[tuple[SimulatedLog, Definition]]:
+def parted() -> tuple[SimulatedLog, Definition]:
     room = test_shared.Room(1)
     for _ in range(8):
         for partition in (0, 1):
             room.send(5, partition)
-    yield room.sim.log, room.define("page")
+    return room.sim.log, room.define("page")
 
 
 def test_a_crew_that_is_told_to_end_commits_what_each_of_its_loops_took(
