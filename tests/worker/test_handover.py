@@ -245,8 +245,8 @@ def _worker_pid(session: Session, other_than: int | None = None) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_kill_nine_four_times_while_events_arrive(session: Session) -> None:
-    """FAULTS 1, 2, 3 and 31: the runner starts the next one; no event lost, none counted twice.
+def test_fault_01_02_03_31_kill_nine_four_times_while_events_arrive(session: Session) -> None:
+    """The runner starts the next one; no event lost, none counted twice.
 
     `test_kills.py` kills far more often, without a runner.
     """
@@ -289,8 +289,10 @@ def test_kill_nine_four_times_while_events_arrive(session: Session) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_worker_outlives_the_kernel_and_a_new_runner_takes_over(embedded_session: Session) -> None:
-    """FAULTS 31 and 5: promote in a process that is killed; then kill the runner as well."""
+def test_fault_05_31_worker_outlives_the_kernel_and_a_new_runner_takes_over(
+    embedded_session: Session,
+) -> None:
+    """Promote in a process that is killed; then kill the runner as well."""
     session = embedded_session
     session.upload(read_events(0, 100), "read_events", time="ts")
     session.define("reading_time", SUM_SQL)
@@ -326,8 +328,8 @@ def test_worker_outlives_the_kernel_and_a_new_runner_takes_over(embedded_session
 
 
 @pytest.mark.timeout(120)
-def test_worker_outlives_the_terminal(embedded_session: Session) -> None:
-    """FAULTS 31: promote at a terminal that is closed; whoever reads from it is hung up on."""
+def test_fault_31_worker_outlives_the_terminal(embedded_session: Session) -> None:
+    """Promote at a terminal that is closed; whoever reads from it is hung up on."""
     session = embedded_session
     session.upload(read_events(0, 100), "read_events", time="ts")
     session.define("reading_time", SUM_SQL)
