@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fs_notebook import promotion
 from fs_notebook.cli import main
 from fs_notebook.compute.preview import Progress
-from fs_notebook.errors import Interrupted
+from fs_notebook.errors import Interrupted, UnreachableError
 from fs_notebook.session import Session
 from tests.support.sessions import SUM_SQL, read_events, until
 from tests.support.slowed import slowed_workers
@@ -20,29 +22,35 @@ COUNT = 600
 
 
 @pytest.fixture
-def gate(embedded_session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A feature with some history; its worker goes on beyond the first batches once told to."""
+def session(embedded_session: Session) -> Session:
+    """A feature with some history."""
     embedded_session.upload(read_events(0, COUNT), "read_events", time="ts")
     embedded_session.define("reading_time", SUM_SQL)
+    return embedded_session
+
+
+@pytest.fixture
+def gate(session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Its worker is slow, and goes on beyond the first batches once this file is there."""
     return slowed_workers(monkeypatch, tmp_path)
 
 
-def test_shares_rise_while_promote_waits(embedded_session: Session, gate: Path) -> None:
+def test_shares_rise_while_promote_waits(session: Session, gate: Path) -> None:
     gate.touch()
     seen: list[Progress] = []
-    status = embedded_session.promote("reading_time", on_progress=seen.append)
+    status = session.promote("reading_time", on_progress=seen.append)
     assert (status.state, status.events) == ("live", COUNT)
     shares = [p.share for p in seen if p.share is not None]
     assert shares == sorted(shares)
     assert len({share for share in shares if 0 < share < 1}) >= 3
     seconds = [p.seconds for p in seen]
     assert seconds == sorted(seconds)
-    assert embedded_session.verify("reading_time").ok
+    assert session.verify("reading_time").ok
 
 
-def test_the_command_line_shows_it_on_stderr(embedded_session: Session, gate: Path) -> None:
+def test_the_command_line_shows_it_on_stderr(session: Session, gate: Path) -> None:
     def run(*words: str) -> Any:
-        home = str(embedded_session.connection.home)
+        home = str(session.connection.home)
         done = CliRunner().invoke(main, ["--home", home, *words])
         assert done.exit_code == 0, done.output
         return done
@@ -62,14 +70,39 @@ def test_the_command_line_shows_it_on_stderr(embedded_session: Session, gate: Pa
     assert run("promote", "reading_time", "--quiet").stderr == ""
 
 
+def test_a_store_that_is_busy_for_a_moment_does_not_end_the_waiting(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = session.store, itertools.count()
+    state = store.state
+
+    def busy(shard: str) -> Any:
+        if next(calls) in (1, 4, 5):
+            raise UnreachableError("BUSY Redis is busy running a script")
+        return state(shard)
+
+    monkeypatch.setattr(store, "state", busy)
+    assert session.promote("reading_time").state == "live"
+    assert next(calls) > 6
+
+    def silent(shard: str) -> Any:
+        raise UnreachableError("nobody answers")
+
+    monkeypatch.setattr(store, "state", silent)
+    monkeypatch.setattr(promotion, "RETRYING_SECONDS_MAX", 0.1)
+    session.define("reading_time", SUM_SQL.replace("SUM(readtime)", "SUM(readtime + 1)"))
+    with pytest.raises(UnreachableError, match="nobody answers"):
+        session.promote("reading_time")
+
+
 def test_an_interrupt_of_the_command_line_says_that_the_worker_goes_on(
-    embedded_session: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*args: Any, **options: Any) -> None:
         raise Interrupted("the worker goes on")
 
     monkeypatch.setattr(Session, "promote", interrupted)
-    home = str(embedded_session.connection.home)
+    home = str(session.connection.home)
     done = CliRunner().invoke(main, ["--home", home, "promote", "reading_time"])
     assert (done.exit_code, done.stdout) == (130, "")
     assert "the worker goes on" in done.stderr
