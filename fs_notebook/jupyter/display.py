@@ -257,7 +257,7 @@ STATUS_COLUMNS = (
     Column("null_keys", "null keys", right=True),
     Column("late", "late", right=True),
     Column("dead", "dead letters", right=True),
-    Column("state_bytes", "state", right=True),
+    Column("state_bytes", "state size", right=True),
     Column("verified"),
     Column("position", kind="code"),
 )
