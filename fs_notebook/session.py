@@ -416,9 +416,20 @@ class Session(
         return UseNotes(self.store, kind=SERVING, actor=self.catalog.actor, clock=self.clock)
 
     def verify(
-        self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        sample: int | None = None,
+        seed: int | None = None,
+        on_progress: OnProgress = silent,
     ) -> Verification:
-        """Replay the ledger to the worker's own position and compare every online value."""
+        """Replay the ledger to the worker's own position and compare every online value.
+
+        With `sample`, those of so many entities, drawn from all by their hashes; the same `seed`
+        draws the same ones, by default it is another one each time. The ledger is read whole all
+        the same, and entities that the store lacks are not told then.
+        """
         group = self.catalog.refresh().group(name)
         chosen = group.serving if version is None else group.version(version)
         if chosen is None:
@@ -433,11 +444,11 @@ class Session(
         if isinstance(chosen.definition, DerivedDefinition):
             return verify_derived(
                 chosen.definition, chosen.number, self.log, self.store,
-                now_us=self.clock.now_us(), progress=report,
+                now_us=self.clock.now_us(), entities_max=sample, seed=seed, progress=report,
             )  # fmt: skip
         return run_verify(
             chosen.definition, chosen.number, self.log, self.store,
-            now_us=self.clock.now_us(), progress=report,
+            now_us=self.clock.now_us(), entities_max=sample, seed=seed, progress=report,
         )  # fmt: skip
 
     def features(self, words: str = "") -> list[dict[str, Any]]:

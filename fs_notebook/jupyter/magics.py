@@ -331,11 +331,13 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
         _show(StatusTable([row.to_dict() for row in rows]))
 
     def _verify(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.display import VerificationCard
         from fs_notebook.jupyter.progress import ProgressBar
+        from fs_notebook.jupyter.verified import VerificationCard
 
         with ProgressBar("Verifying") as bar:
-            outcome = _session().verify(options.name, on_progress=bar)
+            outcome = _session().verify(
+                options.name, sample=options.sample, seed=options.seed, on_progress=bar
+            )
         _show(VerificationCard(outcome))
 
     def _explain(self, options: argparse.Namespace) -> None:

@@ -116,6 +116,12 @@ def _name(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
 
 
+def _verify(p: OptionParser) -> None:
+    _name(p)
+    p.add_argument("--sample", type=int, help="so many entities only; default: all of them")
+    p.add_argument("--seed", type=int, help="what they are drawn by: the same seed, the same ones")
+
+
 def _maybe_name(p: OptionParser) -> None:
     p.add_argument("name", nargs="?", help="a feature or group; default: all")
 
@@ -263,7 +269,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "retire": ("stop a version and free its state, or discard a draft", _retire),
     "wait": ("until the worker has folded what is in the streams now", _wait),
     "status": ("what the workers report", _maybe_name),
-    "verify": ("recompute every online value from the ledger, and compare", _name),
+    "verify": ("recompute every online value from the ledger, and compare", _verify),
     "slice": ("a stream's events over time as a widget, to choose what to preview", _slice),
     "live": ("an entity's online values as a widget, read again every second", _live),
     "compare": ("two versions of a feature side by side: how far they differ", _compare),
