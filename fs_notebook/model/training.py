@@ -284,7 +284,7 @@ def build_training_set(
                 group.fold, events, group.moments, known=as_of.known, covered=_COVERED
             )
             evidence = evidence_of(
-                group.definition, group.fold, events, group.moments, found, as_of
+                group.definition, group.fold, events, group.moments, found, as_of, group.features
             )
             late += evidence.late
             same_time |= evidence.same_time

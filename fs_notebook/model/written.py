@@ -17,6 +17,8 @@ from fs_notebook.model.asked import AsOf
 from fs_notebook.model.card import card, count
 from fs_notebook.model.derived import AnyWanted
 from fs_notebook.model.export import Numbers
+from fs_notebook.model.late import Lateness
+from fs_notebook.model.leaks import Leak
 from fs_notebook.model.pieces import Piece, TrainingPieces
 from fs_notebook.model.sharded import How, sharded_slices
 from fs_notebook.model.summary import span_text, summary_tables, summary_text
@@ -60,8 +62,11 @@ class WrittenTrainingSet:
         Which events count for a label.
     coverage, nulls
         Feature → the share of labels for which it saw any event, and for which it is null.
-    notes
-        What to look at before a model learns of it.
+    leaks, notes
+        What looks like a leak, and what else to look at before a model learns of it.
+    late, same_time
+        How late the streams' events are published; group → the share of labels that have an event
+        at their very time, where such events count.
     engine
         Who computed it.
     """
@@ -82,6 +87,9 @@ class WrittenTrainingSet:
     coverage: Mapping[str, float]
     nulls: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    late: tuple[Lateness, ...] = ()
+    same_time: Mapping[str, float] = field(default_factory=dict)
     engine: str = "local"
     schema: Mapping[str, pl.DataType] = field(default_factory=dict, repr=False)
 
@@ -250,7 +258,10 @@ def write_training_set(
         as_of=made.as_of,
         coverage=tally.shares(tally.covered),
         nulls=tally.shares(tally.nulls),
-        notes=(*notes, *tally.notes),
+        notes=(*notes, *(leak.text for leak in tally.leaks)),
+        leaks=tally.leaks,
+        late=made.late,
+        same_time=made.same_time,
         engine=how.engine,
         schema=dict(made.frame.schema),
     )
@@ -265,11 +276,11 @@ class _Tally:
         self.lasts: list[datetime] = []
         self.covered: dict[str, int] = {}
         self.nulls: dict[str, int] = {}
-        self.notes: tuple[str, ...] = ()
+        self.leaks: tuple[Leak, ...] = ()
 
     def add(self, part: TrainingSet) -> None:
         # What is true of a column in every row is true of it in every slice.
-        self.notes = tuple(n for n in self.notes if n in part.notes) if self.rows else part.notes
+        self.leaks = tuple(k for k in self.leaks if k in part.leaks) if self.rows else part.leaks
         self.last = part
         self.rows += part.rows
         if part.first is not None and part.last is not None:
