@@ -70,9 +70,11 @@ class Glance:
     @classmethod
     def of(cls, fold: Fold, events: pl.DataFrame, moments: pl.DataFrame, step: int) -> Glance:
         """Return the glance at events that have `PUBLISHED`, of the labels' entities alone."""
-        drawn = pl.struct(*fold.keys, TIME, PUBLISHED).hash(seed=2).alias(_HASH)
+        drawn = pl.lit(0, pl.UInt64)
+        for place, name in enumerate((*fold.keys, TIME, PUBLISHED)):
+            drawn = drawn ^ pl.col(name).hash(seed=place + 2)
         times = pl.col(TIME).to_physical(), pl.col(PUBLISHED).to_physical()
-        seen = events.select(drawn, times[0].alias(_EVENT), times[1].alias(_PUBLISHED))
+        seen = events.select(drawn.alias(_HASH), times[0].alias(_EVENT), times[1].alias(_PUBLISHED))
         own = 0
         if fold.plan.closed == "right":
             at = [*fold.keys, TIME]
@@ -252,7 +254,9 @@ def counts_of(
         event_us, published_us = event_us[places.to_numpy()], published_us[places.to_numpy()]
     # Moments are the labels' times less the lag: so much earlier is what was there by then.
     shifted = events.with_columns(pl.col(PUBLISHED) - lag_us)
-    late = shifted.select(*fold.keys, TIME, PUBLISHED).filter(pl.Series(live & (published_us - event_us > _LATE_MIN_US)))
+    late = shifted.select(*fold.keys, TIME, PUBLISHED).filter(
+        pl.Series(live & (published_us - event_us > _LATE_MIN_US))
+    )
     # Labels of the time before know only uploaded events.
     judged = moments.get_column(TIME).to_physical().to_numpy() + lag_us >= begin
     saw = _seeing(fold, late, moments, 0) & judged

@@ -79,11 +79,15 @@ class How:
         ``"local"`` or ``"ray"``.
     limits
         What bounds memory; None: what fits this machine.
+    tasks
+        Of each stored group, how many shards are computed together, task by task, as an earlier
+        set was: floats are rounded alike then. None: each by itself, or as many as fit memory.
     """
 
     shards: int | None = None
     engine: str = LOCAL
     limits: Limits | None = None
+    tasks: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         check_shards(self.shards)
@@ -195,7 +199,7 @@ class _Work:
     ) -> None:
         self._labels, self._log, self._engine, self._folder = labels, log, engine, folder
         self._shards = how.shards
-        self._count = how.shards or FINE
+        self._count = sum(how.tasks[0]) if how.tasks else how.shards or FINE
         self._limits = how.limits or Limits.here()
         self._clock, self._as_of, self._on_progress = clock, as_of, on_progress
         self._begun_s = clock.monotonic_s()
@@ -207,6 +211,8 @@ class _Work:
         self._last: int | None = None
         self._values: list[Spill] = []
         self._evidence: list[Evidence] = []
+        self._given = how.tasks
+        self._together: list[list[list[int]]] = []
 
     def prepare(
         self,
@@ -247,6 +253,10 @@ class _Work:
         self._values = [
             Spill(self._folder / f"values-{i}", self._slice_count, buffer_bytes=buffer)
             for i in range(len(self._heads))
+        ]
+        self._together = [
+            self._runs(index, labels, one.events)
+            for index, (labels, one) in enumerate(zip(moments, dealt, strict=True))
         ]
         glances = self._compute(moments, dealt)
         self._look_for_late(moments, dealt, glances)
@@ -321,6 +331,7 @@ class _Work:
             late=tuple(late for one in self._evidence for late in one.late),
             same_time={name: s for one in self._evidence for name, s in one.same_time.items()},
             covered=covered,
+            tasks=tuple(tuple(map(len, mine)) for mine in self._together),
             chosen=tuple(Chosen(d, names) for d, names in self._wanted),
             entity=self._mapping,
         )
@@ -425,20 +436,27 @@ class _Work:
         every, place = len(self._heads), 0
         for index, options in what.items():
             group, labels, one = self._heads[index], moments[index], dealt[index]
-            labels.flush()
-            one.events.flush()
             text = asked_text(group.fold.plan, **options)
             nothing = to_block(_no_events(group, self._stamps))
-            sizes = [a + b for a, b in zip(labels.bytes, one.events.bytes, strict=True)]
-            for some in together(
-                self._count, sizes, shards=self._shards, task_bytes=self._limits.task_bytes
-            ):
+            for some in self._together[index]:
                 asked = labels.blocks(some)
                 if asked:
                     events = one.events.blocks(some) or [nothing]
                     # The number says of which group it is.
                     yield Task(place * every + index, text, tuple(events), tuple(asked))
                     place += 1
+
+    def _runs(self, index: int, labels: Spill, events: Spill) -> list[list[int]]:
+        """Return which shards of a group are computed together."""
+        labels.flush()
+        events.flush()
+        if self._given:
+            ends = np.cumsum(self._given[index]).tolist()
+            starts = [0, *ends[:-1]]
+            return [list(range(a, b)) for a, b in zip(starts, ends, strict=True)]
+        sizes = [a + b for a, b in zip(labels.bytes, events.bytes, strict=True)]
+        limit = self._limits.task_bytes
+        return list(together(self._count, sizes, shards=self._shards, task_bytes=limit))
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s

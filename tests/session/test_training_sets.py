@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import random
 from collections.abc import Iterator
@@ -22,9 +23,11 @@ from fs_notebook.errors import (
     UsageError,
 )
 from fs_notebook.log.protocol import PUBLISHED
+from fs_notebook.model.digest import columns_digest, frame_digest, lazy_digest
 from fs_notebook.model.training import TrainingSet
 from fs_notebook.position import START
 from fs_notebook.session import Session
+from fs_notebook.shards.dealing import Limits
 from fs_notebook.worker.connection import Connection
 from tests.support.sessions import BEGIN, until
 
@@ -40,6 +43,8 @@ RATED = """SELECT r.user, SUM(r.x * p.rate) AS worth FROM reads r
     JOIN rates p ON r.article = p.article GROUP BY r.user"""
 SHARE = "SELECT user, :k * mean / NULLIF(total, 0) AS share FROM recent JOIN reading USING (user)"
 FEATURES = ["reading", "recent", "share", "worth"]
+FEATURED = ["total", "spread", "top", "latest", "decayed", "many", "mean", "most", "middle",
+            "share", "worth"]  # fmt: skip
 
 
 def reads(seed: int, count: int = 120) -> list[dict[str, Any]]:
@@ -218,6 +223,78 @@ def test_labels_of_a_file_are_read_again(session: Session, tmp_path: Path) -> No
     pl.DataFrame(clicks(4)).write_parquet(path)
     with pytest.raises(UsageError, match="not the labels of the training set 'of_file'"):
         session.training_set_again("of_file")
+
+
+def sums(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_written_set_is_kept_and_made_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever arrived since, and however much memory there is by now."""
+    labels = pl.DataFrame(clicks(3, 300)).rename({"user": "who"}).with_columns(
+        pl.col("ts").dt.convert_time_zone("Europe/Madrid"),
+        genre=pl.col("who").cast(pl.Categorical), list=pl.concat_list("k", "k"),
+        blob=pl.lit(b"x"), kind=pl.col("who").cast(pl.Enum([f"u{n}" for n in range(6)])),
+    )  # fmt: skip
+    path, out, again = (tmp_path / f"{n}.parquet" for n in ("labels", "train", "again"))
+    labels.write_parquet(path, row_group_size=70)
+    given: dict[str, Any] = {"entity": {"user": "who"}, "lag": "3m"}
+    whole = session.training_set(path, FEATURES, **given)
+    made = session.training_set(path, FEATURES, out=out, name="large", **given)
+    held = session.training_set(labels, FEATURES, shards=3, name="parted", **given)
+    assert made.labels_fingerprint == whole.labels_fingerprint
+    assert made.fingerprint == whole.fingerprint
+    assert made.spreads.keys() == whole.spreads.keys()
+    assert "large" in repr(made)
+    assert made.fingerprint[:12] in made._repr_html_()
+    saved = {s.name: s.recipe for s in session.training_sets()}
+    assert saved["large"].rows == 300
+    assert saved["large"].encoding is not None
+    # 256 key shards were one task for each stored group.
+    assert {sum(sizes) for sizes in saved["large"].tasks} == {256}
+    before, first = sums(out), made.to_polars()
+    more(session)
+    assert sums(session.training_set(path, FEATURES, out=out, **given).path) != before
+    small = Limits(buffer_bytes=500, task_bytes=300)
+    monkeypatch.setattr(Limits, "here", lambda: small)
+    other = Session(session.connection, actor="somebody")
+    for asked_for in (None, str(path), labels, pl.scan_parquet(path)):
+        made = other.training_set_again("large", asked_for, out=again)
+        assert (made.name, sums(again)) == ("large", before)
+        assert made.fingerprint == whole.fingerprint
+        assert not [n for n in made.notes if "not the same" in n]
+        assert other.save_training_set(made, "large").name == "large"
+    # What was written may be held, and what was held may be written.
+    kept = other.training_set_again("large")
+    assert kept.to_polars().select(FEATURED).equals(first.select(FEATURED))
+    assert kept.frame.select(labels.columns).equals(labels)
+    assert ipc(other.training_set_again("parted", labels)) == ipc(held)
+    written = other.training_set_again("parted", labels, out=again)
+    assert written.to_polars().select(FEATURED).equals(held.frame.select(FEATURED))
+    for wrong in (labels.reverse(), labels.reverse().lazy()):
+        with pytest.raises(UsageError, match="not the labels of the training set 'large'"):
+            other.training_set_again("large", wrong, out=again)
+    other.close()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6])
+def test_a_digest_is_that_of_its_parts(rows: int) -> None:
+    frame = pl.DataFrame(
+        {
+            "s": ["a", None, "", "ü", "b", None], "n": [1, None, 3, -4, 5, 6],
+            "x": [0.5, float("nan"), None, -0.0, float("inf"), 1.0],
+            "b": [True, None, False, True, True, False],
+            "l": [[1], None, [], [2, None], [3], [4]], "d": [BEGIN + n * MINUTE for n in range(6)],
+        }
+    ).with_columns(c=pl.col("s").cast(pl.Categorical), t=pl.struct("s", "n"))[:rows]  # fmt: skip
+    for size in (1, 2, 5):
+        parts = list(frame.iter_slices(size))
+        found = columns_digest(frame.schema, rows, lambda c, p=parts: [one[c] for one in p])
+        assert found == frame_digest(frame)
+    assert lazy_digest(frame.lazy()) == frame_digest(frame)
+    assert frame_digest(frame.reverse()) != frame_digest(frame) or rows < 2
 
 
 def test_other_labels_are_refused(session: Session) -> None:
