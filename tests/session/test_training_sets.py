@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -223,6 +224,74 @@ def test_labels_of_a_file_are_read_again(session: Session, tmp_path: Path) -> No
     pl.DataFrame(clicks(4)).write_parquet(path)
     with pytest.raises(UsageError, match="not the labels of the training set 'of_file'"):
         session.training_set_again("of_file")
+
+
+def file_of(frame: pl.DataFrame, path: Path) -> str:
+    """Write rows as a file of the kind that its name says."""
+    match path.suffix:
+        case ".csv":
+            frame.write_csv(path)
+        case ".ndjson" | ".jsonl":
+            lines = [json.dumps(row, default=datetime.isoformat) for row in frame.to_dicts()]
+            path.write_text("\n".join(lines))
+        case ".parquet":
+            frame.write_parquet(path)
+        case _:
+            frame.write_ipc(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "jsonl", "arrow", "feather"])
+def test_labels_may_be_a_file_of_any_kind(session: Session, tmp_path: Path, kind: str) -> None:
+    table = pl.DataFrame(clicks(3)).with_columns(pl.col("ts") + pl.duration(microseconds=1))
+    by_hand = session.training_set(table, FEATURES)
+    path = file_of(table, tmp_path / f"labels.{kind}")
+    made = session.training_set(path, FEATURES, name="of_file")
+    assert (made.time, made.rows, made.label_columns) == ("ts", 40, tuple(table.columns))
+    # In JSON and CSV whole numbers, truths and times are what they were.
+    assert made.frame.equals(by_hand.frame)
+    assert made.first == by_hand.first
+    more(session)
+    assert ipc(session.training_set_again("of_file")) == ipc(made)
+    out = tmp_path / "train.parquet"
+    assert session.training_set_again("of_file", out=out).to_polars().equals(made.frame)
+
+
+def test_times_in_json_are_told_from_other_texts(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "labels.ndjson"
+    rows = [
+        {"user": "u1", "day": "2024-01-01", "said": "2024-01-01 or so", "odd": "2024-13-45",
+         "mixed": "2024-01-01T00:00:00Z", "none": None},
+        {"user": "u2", "day": "2024-01-02", "said": "x", "odd": "2024-01-01",
+         "mixed": "2024-01-01T00:00:00", "none": None},
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = session.training_set(path, "total")
+    assert made.time == "day"
+    kinds = {name: made.frame.schema[name] for name in ("day", "said", "odd", "mixed")}
+    assert kinds == {"day": pl.Date, "said": pl.String, "odd": pl.String, "mixed": pl.String}
+    assert made.first == BEGIN
+    path.write_text('{"user": "u1", "at": "2024-01-01T01:00:00+01:00"}')
+    assert session.training_set(path, "total").first == BEGIN
+    path.write_text('{"user": "u1", "at": "noon"}')
+    with pytest.raises(UsageError, match="no column that holds times"):
+        session.training_set(path, "total")
+
+
+def test_labels_may_be_an_uploaded_table_or_a_keyed_stream(session: Session) -> None:
+    """A keyed stream has all of its rows as labels, not the newest of each key alone."""
+    rows = pl.DataFrame(clicks(3))
+    by_hand = session.training_set(rows, FEATURES)
+    session.upload(rows, "keyed", time="ts", key="user")
+    session.upload(rows.with_row_index("n"), "tabled", table=True, key="n")
+    keyed = session.training_set("keyed", FEATURES, name="keyed")
+    assert keyed.frame.select(by_hand.frame.columns).equals(by_hand.frame)
+    tabled = session.training_set("tabled", FEATURES, name="tabled")
+    assert tabled.frame.select(by_hand.frame.columns).equals(by_hand.frame)
+    session.upload(rows, "keyed")
+    more(session)
+    for made in (keyed, tabled):
+        assert ipc(session.training_set_again(made.name)) == ipc(made)
 
 
 def sums(path: Path) -> str:
