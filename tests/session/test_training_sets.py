@@ -6,8 +6,10 @@ import hashlib
 import io
 import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -454,6 +456,35 @@ def test_what_looks_like_a_leak_is_told(session: Session) -> None:
     assert "every row that has both" in shown
     assert "coverage" in shown
     assert session.training_set(labels, ["total", "mean", "share"]).notes == ()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_card_tells_nulls_coverage_and_from_when_to_when(
+    session: Session, tmp_path: Path, written: bool
+) -> None:
+    labels = [{"user": u, "ts": BEGIN + n * MINUTE} for u in ("u1", "nobody") for n in (0, 300)]
+    # At the beginning nothing was read, and nobody never reads: u1's last row alone has values.
+    session.define("few", "SELECT user, MAX(n) FILTER (WHERE n > 90) AS huge, COUNT(*) AS reads "
+                   "FROM reads GROUP BY user")  # fmt: skip
+    out = tmp_path / "train.parquet" if written else None
+    made = session.training_set(labels, ["total", "few"], out=out)
+    assert made.nulls == {"total": 0.75, "huge": 1.0, "reads": 0.0}
+    assert made.coverage == {"total": 0.25, "huge": 0.25, "reads": 0.25}
+    told, shown = repr(made), unescape(re.sub("<[^>]*>", "|", made._repr_html_()))
+    assert "4 labels × 3 features" in told
+    assert "nulls: total 75%, huge 100%, reads 0%" in told
+    assert "coverage: total 25%, huge 25%, reads 25%" in told
+    span = f"{BEGIN:%Y-%m-%d %H:%M} to {BEGIN + 300 * MINUTE:%Y-%m-%d %H:%M} UTC"
+    assert span in told
+    cells = [c for c in re.split(r"[|\s]*[|][|\s]*", shown) if c]
+    assert cells[cells.index("time (ts)") + 1] == span
+    place = cells.index("coverage")
+    assert cells[place - 2 : place + 2] == ["feature", "type", "coverage", "nulls"]
+    assert [cells[n : n + 4] for n in range(place + 2, place + 14, 4)] == [
+        ["total", "BIGINT", "25%", "75%"],
+        ["huge", "BIGINT", "25%", "100%"],
+        ["reads", "BIGINT", "25%", "0%"],
+    ]
 
 
 def test_as_known_leaves_out_what_was_not_published(session: Session) -> None:
