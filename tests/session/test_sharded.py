@@ -128,6 +128,9 @@ def test_ray_gives_the_same_frames_in_the_same_order(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3_000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "huge" in found.pop("error")
+    workers = found.pop("workers")
+    assert len(set(workers)) == 2
+    assert found.pop("here") not in workers
     assert found.pop("backfills") == [True, True]
     assert found.pop("engine") == "ray"
     assert all(found.values()), found
