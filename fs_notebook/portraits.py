@@ -16,7 +16,9 @@ from fs_notebook.clock import Clock, from_us
 from fs_notebook.comparison.reading import Online, least
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import OnProgress, Preview, Slice, preview, silent
+from fs_notebook.errors import plain
 from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.card import card, count, percent
 from fs_notebook.model.spread import Spread, spread_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import status_of
@@ -87,6 +89,9 @@ class Likeness:
         The training set's name.
     beyond
         The share of values now that lie beyond what was seen in training, but for its outliers.
+    ks, js
+        The Kolmogorov-Smirnov statistic, and the Jensen-Shannon divergence in bits, both from 0 to
+        1 and over the same bins: see `model.spread.Spread`.
     """
 
     feature: str
@@ -97,6 +102,20 @@ class Likeness:
     psi: float | None
     training: str | None
     beyond: float = 0.0
+    ks: float | None = None
+    js: float | None = None
+
+    @property
+    def median(self) -> float | None:
+        """The median of the values now, if they are numbers."""
+        found = self.values.median() if self.values.dtype.is_numeric() else None
+        return None if found is None else float(cast(Any, found))
+
+    @property
+    def drift(self) -> tuple[str, ...]:
+        """The three measures of how far apart they are, as text; empty where nothing is known."""
+        measures = (self.psi, self.ks, self.js)
+        return tuple("" if m is None else f"{m:.3f}" for m in measures)
 
 
 @dataclass(frozen=True)
@@ -136,12 +155,29 @@ class Portrait:
     def __repr__(self) -> str:
         lines = [f"{self.name}: {self.what}"]
         for one in self.likenesses:
-            values = one.values.cast(pl.Float64, strict=False)
-            median = values.median() if one.values.dtype.is_numeric() else None
-            told = "" if one.psi is None else f", PSI {one.psi:.3f} against {one.training}"
-            middle = f", median {median:g}" if isinstance(median, float) else ""
-            lines.append(f"  {one.feature} {one.type}: {one.values.len():,} values{middle}{told}")
-        return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+            measures = zip(("PSI", "KS", "JS"), one.drift, strict=True)
+            told = ", ".join(f"{name} {m}" for name, m in measures if m)
+            against = f", {told} against {one.training}" if told else ""
+            middle = "" if one.median is None else f", median {one.median:g}"
+            lines.append(
+                f"  {one.feature} {one.type}: {one.values.len():,} values{middle}{against}"
+            )
+        return "\n".join(map(plain, [*lines, *(f"note: {n}" for n in self.notes)]))
+
+    def _repr_html_(self) -> str:
+        headings = ("feature", "type", "values", "median", "against", "PSI", "KS", "JS", "beyond")
+        rows = [
+            (
+                one.feature, one.type, count(one.values.len()),
+                "" if one.median is None else f"{one.median:g}", one.training or "", *one.drift,
+                "" if one.then is None else percent(one.beyond),
+            )
+            for one in self.likenesses
+        ]  # fmt: skip
+        return card(
+            f"Values of {self.name}", [], subtitle=self.what, notes=self.notes,
+            tables=[(headings, rows)],
+        )  # fmt: skip
 
 
 class PortraitCalls:
@@ -288,10 +324,13 @@ def _likeness(
     then: Spread | None,
 ) -> Likeness:  # fmt: skip
     now = spread_of(values) if then is None else then.again(values)
-    psi = None if then is None or now is None else then.psi(now)
     name = None if saved is None else saved.name
-    beyond = 0.0 if then is None else then.beyond(values)
-    return Likeness(feature, kind, values, now, then, psi, name, beyond)
+    if then is None or now is None:
+        return Likeness(feature, kind, values, now, then, None, name)
+    return Likeness(
+        feature, kind, values, now, then, then.psi(now), name, then.beyond(values), then.ks(now),
+        then.js(now),
+    )  # fmt: skip
 
 
 def _moments(first: datetime, last: datetime) -> list[datetime]:

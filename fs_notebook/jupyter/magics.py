@@ -229,7 +229,9 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
         made: Any
         with ProgressBar("Joining") as bar:
             if options.again is not None:
-                made = _session().training_set_again(options.again, labels, on_progress=bar)
+                made = _session().training_set_again(
+                    options.again, labels, out=options.out, on_progress=bar
+                )
             else:
                 made = _session().training_set(
                     labels, split_names(options.features), time=options.time,

@@ -316,7 +316,7 @@ def entity_of(text: str | None) -> dict[str, str] | None:
 def check_training_set(options: argparse.Namespace) -> None:
     """Raise unless the options of `training_set` ask for a new one, or for a kept one again."""
     given = {"features": options.features, "--name": options.name, "--time": options.time,
-             "--entity": options.entity, "--lag": options.lag, "--out": options.out,
+             "--entity": options.entity, "--lag": options.lag,
              "--shards": options.shards}  # fmt: skip
     if options.again is not None:
         said = [n for n, value in given.items() if value is not None]
@@ -325,7 +325,7 @@ def check_training_set(options: argparse.Namespace) -> None:
         if said:
             raise UsageError(
                 "What is made again is made as it was.", found=", ".join(said),
-                remedy=f"%feature training_set --again {options.again} [--labels …]",
+                remedy=f"%feature training_set --again {options.again} [--labels …] [--out …]",
             )  # fmt: skip
     elif options.features is None or options.labels is None:
         raise UsageError(

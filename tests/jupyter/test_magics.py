@@ -204,6 +204,9 @@ def test_training_sets_are_made_kept_and_made_again(
     assert "18 labels" in shows(shell, f"%feature train total_readtime --labels '{sql}'")
     assert "no labels" in fails(shell, "%feature train total_readtime")
     assert "no features" in fails(shell, "%feature train --labels clicks")
+    out = tmp_path / "first.parquet"
+    assert "first.parquet" in shows(shell, f"{again} --out {out}")
+    assert pl.read_parquet(out).equals(made.frame)
     assert "made as it was" in fails(shell, f"{again} --lag 5m")
     assert "made as it was" in fails(shell, f"{again} --shards 3")
     shows(shell, f"{line} --lag 5m --shards 3 --into parted")
