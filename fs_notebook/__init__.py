@@ -39,11 +39,11 @@ _OF_SESSION = (
     "declare", "define", "delete_training_set", "deprecate", "describe", "diff", "edit",
     "encoder", "explain", "export_catalog", "export_stream", "feature", "feature_set",
     "feature_sets", "features", "health", "import_catalog", "import_stream", "lift", "lineage",
-    "models", "past", "peek", "portrait", "preview", "promote", "reader", "register_model",
-    "registered_model", "remove_model", "rename_training_set", "retire", "retire_feature_set",
-    "rollback", "row_views", "save_training_set", "search", "serve", "status", "stop", "streams",
-    "timeline", "training_pieces", "training_set", "training_set_again", "training_sets",
-    "upload", "uses", "verify", "view_rows", "wait",
+    "models", "outlook", "past", "peek", "portrait", "preview", "promote", "reader",
+    "register_model", "registered_model", "remove_model", "rename_training_set", "retire",
+    "retire_feature_set", "rollback", "row_views", "save_training_set", "search", "serve",
+    "status", "stop", "streams", "timeline", "training_pieces", "training_set",
+    "training_set_again", "training_sets", "upload", "uses", "verify", "view_rows", "wait",
 )  # fmt: skip
 
 

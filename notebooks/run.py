@@ -46,9 +46,10 @@ def execute(path: Path, home: Path) -> tuple[nbformat.NotebookNode, bool]:
     """Execute all cells with real magics; return the notebook and whether all went well."""
     os.environ["FS_NOTEBOOK_HOME"] = str(home)
     notebook = nbformat.read(path, as_version=4)
+    # A widget's text is what a page shows that fetches no scripts for it: its state is not kept.
     client = NotebookClient(
         notebook, timeout=600, kernel_name="python3", extra_arguments=QUIET,
-        resources={"metadata": {"path": str(path.parent)}},
+        store_widget_state=False, resources={"metadata": {"path": str(path.parent)}},
     )  # fmt: skip
 
     def started(cell: nbformat.NotebookNode, cell_index: int) -> None:

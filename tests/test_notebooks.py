@@ -110,6 +110,9 @@ def test_fraud(home: Path) -> None:
     chances = [float(c) for c in column(scored, "chance")]
     assert chances[0] < 0.5 < min(chances[3:])
     assert column(scored, "payments_10m") == [str(n) for n in range(7)]
+    # What a page without widgets has of one is its text.
+    assert "payments_10m" in book.said("%feature live")
+    assert "widgets" not in book.notebook.metadata
     assert book.said("%feature verify velocity").count("0 mismatches") == 2
     assert book.pictures() == 1
 

@@ -428,7 +428,11 @@ class Matcher:
         found = complete(context.full_text, context.cursor_line, column, names)
         if found is None or not found.found:
             return nothing
-        shown = [SimpleCompletion(text=text, type=kind[:60]) for text, kind in found.found]
+        # JupyterLab breaks a line at each blank and shows the first line only.
+        shown = [
+            SimpleCompletion(text=text, type=kind[:60].replace(" ", "\u00a0"))
+            for text, kind in found.found
+        ]
         return {
             "completions": shown, "matched_fragment": found.fragment, "suppress": True,
             "ordered": True,

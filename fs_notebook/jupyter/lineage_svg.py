@@ -5,6 +5,7 @@ from __future__ import annotations
 from fs_notebook.catalog.graph import Lineage, Node
 from fs_notebook.jupyter.table import Markup, tag
 from fs_notebook.jupyter.values import clean
+from fs_notebook.model.card import SOFT
 
 DRAWN_MAX = 60
 _WIDTH, _HEIGHT = 168.0, 38.0
@@ -104,6 +105,6 @@ def _box(node: Node, place: tuple[float, float], lineage: Lineage) -> Markup:
     )  # fmt: skip
     under = tag(
         "text", f"{node.kind}, {note}" if note else node.kind, x=f"{x + 9:g}", y=f"{y + 31:g}",
-        font_size="10.5", style="fill:var(--jp-ui-font-color2,#767676)",
+        font_size="10.5", style=f"fill:{SOFT}",
     )  # fmt: skip
     return tag("g", tag("title", clean(str(node), length_max=200)), rect, name, under)

@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from fs_notebook.jupyter.values import NULL, TEXT_MAX, clean, is_number, show, width
+from fs_notebook.model.card import LINE, SOFT
 
 CELL_MAX = 60
-_LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
-_SOFT = "var(--jp-ui-font-color2, inherit)"
 _MONO = "var(--jp-code-font-family, ui-monospace, monospace)"
 
 CSS = f"""
@@ -23,9 +22,9 @@ color:var(--jp-ui-font-color1,inherit);max-width:1100px;
 padding:2px 0 6px var(--jp-code-padding,5px)}}
 .fsn p.fsn-title{{margin:0 0 6px;display:flex;flex-wrap:wrap;gap:4px 10px;align-items:baseline}}
 .fsn p.fsn-title strong{{font-size:16px;overflow-wrap:anywhere}}
-.fsn .fsn-soft{{color:{_SOFT}}}
+.fsn .fsn-soft{{color:{SOFT}}}
 .fsn .fsn-code{{font-family:{_MONO};font-size:12px;overflow-wrap:break-word}}
-.fsn .fsn-state{{border:1px solid {_LINE};border-radius:10px;padding:0 8px;font-size:12px;
+.fsn .fsn-state{{border:1px solid {LINE};border-radius:10px;padding:0 8px;font-size:12px;
 white-space:nowrap;align-self:center}}
 .fsn .fsn-state::before{{content:"";display:inline-block;width:8px;height:8px;margin-right:6px;
 border-radius:50%;background:#8a8a8a}}
@@ -34,37 +33,37 @@ border-radius:50%;background:#8a8a8a}}
 .fsn .fsn-stopped::before{{background:#c98a1b}}
 .fsn dl.fsn-figures{{display:flex;flex-wrap:wrap;gap:4px 26px;margin:0 0 8px;padding:0}}
 .fsn dl.fsn-figures div{{margin:0;padding:0}}
-.fsn dl.fsn-figures dt{{color:{_SOFT};font-size:11px;font-weight:normal;margin:0;padding:0;
+.fsn dl.fsn-figures dt{{color:{SOFT};font-size:11px;font-weight:normal;margin:0;padding:0;
 float:none;width:auto}}
 .fsn dl.fsn-figures dd{{margin:0;padding:0;float:none;width:auto;font-variant-numeric:tabular-nums;
 overflow-wrap:break-word}}
 .fsn p.fsn-note{{margin:0 0 5px;padding:2px 0 2px 10px;border-left:3px solid #c98a1b}}
-.fsn p.fsn-foot{{margin:2px 0 8px;color:{_SOFT};font-size:12px}}
+.fsn p.fsn-foot{{margin:2px 0 8px;color:{SOFT};font-size:12px}}
 .fsn .fsn-scroll{{overflow-x:auto;margin:0 0 6px}}
 .fsn .fsn-scroll table.fsn-table{{border-collapse:collapse;margin:0;width:auto;
 table-layout:auto;font-size:12.5px;border:0}}
 .fsn .fsn-scroll table.fsn-table caption{{text-align:left;caption-side:top;padding:0 0 2px;
-color:{_SOFT};font-size:12px;font-style:normal;white-space:nowrap}}
+color:{SOFT};font-size:12px;font-style:normal;white-space:nowrap}}
 .fsn .fsn-scroll table.fsn-table th,.fsn .fsn-scroll table.fsn-table td{{border:0;
 padding:3px 14px 3px 6px;text-align:left;vertical-align:top;max-width:420px;
 overflow-wrap:break-word;white-space:normal;unicode-bidi:isolate}}
-.fsn .fsn-scroll table.fsn-table thead th{{border-bottom:1px solid {_LINE};font-weight:600;
+.fsn .fsn-scroll table.fsn-table thead th{{border-bottom:1px solid {LINE};font-weight:600;
 vertical-align:bottom}}
 .fsn .fsn-scroll table.fsn-table thead th small{{display:block;font-weight:normal;
-font-size:10.5px;color:{_SOFT}}}
+font-size:10.5px;color:{SOFT}}}
 .fsn .fsn-scroll table.fsn-table tbody th{{font-weight:600}}
 .fsn .fsn-scroll table.fsn-table th.fsn-num,.fsn .fsn-scroll table.fsn-table td.fsn-num{{
 text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .fsn .fsn-charts{{display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));
 gap:12px 22px;margin:10px 0 0}}
 .fsn .fsn-charts figure{{margin:0;padding:0;min-width:0}}
-.fsn .fsn-charts figcaption{{font-size:11px;color:{_SOFT};overflow-wrap:anywhere;margin:0 0 2px}}
+.fsn .fsn-charts figcaption{{font-size:11px;color:{SOFT};overflow-wrap:anywhere;margin:0 0 2px}}
 .fsn .fsn-charts figcaption b{{font-size:12.5px;font-weight:600;
 color:var(--jp-ui-font-color1,inherit)}}
 .fsn .fsn-charts figcaption span{{display:block}}
 .fsn .fsn-charts svg{{display:block;max-width:100%;height:auto;background:transparent;
 overflow:visible}}
-.fsn .fsn-charts svg text{{fill:var(--jp-ui-font-color2,#767676)}}
+.fsn .fsn-charts svg text{{fill:{SOFT}}}
 .fsn progress{{width:220px;vertical-align:middle;accent-color:#3f87c9}}
 """.replace("\n", "")
 

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-_LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
-_SOFT = "var(--jp-ui-font-color2, #767676)"
+LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
+# JupyterLab's own, VS Code's own, or what the page writes in, a little fainter, dark or light.
+SOFT = (
+    "var(--jp-ui-font-color2, var(--vscode-descriptionForeground, "
+    "color-mix(in srgb, currentColor 80%, transparent)))"
+)
 _BOX = (
     "font:13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);"
     "color:var(--jp-ui-font-color1, inherit);max-width:1000px;"
@@ -90,10 +94,10 @@ def card(
         More of them, each folded away.
     """
     head = f'<strong style="font-size:16px;overflow-wrap:anywhere">{text(title)}</strong>'
-    beside = f'<span style="color:{_SOFT}">{text(subtitle, SENTENCE_MAX)}</span>'
+    beside = f'<span style="color:{SOFT}">{text(subtitle, SENTENCE_MAX)}</span>'
     parts = [f'<p style="margin:0 0 6px">{head} {beside}</p>']
     shown = "".join(
-        f'<div style="margin:0"><dt style="{_PLAIN};color:{_SOFT};font-size:11px;'
+        f'<div style="margin:0"><dt style="{_PLAIN};color:{SOFT};font-size:11px;'
         f'font-weight:normal">{text(name)}</dt>'
         f'<dd style="{_PLAIN};font-variant-numeric:tabular-nums">'
         f"{text(value)}</dd></div>"
@@ -110,7 +114,7 @@ def card(
         parts.append(_drawing(svg, f"Chart: {title} {subtitle}".strip()))
     parts += [
         f'<details style="margin:0 0 4px"><summary style="cursor:pointer">{text(one.title)} '
-        f'<span style="color:{_SOFT}">{text(one.told, SENTENCE_MAX)}</span></summary>'
+        f'<span style="color:{SOFT}">{text(one.told, SENTENCE_MAX)}</span></summary>'
         f"{_drawing(one.svg, f'Chart: {one.title} of {title}')}"
         f"{_tables([] if one.table is None else [one.table])}</details>"
         for one in sections
@@ -125,7 +129,7 @@ def _cell(value: str) -> str:
 
 def _drawing(svg: str, label: str) -> str:
     named = svg.replace("<svg ", f'<svg role="img" aria-label="{text(label, SENTENCE_MAX)}" ', 1)
-    return f'<div style="overflow-x:auto;margin:0 0 6px">{named}</div>'
+    return f'<div style="overflow-x:auto;margin:0 0 6px;color:{SOFT}">{named}</div>'
 
 
 def _tables(tables: Sequence[Table]) -> str:
@@ -136,7 +140,7 @@ def _tables(tables: Sequence[Table]) -> str:
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(
-        f'<th scope="col" style="{_CELL};border-bottom:1px solid {_LINE}">{text(h)}</th>'
+        f'<th scope="col" style="{_CELL};border-bottom:1px solid {LINE}">{text(h)}</th>'
         for h in headings
     )
     body = "".join(

@@ -42,6 +42,8 @@ LABEL_MARGIN_PX = 20
 def svg_of(spec_or_chart: Any) -> str:
     """Return the SVG of a Vega-Lite specification or of an Altair chart, drawn offline.
 
+    What it says in words has the colour of the text around it.
+
     Nothing is fetched: a chart whose data lie elsewhere is an error, not a request.
 
     Raises
@@ -61,7 +63,7 @@ def svg_of(spec_or_chart: Any) -> str:
             found=str(error).strip().splitlines()[0],
             remedy="data in the chart itself, and valid Vega-Lite",
         ) from None
-    return svg
+    return svg.replace(f'fill="{TEXT}"', 'fill="currentColor"')
 
 
 def altair_of(spec: Mapping[str, Any]) -> Any:

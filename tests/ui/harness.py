@@ -1,5 +1,7 @@
 """JupyterLab in a temporary folder and a real Chromium on it, for tests that look like a person.
 
+Notebook 7 too, which is made of the same parts: `Lab(folder, front=NOTEBOOK)`.
+
 >>> with Lab(folder, notebooks={"book.ipynb": ["1 + 1"]}) as lab, Chromium() as chromium:
 ...     page = chromium.open(lab, "book.ipynb")
 ...     page.run_cell(0)
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlparse
@@ -57,6 +60,37 @@ QUIET = {
 }
 
 
+@dataclass(frozen=True)
+class Front:
+    """A front end: the module that serves it, its options, and where it opens a notebook.
+
+    `mishaps` are the errors that its page throws by itself, without any extension of ours.
+    """
+
+    module: str
+    opens: str
+    arguments: tuple[str, ...]
+    mishaps: frozenset[str] = frozenset()
+
+
+LAB = Front(
+    "jupyterlab", "lab/tree/", ("--LabApp.expose_app_in_browser=True", "--LabApp.news_url=")
+)
+NOTEBOOK = Front(
+    "notebook",
+    "notebooks/",
+    ("--JupyterNotebookApp.expose_app_in_browser=True",),
+    # Of Notebook 7.6 alone: settings that come before the shortcuts, and an indicator of progress
+    # that is in no toolbar once a notebook opens in another tab.
+    frozenset(
+        {
+            "Cannot read properties of undefined (reading 'schema')",
+            "Cannot read properties of null (reading 'updateRenderOption')",
+        }
+    ),
+)
+
+
 def notebook(cells: Sequence[str]) -> nbformat.NotebookNode:
     """Return a Python notebook with these code cells."""
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in cells])
@@ -69,7 +103,7 @@ def notebook(cells: Sequence[str]) -> nbformat.NotebookNode:
 
 
 class Lab:
-    """A JupyterLab server in its own session, killed with everything it started.
+    """A JupyterLab or Notebook server in its own session, killed with everything it started.
 
     Parameters
     ----------
@@ -85,6 +119,8 @@ class Lab:
         The user's settings of the front end. Unless they say otherwise Promote asks nothing.
     env
         More of its environment.
+    front
+        Which front end it is: `LAB` or `NOTEBOOK`.
     """
 
     def __init__(
@@ -96,8 +132,10 @@ class Lab:
         extension: bool = True,
         settings: Mapping[str, str] | None = None,
         env: Mapping[str, str] | None = None,
+        front: Front = LAB,
     ) -> None:
         self.folder = folder
+        self.front = front
         self.root = folder / "root"
         self.home = folder / "fs-home"
         self.token = secrets.token_hex(16)
@@ -133,15 +171,14 @@ class Lab:
         arguments = [
             sys.executable,
             "-m",
-            "jupyterlab",
+            self.front.module,
             "--no-browser",
             "--allow-root",
             "--ip=127.0.0.1",
             f"--port={self.port}",
             "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={self.token}",
-            "--LabApp.expose_app_in_browser=True",
-            "--LabApp.news_url=",
+            *self.front.arguments,
             f"--ServerApp.root_dir={self.root}",
         ]
         with (self.folder / "lab.log").open("ab") as log:
@@ -238,32 +275,74 @@ class Lab:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise RuntimeError(f"JupyterLab ended while it started:\n{self.log[-4000:]}")
+                raise RuntimeError(f"Jupyter ended while it started:\n{self.log[-4000:]}")
             found = runtime / f"jpserver-{self._process.pid}.json"
             with contextlib.suppress(OSError, ValueError):
                 told = json.loads(found.read_text())
                 self.port, self.base = told["port"], told["url"]
                 return
             time.sleep(0.05)
-        raise RuntimeError(f"JupyterLab did not start in {START_S} s:\n{self.log[-4000:]}")
+        raise RuntimeError(f"Jupyter did not start in {START_S} s:\n{self.log[-4000:]}")
 
 
-class LabPage:
+class BarePage:
+    """One tab: what is complained about in it, and who is asked for what."""
+
+    def __init__(self, page: Page, mishaps: frozenset[str] = frozenset()) -> None:
+        self.page = page
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        self._mishaps = mishaps
+        page.set_default_timeout(WAIT_MS)
+        page.on("console", self._on_console)
+        page.on("pageerror", self._on_error)
+        page.on("request", self._on_request)
+
+    def accessibility(self, selector: str) -> list[str]:
+        """Return what axe-core holds against the part of the page that the selector names."""
+        found = Axe().run(self.page, context=selector)
+        return [
+            f"{one['id']}: {node['html']}"
+            for one in found.response["violations"]
+            for node in one["nodes"]
+        ]
+
+    def screenshot(self, name: str) -> Path:
+        """Save what is to be seen now under `tests/artifacts/`."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        path = ARTIFACTS / f"{name}.png"
+        self.page.screenshot(path=path, animations="disabled")
+        return path
+
+    def assert_clean(self) -> None:
+        """Nothing was complained about on the console and nobody else was asked for anything."""
+        assert self.errors == []
+        assert self.foreign == []
+
+    def _on_error(self, error: Any) -> None:
+        if str(error) not in self._mishaps:
+            self.errors.append(str(error))
+
+    def _on_console(self, message: Any) -> None:
+        if message.type == "error" and message.text not in self._mishaps:
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _on_request(self, request: Any) -> None:
+        address = urlparse(request.url)
+        if address.scheme not in ("data", "blob") and address.hostname != "127.0.0.1":
+            self.foreign.append(request.url)
+
+
+class LabPage(BarePage):
     """JupyterLab in one tab, with what a person does in it."""
 
     def __init__(self, page: Page, lab: Lab) -> None:
-        self.page = page
+        super().__init__(page, lab.front.mishaps)
         self.lab = lab
-        self.errors: list[str] = []
-        self.foreign: list[str] = []
-        page.set_default_timeout(WAIT_MS)
-        page.on("console", self._on_console)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._on_request)
 
     def goto(self, path: str) -> None:
-        """Open a notebook and wait until Lab is whole and its kernel is idle."""
-        self.page.goto(self.lab.url(f"lab/tree/{path}"))
+        """Open a notebook and wait until the page is whole and its kernel is idle."""
+        self.page.goto(self.lab.url(f"{self.lab.front.opens}{path}"))
         self.wait_restored()
         self.wait_idle()
 
@@ -388,36 +467,6 @@ class LabPage:
         )
         self.page.locator("#jupyterlab-splash").wait_for(state="detached")
 
-    def accessibility(self, selector: str) -> list[str]:
-        """Return what axe-core holds against the part of the page that the selector names."""
-        found = Axe().run(self.page, context=selector)
-        return [
-            f"{one['id']}: {node['html']}"
-            for one in found.response["violations"]
-            for node in one["nodes"]
-        ]
-
-    def screenshot(self, name: str) -> Path:
-        """Save what is to be seen now under `tests/artifacts/`."""
-        ARTIFACTS.mkdir(parents=True, exist_ok=True)
-        path = ARTIFACTS / f"{name}.png"
-        self.page.screenshot(path=path, animations="disabled")
-        return path
-
-    def assert_clean(self) -> None:
-        """Nothing was complained about on the console and nobody else was asked for anything."""
-        assert self.errors == []
-        assert self.foreign == []
-
-    def _on_console(self, message: Any) -> None:
-        if message.type == "error":
-            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
-
-    def _on_request(self, request: Any) -> None:
-        address = urlparse(request.url)
-        if address.scheme not in ("data", "blob") and address.hostname != "127.0.0.1":
-            self.foreign.append(request.url)
-
 
 class Chromium:
     """The machine's Chromium; each page has a profile of its own."""
@@ -449,12 +498,19 @@ class Chromium:
 
     def open(self, lab: Lab, path: str, *, width: int = 1280, height: int = 800) -> LabPage:
         """Open a notebook in a new profile, and wait until it can be worked with."""
+        page = LabPage(self._new_page(width, height), lab)
+        page.goto(path)
+        return page
+
+    def blank(self, *, width: int = 1280, height: int = 800) -> BarePage:
+        """Open an empty page, whose errors and requests are noted as those of Lab's are."""
+        return BarePage(self._new_page(width, height))
+
+    def _new_page(self, width: int, height: int) -> Page:
         assert self._browser is not None
         context = self._browser.new_context(viewport={"width": width, "height": height})
         self._contexts.append(context)
-        page = LabPage(context.new_page(), lab)
-        page.goto(path)
-        return page
+        return context.new_page()
 
     def close_pages(self) -> None:
         while self._contexts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 
 import pytest
 import seeded
@@ -29,6 +30,7 @@ CELLS = [
     "fs.side_by_side('reading_time@1', 'reading_time@2')",
     "fs.live_value('total_readtime', user='u1')",
     BUSY,
+    "print(*(end.isoformat() for end in picker.value.values()))",
 ]
 
 
@@ -114,6 +116,55 @@ def _brush(page) -> None:
     expect(page.output(3)).to_contain_text("3240")
 
 
+def _drag(page) -> None:
+    """Draw a slice with the mouse, move it, widen it, and take the kernel's word for it."""
+    widget, mouse = page.output(2).get_by_role("group", name="Slice of"), page.page.mouse
+    chart = widget.locator(".fsw-brush svg")
+
+    def drag(begin: float, end: float) -> None:
+        """Drag from one share of the drawing's width to another."""
+        page.select_cell(2)
+        chart.scroll_into_view_if_needed()
+        place = chart.bounding_box()
+        assert place is not None
+        middle = place["y"] + place["height"] / 2
+        mouse.move(place["x"] + begin * place["width"], middle)
+        mouse.down()
+        mouse.move(place["x"] + (begin + end) / 2 * place["width"], middle + 3, steps=4)
+        mouse.move(place["x"] + end * place["width"], middle, steps=4)
+        mouse.up()
+
+    def chosen() -> tuple[datetime, datetime]:
+        """Return the slice once the kernel has what the page shows."""
+        ends = [
+            widget.get_by_role("slider", name=f"{which} of the slice").get_attribute(
+                "aria-valuetext"
+            )
+            for which in ("Start", "End")
+        ]
+        shown = [datetime.strptime(f"{end}+0000", "%Y-%m-%d %H:%M UTC%z") for end in ends]
+        told = " --to ".join(f"{one:%Y-%m-%dT%H:%M:%S}" for one in shown)
+        expect(widget).to_contain_text(f"--from {told}")
+        page.run_cell(8)
+        expect(page.output(8)).to_have_text(" ".join(one.isoformat() for one in shown))
+        return shown[0], shown[1]
+
+    widget.get_by_role("button", name="All of it").click()
+    expect(widget).to_contain_text("All of it: 5,000 events")
+    drag(0.3, 0.6)
+    first, last = chosen()
+    assert timedelta(hours=20) < last - first < timedelta(hours=32)
+    drag(0.45, 0.55)
+    page.screenshot("widgets-slice-mouse")
+    later, end = chosen()
+    assert end - later == last - first
+    assert later > first
+    # Dragged backwards the ends change places: a slice is never turned around.
+    widget.get_by_role("button", name="All of it").click()
+    drag(0.6, 0.3)
+    assert chosen() == (first, last)
+
+
 def _promote(page) -> None:
     widget, keys = page.output(4).get_by_role("group", name="Promotion of"), page.page.keyboard
     expect(widget).to_contain_text("v2; v1 serves until it is live, and can be returned to")
@@ -152,6 +203,7 @@ def test_widgets_are_worked_by_keyboard_in_both_themes(chromium, lab):
     _browse(page)
     page.select_cell(2)
     _brush(page)
+    _drag(page)
     page.select_cell(4)
     _promote(page)
     page.run_cell(5)

@@ -55,7 +55,7 @@ export default widget(
         return h(
           'div',
           { class: 'fsw-buttons' },
-          h('h3', {}, name),
+          h('h2', {}, name),
           selects[0],
           '→',
           selects[1],
@@ -71,7 +71,7 @@ export default widget(
           'div',
           { class: 'fsw-two' },
           both.map((text, n) =>
-            h('section', {}, h('h4', {}, labels[n]), sql(text, `Definition of ${labels[n]}`))
+            h('section', {}, h('h3', {}, labels[n]), sql(text, `Definition of ${labels[n]}`))
           )
         )
       );

@@ -295,7 +295,7 @@ export default widget(
         wanted = false;
         status.textContent = '';
         card.scrollTop = 0;
-        places.title.querySelector('h3').focus({ preventScroll: true });
+        places.title.querySelector('h2').focus({ preventScroll: true });
       }
     });
     const values = () => drawValues(panel, places.values, panel.get('portrait'), panel.get('past'));

@@ -152,7 +152,7 @@ function drawCard(panel, card, places, status) {
   const open = name => panel.ask('open_card', { name });
   parts.draw(places.title, [card.name, view.state, view.version, view.entity], () =>
     h(
-      'h3',
+      'h2',
       { tabindex: -1, 'data-key': 'title' },
       card.name,
       h('span', { class: 'fsw-soft' }, `by ${view.entity.join(', ')}`),

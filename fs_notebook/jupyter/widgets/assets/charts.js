@@ -121,11 +121,11 @@ function histogram(label, now, then, labels) {
   const y = value => bottom - (value / most) * (bottom - top);
   // Bins of whole numbers have one each in their middle.
   const isWhole = now.edges[1] - now.edges[0] === 1 && Math.abs(low % 1) === 0.5;
+  const amounts = niceTicks(low, high, 4).filter(at => !isWhole || Number.isInteger(at));
+  const words = shorts(amounts);
   const xs = now.is_time
     ? timeTicks(low, high, 3).map(([at, text]) => [x(at), text])
-    : niceTicks(low, high, 4)
-        .filter(at => !isWhole || Number.isInteger(at))
-        .map(at => [x(at), short(at)]);
+    : amounts.map((at, n) => [x(at), words[n]]);
   const ticks = niceTicks(0, most, 3).filter(at => isShare || Number.isInteger(at));
   const edge = value => (now.is_time ? moment(value) : short(value));
   const bars = now.counts.map((n, k) => {
@@ -232,6 +232,8 @@ function pastLine({ feature, at_us, low, median, high, entities }) {
   const path = (values, order) => order.map(n => `${x(at_us[n])},${y(values[n])}`).join('L');
   const label = `${feature} over time: median ${short(median[points[0]])} to ${short(median[points[points.length - 1]])}`;
   const half = (right - left) / at_us.length / 2;
+  const heights = niceTicks(least, most, 3);
+  const words = shorts(heights);
   return h(
     'figure',
     { 'aria-label': `${feature} over time` },
@@ -252,7 +254,7 @@ function pastLine({ feature, at_us, low, median, high, entities }) {
         bottom,
         top,
         xs: timeTicks(first, last, 3).map(([at, text]) => [x(at), text]),
-        ys: niceTicks(least, most, 3).map(at => [y(at), short(at)])
+        ys: heights.map((at, n) => [y(at), words[n]])
       }),
       s('path', {
         class: 'fsw-band',

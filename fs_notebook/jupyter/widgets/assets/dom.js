@@ -88,7 +88,7 @@ function count(number) {
 }
 
 /** A rate or amount in about three digits: 950, 51.2k, 5.7M. */
-function short(amount) {
+function short(amount, digits = 3) {
   const size = Math.abs(amount);
   for (const [unit, by] of [
     ['G', 1e9],
@@ -96,10 +96,22 @@ function short(amount) {
     ['k', 1e3]
   ]) {
     if (size >= 0.9995 * by) {
-      return `${Number((amount / by).toPrecision(3))}${unit}`;
+      return `${Number((amount / by).toPrecision(digits))}${unit}`;
     }
   }
-  return size > 0 && size < 1e-3 ? amount.toExponential(1) : `${Number(amount.toPrecision(3))}`;
+  return size > 0 && size < 1e-3
+    ? amount.toExponential(1)
+    : `${Number(amount.toPrecision(digits))}`;
+}
+
+/** Amounts beside each other, in as many digits as tell them apart: 100k, 100.2k. */
+function shorts(amounts) {
+  for (let digits = 3; ; digits++) {
+    const texts = amounts.map(amount => short(amount, digits));
+    if (digits === 9 || new Set(texts).size === texts.length) {
+      return texts;
+    }
+  }
 }
 
 function percent(share) {

@@ -236,7 +236,7 @@ class Brush {
 function previewPart(found) {
   const columns = found.columns;
   return [
-    h('h4', {}, `Preview of ${found.name}`),
+    h('h3', {}, `Preview of ${found.name}`),
     figures(found.figures),
     found.notes.map(note),
     found.entities === 0
@@ -264,7 +264,7 @@ export default widget(
     const remark = h('div');
     const shown = h('div', { role: 'region', 'aria-label': 'Preview' });
     panel.body.append(
-      h('h3', {}, `Events of ${panel.get('stream')}`),
+      h('h2', {}, `Events of ${panel.get('stream')}`),
       brush.place,
       told,
       remark,
