@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fs_notebook.errors import ConflictError, DefinitionError, unknown_name
-from fs_notebook.server.service import GroupView, KeptView, Overview
+from fs_notebook.server.service import GroupView, Overview
 
 STEPS = 3
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
@@ -92,9 +92,6 @@ class FakeCatalogService:
                 "groups": shown,
             }
 
-    def kept(self) -> KeptView:
-        return {"training_sets": [{"name": "spring", "rows": 12}], "feature_sets": [], "models": []}
-
     def revision(self) -> str:
         return str(self._revision)
 
@@ -147,7 +144,11 @@ class FakeCatalogService:
         lineage = {"node": node, "nodes": [{**node, "layer": 0, "note": None}], "edges": [],
                    "cut": 0}  # fmt: skip
         return {**node, "updated_at": "", "versions": [], "history": [], "lineage": lineage,
-                "uses": []}  # fmt: skip
+                "uses": [], "lifts": []}  # fmt: skip
+
+    def portrait(self, name: str) -> dict[str, Any]:
+        return {"name": self._known(name)["name"], "what": "no values", "notes": [],
+                "features": [], "more": 0, "past": []}  # fmt: skip
 
     def search(self, query: str, *, limit: int) -> dict[str, Any]:
         return {"entries": [], "total": 0, "notes": []}

@@ -9,7 +9,9 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fs_notebook import service
 from fs_notebook.catalog.catalog import STREAM
+from fs_notebook.catalog.model import VALIDATED
 from fs_notebook.language.cell import parse_source
 from fs_notebook.position import START
 from fs_notebook.session import Session
@@ -80,6 +82,44 @@ async def test_deprecate_then_retire_by_the_user(ask, session):
     assert "reading_time" not in session.catalog.refresh().groups
 
 
+async def test_a_portrait_is_of_what_serves_in_training_and_over_time(ask, session):
+    labels = pl.DataFrame(read_events(0, 50)).select("user", "ts")
+    session.training_set(labels, ["reading_time"], name="spring")
+    session.promote("reading_time")
+    status, body = await ask("portrait", params={"name": "total_readtime"})
+    assert (status, body["name"], body["what"]) == (
+        200, "reading_time", "online values of all 7 entities",
+    )  # fmt: skip
+    (one,) = body["features"]
+    assert (one["feature"], one["training"], one["values"]) == ("total_readtime", "spring", 7)
+    assert one["psi"] > 0
+    assert (sum(one["now"]["counts"]), sum(one["then"]["counts"])) == (7, 50 - one["then"]["nulls"])
+    assert one["now"]["edges"] == one["then"]["edges"]
+    (past,) = body["past"]
+    assert len(past["at"]) == len(past["median"]) == 24
+    assert past["median"][-1] == one["median"]
+
+
+async def test_a_portrait_that_takes_too_long_is_given_up_and_says_so(ask, session, monkeypatch):
+    monkeypatch.setattr(service, "LOOK_S", -1.0)
+    status, body = await ask("portrait", params={"name": "reading_time"})
+    assert (status, "fs.portrait" in body["remedy"]) == (409, True)
+    # A longer history is drawn in time where somebody can wait for it.
+    monkeypatch.setattr(service, "LOOK_S", 60.0)
+    monkeypatch.setattr(service, "PAST_EVENTS_MAX", 49)
+    status, body = await ask("portrait", params={"name": "reading_time"})
+    assert (status, body["past"], "fs.past" in body["notes"][-1]) == (200, [], True)
+    assert body["what"] == "previewed values of 7 entities"
+
+
+async def test_the_card_knows_the_lifts(ask, session):
+    told = {"target": "bought", "metric": "ROC AUC", "difference": 0.05, "low": 0.02,
+            "high": 0.08, "verdict": "helps", "fingerprint": "x"}  # fmt: skip
+    session.catalog.record(VALIDATED, "reading_time", told)
+    status, body = await ask("about", params={"name": "reading_time"})
+    assert (status, body["lifts"]) == (200, [told])
+
+
 async def test_a_diff_of_two_versions(ask, session):
     session.promote("reading_time")
     session.define("reading_time", SUM_SQL.replace("SUM", "MAX"))
@@ -101,6 +141,8 @@ async def test_a_diff_of_two_versions(ask, session):
         ("search", {"params": {"q": "colour:red"}}, 400),
         ("about", {}, 400),
         ("about", {"params": {"name": "raeding_time"}}, 404),
+        ("portrait", {}, 400),
+        ("portrait", {"params": {"name": "raeding_time"}}, 404),
         ("diff", {"params": {"name": "reading_time", "before": "x"}}, 400),
         ("edit", {"body": {"owner": "x"}}, 400),
         ("edit", {"body": {"name": "reading_time", "actor": "somebody"}}, 400),

@@ -25,7 +25,18 @@ COLOURED = [VIEW, f"%%view in_polars -l polars\n{POLARS}", CELLS[1], "select = 1
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, bundle):
-    names = ["list", "promote", "other", "narrow", "keys", "edit", "state", "look", "reload", "tool"]
+    names = [
+        "list",
+        "promote",
+        "other",
+        "narrow",
+        "keys",
+        "edit",
+        "state",
+        "look",
+        "reload",
+        "tool",
+    ]
     books = {f"{name}.ipynb": CELLS for name in names}
     with Lab(
         tmp_path_factory.mktemp("lab"),
