@@ -34,7 +34,10 @@ test('features and views in SQL have its colours, and nothing that is Python', (
     'x = 1\n%%view x\nSELECT 1',
     'SELECT = 1'
   ];
-  assert.deepEqual(sql.filter(text => !isSql(text)), []);
+  assert.deepEqual(
+    sql.filter(text => !isSql(text)),
+    []
+  );
   assert.deepEqual(others.filter(isSql), []);
 });
 
