@@ -56,7 +56,8 @@ def seeds() -> list[GroupView]:
     """Return a catalog with a group in every state, and one whose texts are hostile."""
     return [
         group("reading_time", version=2, latest=2, previous=1),
-        group("last_articles", tags=["history"], lag=1204),
+        # A draft of it waits to be the second version.
+        group("last_articles", tags=["history"], lag=1204, latest=2),
         group(
             "article_ctr",
             entity=["article"],
@@ -133,7 +134,7 @@ class FakeCatalogService:
         name = given.get("name") or given["source"].split()[1]
         known = self.groups.get(name)
         return {
-            "name": name, "version": 1 if known is None else known["latest"] + 1,
+            "name": name, "version": 1 if known is None else _next(known),
             "serving": None if known is None else known["version"], "work": "fold",
             "streams": ["read_events"], "depends_on": [], "events": 1204, "seconds": 3.0,
             "changes": [], "used_by": [], "readers": [], "notes": [],
@@ -174,6 +175,11 @@ class FakeCatalogService:
         one["progress"] = progress
         if progress >= 1:
             one.update(state="live", progress=None, version=one["latest"], lag=0)
+
+
+def _next(known: GroupView) -> int:
+    has_draft = known["latest"] != known["version"]
+    return known["latest"] if has_draft and known["version"] else known["latest"] + 1
 
 
 current: FakeCatalogService | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from jupyter_server.auth.identity import IdentityProvider, User
 
 from fs_notebook import service
 from fs_notebook.catalog.catalog import STREAM
@@ -118,6 +121,48 @@ async def test_the_card_knows_the_lifts(ask, session):
     session.catalog.record(VALIDATED, "reading_time", told)
     status, body = await ask("about", params={"name": "reading_time"})
     assert (status, body["lifts"]) == (200, [told])
+
+
+async def test_who_promotes_rolls_back_and_retires_is_who_asked(ask, session, monkeypatch):
+    """Two people on one server: each change is of the one who made it, and the notebook of none."""
+    session.promote("reading_time")
+    session.define("reading_time", SUM_SQL.replace("SUM", "MAX"))
+
+    async def changes(person: str, path: str, **body: object) -> None:
+        monkeypatch.setattr(IdentityProvider, "get_user", _as(person))
+        status, answer = await ask(path, body={"name": "reading_time", **body})
+        assert status == 200, answer
+
+    await changes("ann", "promote")
+    until = time.monotonic() + 30
+    while session.view("reading_time")["version"] != 2:
+        assert time.monotonic() < until, "v2 is not live"
+    await changes("ben", "rollback")
+    assert session.view("reading_time")["actor"] == "ben"
+    await changes("ann", "retire", version=2)
+    told = {change.text: change.actor for change in session.about("reading_time").history}
+    assert told["promoted v2"] == "ann"
+    assert told["rolled back to v1"] == "ben"
+    assert told["retired v2"] == "ann"
+    # The catalog's own events say it, not only what the session makes of them.
+    read = session.log.read(STREAM, start=START, end=session.log.end(STREAM.name))
+    rows = [row for batch in read for row in batch.rows.iter_rows(named=True)]
+    actors = {row["kind"]: row["actor"] for row in rows}
+    assert (actors["rolled_back"], actors["retired"]) == ("ben", "ann")
+
+
+GET_USER = IdentityProvider.get_user
+
+
+def _as(person: str) -> Callable[..., Awaitable[User]]:
+    """Return how a server that knows its people by more than a token would name this one."""
+
+    async def get_user(self: IdentityProvider, handler: Any) -> User:
+        found = GET_USER(self, handler)
+        assert (await found if isawaitable(found) else found) is not None
+        return User(username=person, name=person, display_name=person)
+
+    return get_user
 
 
 async def test_a_diff_of_two_versions(ask, session):
