@@ -1,4 +1,4 @@
-"""Settings and secrets that are taken from the environment."""
+"""Settings and secrets that are taken from the environment, or from where it says they are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,51 @@ def setting(name: str) -> str | None:
 
 
 def secret(name: str) -> str | None:
-    """Return the secret that a variable holds, or the file that it names: ``file:PATH``.
+    """Return the secret that a variable holds, or that lies where it says.
+
+    ``file:PATH`` names a file, ``keyring:SERVICE/USER`` an entry of the machine's keyring (needs
+    the extra ``keyring``). What the processes that are started inherit is the name, not the secret.
 
     Raises
     ------
     UsageError
-        If that file cannot be read.
+        If there is nothing, or it cannot be read.
     """
     text = setting(name)
-    if text is None or not text.startswith("file:"):
-        return text
+    if text is not None and text.startswith("file:"):
+        return _of_file(name, text.removeprefix("file:").removeprefix("//"))
+    if text is not None and text.startswith("keyring:"):
+        return _of_keyring(name, text.removeprefix("keyring:"))
+    return text
+
+
+def _of_file(name: str, path: str) -> str:
     try:
-        return Path(text.removeprefix("file:").removeprefix("//")).read_text().strip()
-    except OSError as error:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"The file that {name} names cannot be read.", found=str(error)) from None
+
+
+def _of_keyring(name: str, entry: str) -> str:
+    try:
+        import keyring
+        from keyring.errors import KeyringError
+    except ImportError:
+        raise UsageError(
+            f"{name} names an entry of the keyring, for which the package keyring is needed.",
+            remedy="pip install 'fs-notebook[keyring]'",
+        ) from None
+    service, _, user = entry.rpartition("/")
+    try:
+        found = keyring.get_password(service, user) if service and user else None
+    except KeyringError as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError("This machine's keyring cannot be read.", found=reason) from None
+    if found is None:
+        raise UsageError(
+            f"The keyring has no such entry as {name} names.",
+            found=f"keyring:{entry}",
+            remedy=f"keyring:SERVICE/USER; python -m keyring set {service or 'SERVICE'} "
+            f"{user or 'USER'} makes one",
+        )
+    return str(found)

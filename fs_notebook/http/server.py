@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import signal
 import socket
 from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from fs_notebook.environment import secret
 from fs_notebook.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def serve_http(
     UnreachableError
         If the store does not answer.
     """
-    token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    token = (secret(TOKEN_VARIABLE) or "").strip() or None
     if token is None and not _is_loopback(host):
         raise UsageError(
             f"Without a token the feature server listens on this machine only, not on {host}.",

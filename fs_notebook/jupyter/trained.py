@@ -35,7 +35,8 @@ class TrainingSetTable(Table):
             {"name": s.name, "rows": s.recipe.rows, "features": ", ".join(s.recipe.columns),
              "first": _when(s.recipe.first), "last": _when(s.recipe.last),
              "as_of": str(AsOf(s.recipe.lag_us, s.recipe.known)),
-             "fingerprint": s.recipe.fingerprint[:12], "actor": s.actor, "at": moment(s.at, seconds=False)}
+             "fingerprint": s.recipe.fingerprint[:12], "actor": s.actor,
+             "at": moment(s.at, seconds=False)}
             for s in saved
         ]  # fmt: skip
         super().__init__(

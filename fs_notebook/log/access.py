@@ -13,7 +13,8 @@ from fs_notebook.errors import UsageError
 class Access:
     """How the broker is reached beyond its URL: token and TLS files.
 
-    `from_environment` reads FS_NOTEBOOK_PULSAR_TOKEN (the token, or ``file:`` and its path),
+    `from_environment` reads FS_NOTEBOOK_PULSAR_TOKEN (the token, or where it is:
+    `environment.secret`),
     FS_NOTEBOOK_PULSAR_TLS_CA, FS_NOTEBOOK_PULSAR_TLS_CERT and FS_NOTEBOOK_PULSAR_TLS_KEY; and for
     encrypted topics the key files FS_NOTEBOOK_PULSAR_PRIVATE_KEY, to read, and
     FS_NOTEBOOK_PULSAR_PUBLIC_KEY with its name FS_NOTEBOOK_PULSAR_KEY_NAME, to write.

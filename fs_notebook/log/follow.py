@@ -149,6 +149,7 @@ def follow(
         known = parts()
         for part in known:
             follower.take_up(part, start.get(part.partition))
+        growth = _Growth(stream.name, parts, known)
         looked_at = quiet_since = clock.monotonic_s()
         while True:
             chunks = follower.take(min(idle_seconds, 0.1))
@@ -161,9 +162,10 @@ def follow(
                 yield None
                 quiet_since = clock.monotonic_s()
             if clock.monotonic_s() - looked_at >= PARTS_EVERY_S:
-                for part in _grown(stream.name, parts, known):
-                    follower.take_up(part, None)
+                growth.look()
                 looked_at = clock.monotonic_s()
+            for part in growth.found():
+                follower.take_up(part, None)
     finally:
         follower.stop()
 
@@ -193,16 +195,51 @@ def _joined(one: Chunk, other: Chunk) -> Chunk:
     )
 
 
-def _grown(name: str, parts: Callable[[], list[Part]], known: list[Part]) -> list[Part]:
-    """Return the partitions as they are now; those known if the broker does not answer."""
-    try:
-        now = parts()
-    except FeatureStoreError:
-        return known
-    if len(now) < len(known):
-        raise StreamChanged(
-            f"Stream {name!r} has lost partitions while it was followed.",
-            found=f"{len(now)} instead of {len(known)}",
-            remedy="start again on the new stream, from its beginning",
-        )
-    return now
+class _Growth:
+    """Asks beside the loop which partitions there are by now: a broker may take its time."""
+
+    def __init__(self, name: str, parts: Callable[[], list[Part]], known: list[Part]) -> None:
+        self._name = name
+        self._parts = parts
+        self._known = known
+        self._answers: queue.SimpleQueue[list[Part] | Exception] = queue.SimpleQueue()
+        self._asks = threading.Event()
+
+    def look(self) -> None:
+        """Ask, unless it is being asked."""
+        if not self._asks.is_set():
+            self._asks.set()
+            threading.Thread(target=self._ask, name="fs-notebook-parts", daemon=True).start()
+
+    def found(self) -> list[Part]:
+        """Return the partitions that an answer named, if there is one.
+
+        Raises
+        ------
+        StreamChanged
+            If there are fewer than there were.
+        """
+        try:
+            answer = self._answers.get_nowait()
+        except queue.Empty:
+            return []
+        if isinstance(answer, FeatureStoreError):
+            # The broker is asked again the next time.
+            return []
+        if isinstance(answer, Exception):
+            raise answer
+        if len(answer) < len(self._known):
+            raise StreamChanged(
+                f"Stream {self._name!r} has lost partitions while it was followed.",
+                found=f"{len(answer)} instead of {len(self._known)}",
+                remedy="start again on the new stream, from its beginning",
+            )
+        return answer
+
+    def _ask(self) -> None:
+        try:
+            self._answers.put(self._parts())
+        except Exception as error:  # noqa: BLE001 - it goes on in the other thread.
+            self._answers.put(error)
+        finally:
+            self._asks.clear()

@@ -16,7 +16,7 @@ class RedisAccess:
     """User, password and TLS files of a Redis, where its URL does not hold them.
 
     `from_environment` reads FS_NOTEBOOK_REDIS_USERNAME, FS_NOTEBOOK_REDIS_PASSWORD (the password,
-    or ``file:`` and its path), FS_NOTEBOOK_REDIS_TLS_CA, FS_NOTEBOOK_REDIS_TLS_CERT and
+    or where it is: `environment.secret`), FS_NOTEBOOK_REDIS_TLS_CA, FS_NOTEBOOK_REDIS_TLS_CERT and
     FS_NOTEBOOK_REDIS_TLS_KEY. A Redis on a Unix socket is asked without them.
     """
 

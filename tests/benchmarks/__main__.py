@@ -18,13 +18,13 @@ TARGET = Path(__file__).parents[1] / "artifacts" / "benchmarks.md"
 def main(*, quick: bool) -> None:
     """Measure each figure beside its rival."""
     TARGET.parent.mkdir(exist_ok=True)
-    rows, notes = run(
+    rows, figures, notes = run(
         QUICK if quick else FULL,
         say=lambda text: print(text, file=sys.stderr, flush=True),
         pictures=None if quick else TARGET.parent,
         feast=not quick,
     )
-    text = report(rows, notes)
+    text = report(rows, figures, notes)
     print(text)
     if not quick:
         TARGET.write_text(text)

@@ -66,6 +66,7 @@ def historical(config: dict[str, Any], case: dict[str, Any]) -> dict[str, float]
         seconds.append(time.perf_counter() - begun_s)
         if sum(seconds) > ENOUGH_S:
             break
+    frame.to_parquet(case["out"])
     peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": statistics.median(seconds), "peak_mb": peak_mb, "rows": len(frame)}
 

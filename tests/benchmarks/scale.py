@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import statistics
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +16,8 @@ import polars as pl
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.online.redis_store import RedisStore
+from fs_notebook.session import Session
+from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.loop import Worker
 from tests.benchmarks import data
 from tests.benchmarks.harness import Config, forget_peak, memory_mb
@@ -110,3 +116,53 @@ def first_commit(config: Config) -> float:
 
 def _many() -> Any:
     return data.define("many", data.WORKER_SQL, SOURCE)
+
+
+def promoted(config: Config) -> float:
+    """Return the seconds from `promote` to a live feature, nothing running before it."""
+    name = f"{config['topic']}-promoted"
+    left = config["promoted"]
+    with _session(config) as session:
+        piece = data.events(min(left, PIECE), config["entities"])
+        while left:
+            session.upload(piece.head(left), name, time="ts")
+            left -= min(left, piece.height)
+        session.define("promoted", data.WORKER_SQL.replace("read_events", f'"{name}"'))
+        begun_s = time.perf_counter()
+        status = session.promote("promoted")
+        taken_s = time.perf_counter() - begun_s
+        assert (status.state, status.events) == ("live", config["promoted"])
+        session.stop()
+        session.store.drop(session.catalog.refresh().group("promoted").latest.shard)
+    return taken_s
+
+
+def previewed(config: Config) -> tuple[float, float]:
+    """Return what a preview of the JSON topic's last tenth takes, first and again, in ms."""
+    stream = data.stream(config["topic"])
+    with _session(config) as session:
+        session.declare(config["topic"], columns=dict(stream.columns), time="ts")
+        session.define(
+            "sliced",
+            "SELECT user, COUNT(*) AS sliced_reads, SUM(readtime) AS sliced_total, "
+            f'AVG(amount) AS sliced_mean FROM "{config["topic"]}" GROUP BY user',
+        )
+        taken = []
+        for _ in range(4):
+            begun_s = time.perf_counter()
+            preview = session.preview("sliced", last=f"{data.DAYS // 10}d")
+            taken.append(1000 * (time.perf_counter() - begun_s))
+            assert preview.frame.height > 0
+    return taken[0], statistics.median(taken[1:])
+
+
+@contextmanager
+def _session(config: Config) -> Iterator[Session]:
+    with tempfile.TemporaryDirectory(dir=config["folder"]) as folder:
+        place = Connection(Path(folder), config["url"], config["redis"], config["admin_url"])
+        session = Session(place)
+        try:
+            yield session
+        finally:
+            session.stop()
+            session.close()

@@ -27,6 +27,8 @@ class Sizes:
         How many entities one online read asks for, one case each.
     long
         Events of the stream over which a worker's memory is watched.
+    promoted
+        Events of the stream that a feature is promoted on.
     many
         Entities that a worker has when it is started again.
     last_events, last_labels, last_entities
@@ -50,6 +52,7 @@ class Sizes:
     hot_events: int
     read_entities: tuple[int, ...]
     long: int
+    promoted: int
     many: int
     last_events: int
     last_labels: int
@@ -64,10 +67,10 @@ class Sizes:
 
 FULL = Sizes(
     1_000_000, 200_000, 20_000, 20_000, 2_000_000, 200_000, 1_000_000, (1, 100, 1_000),
-    50_000_000, 1_000_000, 1_000_000, 100_000, (10_000, 500), 10_000_000, 500_000,
+    50_000_000, 10_000_000, 1_000_000, 1_000_000, 100_000, (10_000, 500), 10_000_000, 500_000,
     (250_000, 500_000, 1_000_000, 2_000_000, 4_000_000, 8_000_000), 10_000, 5, 11,
 )  # fmt: skip
 QUICK = Sizes(
-    8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 1_000, 5_000, 500,
+    8_000, 2_000, 1_000, 200, 10_000, 1_000, 5_000, (1, 20), 20_000, 20_000, 1_000, 5_000, 500,
     (200, 20), 4_000, 1_000, (2_000, 4_000, 8_000), 300, 1, 2,
 )  # fmt: skip

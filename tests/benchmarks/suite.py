@@ -19,25 +19,24 @@ import psutil
 from tests.benchmarks import (
     catalog,
     feast_store,
+    figures,
     folding,
     freshness,
     joins,
     ledger,
     reads,
     replay,
-    scale,
     training,
     versions,
     work,
 )
+from tests.benchmarks.figures import LONG_S_MAX, Say
 from tests.benchmarks.harness import Duel, Side, ask, duel
 from tests.benchmarks.sizes import Sizes
-from tests.benchmarks.table import AT_LEAST, AT_MOST, Row, markdown
+from tests.benchmarks.table import AT_LEAST, AT_MOST, Figure, Row, markdown
 from tests.support import broker as brokers
 from tests.support.redis import RedisServer, make_server, remove_server, system_server
 
-LONG_S_MAX = 600
-Say = Callable[[str], None]
 Config = dict[str, Any]
 
 
@@ -48,8 +47,8 @@ def run(
     broker: brokers.Broker | None = None,
     pictures: Path | None = None,
     feast: bool = False,
-) -> tuple[list[Row], list[str]]:
-    """Return the rows of the table and the notes under it.
+) -> tuple[list[Row], list[Figure], list[str]]:
+    """Return the rows of the table, the figures that stand alone, and the notes under them.
 
     Parameters
     ----------
@@ -66,8 +65,9 @@ def run(
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="fsn-bench-") as folder:
         rows = _training(sizes, Path(folder), say)
-        joined, told = _joins(sizes, Path(folder), say, pictures)
+        joined, alone = _joins(sizes, Path(folder), say, pictures)
         rows += joined + _fold(sizes, Path(folder), say)
+        told: list[str] = []
         with _redis() as redis:
             config = asdict(sizes) | {"folder": folder, "redis": redis.url}
             rows = _reads(sizes, config, say) + rows
@@ -77,6 +77,7 @@ def run(
             say("roll-back")
             found = _duel(versions.rollback, versions.backfill, config, sizes.repeats)
             rows.append(Row("roll-back to a warm version", "folding anew", AT_MOST, None, found))
+            alone.append(Figure("roll-back, call to value", found.ours.median, "s", aim=1.0))
             say("opening the catalog")
             found = _duel(catalog.opened, catalog.parsed, config, sizes.repeats)
             name = f"catalog of {sizes.features:,} features, opened and searched"
@@ -89,54 +90,13 @@ def run(
                 found = _duel(freshness.served, freshness.received, config, sizes.repeats)
                 name = "event sent to value served, p99"
                 rows.append(Row(name, "bare client", AT_MOST, None, found))
-                say("memory of a replay")
-                more = [_growth(sizes, config)]
-                say("memory of a worker")
-                more.append(_worker_growth(sizes, config))
-            say("a worker that starts again")
-            more.append(_restart(sizes, config))
-            say("the catalog")
-            more.append(_catalog(sizes, config))
-    return rows, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *told, *more]
-
-
-def _growth(sizes: Sizes, config: Config) -> str:
-    kinds = {"JSON": config["topic"], "Arrow": f"{config['topic']}-arrow"}
-    found = {kind: ask(ledger.growth_mb, config | {"read": topic}) for kind, topic in kinds.items()}
-    figures = "; ".join(f"{kind} {a:.0f} and {b:.0f} MB" for kind, (a, b) in found.items())
-    counts = f"{sizes.messages // 4:,} events and of {sizes.messages:,}"
-    return f"What a replay that keeps nothing holds at its peak, of {counts}: {figures}."
-
-
-def _worker_growth(sizes: Sizes, config: Config) -> str:
-    config = config | {"topic": f"{config['topic']}-long"}
-    ask(scale.fill_long, config, seconds_max=LONG_S_MAX)
-    found = ask(scale.worker_growth, config, seconds_max=LONG_S_MAX)
-    return (
-        f"A worker that folds {sizes.long:,} events from Arrow batches on Pulsar, commits "
-        f"included, takes {sizes.long / found.seconds / 1e6:.2f} M events/s. Its peak of memory "
-        f"has grown by {found.tenth_mb:.0f} MB after a tenth, by {found.all_mb:.0f} in all."
-    )
-
-
-def _catalog(sizes: Sizes, config: Config) -> str:
-    found = ask(catalog.milliseconds, config)
-    opening, first = found.pop("opening"), found.pop("the first search")
-    figures = ", ".join(f"{what} {ms:.1f} ms" for what, ms in found.items())
-    return (
-        f"A catalog of {sizes.features:,} features is opened in {opening / 1000:.1f} s, searched "
-        f"for the first time in {first:.0f} ms; then: {figures} (aim: 100 ms)."
-    )
-
-
-def _restart(sizes: Sizes, config: Config) -> str:
-    ask(scale.fill_many, config)
-    begun_s = time.time()
-    seconds = ask(scale.first_commit, config) - begun_s
-    return (
-        f"A worker with {sizes.many:,} entities that is started again has committed the next event "
-        f"{seconds:.1f} s after its process was begun."
-    )
+                alone.append(Figure(name, 1000 * found.ours.median, "ms", aim=100.0))
+                alone += figures.on_pulsar(sizes, config, say)
+            alone += figures.elsewhere(sizes, config, say)
+    arrow = next(r for r in rows if r.name == "replay, Arrow batches")
+    speed = sizes.messages / arrow.duel.ours.median / 1e6
+    alone.insert(0, Figure(arrow.name, speed, "M rows/s", AT_LEAST, 4.0))
+    return rows, alone, [*_notes(sizes, rows, load, time.monotonic() - begun_s), *told]
 
 
 def _notes(sizes: Sizes, rows: list[Row], load: float, seconds: float) -> list[str]:
@@ -166,9 +126,9 @@ def _notes(sizes: Sizes, rows: list[Row], load: float, seconds: float) -> list[s
     return [machine, work_done, ratios, memory, rivals]
 
 
-def report(rows: list[Row], notes: list[str]) -> str:
-    """Return the table as Markdown."""
-    return markdown(rows, notes=notes)
+def report(rows: list[Row], figures_: list[Figure], notes: list[str]) -> str:
+    """Return the tables as Markdown."""
+    return markdown(rows, figures_, notes=notes)
 
 
 def _streams(sizes: Sizes, config: Config, say: Say) -> list[Row]:
@@ -251,7 +211,7 @@ def _training(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
             choice, tried = ask(training.choose, case)
             say("  DuckDB: " + "; ".join(f"{n} {s:.3f} s" for n, s in tried.items()))
             found = _duel(training.ours, training.duck, case | {"choice": choice}, sizes.repeats)
-            rows.append(Row(name, f"DuckDB, {choice}", AT_MOST, 1.5, found))
+            rows.append(Row(name, f"DuckDB, {choice}", AT_MOST, 1.0, found))
             found = _duel(training.ours, joins.by_hand, case, sizes.repeats)
             rows.append(Row(f"{name}, again", "Polars by hand", AT_MOST, 1.0, found))
     found = _duel(joins.known, joins.plain, config, sizes.repeats)
@@ -262,7 +222,7 @@ def _training(sizes: Sizes, folder: Path, say: Say) -> list[Row]:
 
 def _joins(
     sizes: Sizes, folder: Path, say: Say, pictures: Path | None
-) -> tuple[list[Row], list[str]]:
+) -> tuple[list[Row], list[Figure]]:
     config: Config = asdict(sizes) | {"folder": str(folder)}
     ask(joins.fill_last, config)
     rows = []
@@ -277,29 +237,27 @@ def _joins(
     found = _duel(joins.wide, joins.wide_duck, config, sizes.repeats)
     count = sizes.wide_labels
     rows.append(Row("training set, Parquet, two tables", "DuckDB", AT_LEAST, None, found, count))
-    newest = "; ".join(
-        f"{n:,} entities {r.duel.ours.median:.2f} s and {r.duel.ours.peak_mb:.0f} MB"
-        for n, r in zip(sizes.last_entities, rows, strict=False)
-    )
-    told = [
-        (
-            f"The newest event for {sizes.last_labels:,} labels × {sizes.last_events:,} events "
-            f"(aim 0.5 s and 1,000 MB): {newest}. {count:,} labels × two tables from Parquet "
-            f"(aim 3 M rows/s): {count / found.ours.median / 1e6:.2f} M rows/s."
+    alone = [
+        Figure(f"{row.name}: {what}", value, unit, aim=aim)
+        for row in rows[:-1]
+        for what, value, unit, aim in (
+            ("time", row.duel.ours.median, "s", 0.5),
+            ("memory", row.duel.ours.peak_mb, "MB", 1000.0),
         )
     ]
+    speed = count / found.ours.median / 1e6
+    alone.append(Figure(f"{rows[-1].name}, {count:,} labels", speed, "M rows/s", AT_LEAST, 3.0))
     say("growth over sizes")
     points = ask(joins.growth, config, seconds_max=LONG_S_MAX)
     least, most = points[0], points[-1]
-    told.append(
-        f"Seven-day sum of {least['rows']:,} to {most['rows']:,} events and labels: "
-        f"{least['seconds']:.2f} to {most['seconds']:.2f} s, growing by the power "
-        f"{joins.slope(points):.2f} of the size (1 is linear)"
-        + (", drawn in training_growth.svg." if pictures is not None else ".")
+    name = (
+        f"7-day sum of {least['rows']:,} to {most['rows']:,} events and labels, "
+        f"{least['seconds']:.2f} to {most['seconds']:.2f} s: power of the size"
     )
+    alone.append(Figure(name, joins.slope(points), "(1 is linear)", aim=1.1))
     if pictures is not None:
         joins.picture(points, pictures / "training_growth.svg")
-    return rows, told
+    return rows, alone
 
 
 def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
@@ -320,6 +278,7 @@ def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
             "name": str(n),
             "events": str(folder / f"events-{n}.parquet"),
             "labels": str(folder / f"labels-{n}.parquet"),
+            "out": str(folder / f"feast-{n}.parquet"),
         }
         answer = feast_store.asked(base | {"case": case})
         mine = f"(ours {ours[f'training set, newest event, {n:,} entities']:.2f} s)"
@@ -327,9 +286,10 @@ def _feast(sizes: Sizes, config: Config, rows: list[Row], say: Say) -> str:
             told.append(f"{n:,} entities not done in {feast_store.RUN_S_MAX} s {mine}")
             continue
         version, f = answer["version"], answer["found"]
+        alike = ask(joins.agreeing, config | {"case": f"-{n}", "out": case["out"]})
         told.append(
             f"{n:,} entities {f['seconds']:.2f} s and {f['peak_mb']:,.0f} MB, {f['rows']:,} rows "
-            f"of {sizes.last_labels:,} labels {mine}"
+            f"of {sizes.last_labels:,} labels, {alike:.2%} of them as ours {mine}"
         )
     say("Feast, reads")
     answer = feast_store.asked(base)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
+import polars as pl
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -15,10 +19,12 @@ from fs_notebook import current
 from fs_notebook.cli import main
 from fs_notebook.clock import SYSTEM
 from fs_notebook.errors import UnreachableError, UsageError
+from fs_notebook.log.access import Access
+from fs_notebook.online.access import RedisAccess
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
-from tests.support.redis import RedisServer
-from tests.support.sessions import SUM_SQL, read_events, stop_all
+from tests.support.redis import RedisServer, make_server, remove_server, system_server
+from tests.support.sessions import BEGIN, SUM_SQL, read_events, stop_all
 
 
 @pytest.fixture
@@ -107,6 +113,91 @@ def test_a_password_is_shown_nowhere(home: Path) -> None:
     with pytest.raises(UnreachableError) as caught:
         fs.connect("embedded:", redis="redis://:hunter2@127.0.0.1:1/0")
     assert "hunter2" not in str(caught.value)
+
+
+PASSWORD = "hunter2-is-not-to-be-found"
+
+
+def test_a_password_is_kept_nowhere_but_in_the_private_connection(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not in a ledger, a log, a command line, a cache, a display or a message."""
+    server = make_server(system_server())
+    server.start()
+    server.client().config_set("requirepass", PASSWORD)
+    session = None
+    try:
+        session = fs.connect("embedded:", redis=server.url.replace("://", f"://:{PASSWORD}@"))
+        session.upload(read_events(0, 70), "read_events")
+        session.define("reading_time", SUM_SQL)
+        session.preview("reading_time")
+        session.promote("reading_time")
+        rows = [{"user": "u1", "t": BEGIN + timedelta(days=1), "y": n % 2} for n in range(4)]
+        made = session.training_set(pl.DataFrame(rows), ["total_readtime"], name="kept")
+        shown = [session, *session.status(), made, session.serve("total_readtime", user="u1")]
+        texts = [repr(one) for one in shown]
+        texts += [one._repr_html_() for one in shown if hasattr(one, "_repr_html_")]
+        texts += [" ".join(p.cmdline()) for p in _processes()]
+        said = capsys.readouterr()
+        assert not any(PASSWORD in text for text in [*texts, said.out, said.err])
+        holding = {
+            path.name
+            for path in home.rglob("*")
+            if path.is_file() and PASSWORD.encode() in path.read_bytes()
+        }
+        assert holding == {"connection.json"}
+        assert (home / "connection.json").stat().st_mode & 0o077 == 0
+    finally:
+        if session is not None:
+            session.stop()
+        remove_server(server)
+
+
+def _processes() -> list[psutil.Process]:
+    """Return this process's and all that were started for its sessions."""
+    found = [psutil.Process()]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if "fs_notebook" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.fixture
+def ring() -> Iterator[dict[tuple[str, str], str]]:
+    """A keyring in memory, in place of the machine's."""
+    import keyring
+    from keyring.backend import KeyringBackend
+
+    held: dict[tuple[str, str], str] = {}
+
+    class Ring(KeyringBackend):
+        priority = 1  # type: ignore[assignment]
+
+        def get_password(self, service: str, username: str) -> str | None:
+            return held.get((service, username))
+
+        def set_password(self, service: str, username: str, password: str) -> None:
+            held[service, username] = password
+
+    before = keyring.get_keyring()
+    keyring.set_keyring(Ring())
+    yield held
+    keyring.set_keyring(before)
+
+
+def test_a_secret_may_lie_in_the_keyring(
+    ring: dict[tuple[str, str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring["team/redis", "worker"] = PASSWORD
+    monkeypatch.setenv("FS_NOTEBOOK_REDIS_PASSWORD", "keyring:team/redis/worker")
+    assert RedisAccess.from_environment().password == PASSWORD
+    monkeypatch.setenv("FS_NOTEBOOK_PULSAR_TOKEN", "keyring:team/redis/worker")
+    assert Access.from_environment().token == PASSWORD
+    for odd in ("keyring:team/redis/other", "keyring:", "keyring:worker"):
+        monkeypatch.setenv("FS_NOTEBOOK_REDIS_PASSWORD", odd)
+        with pytest.raises(UsageError, match="no such entry as FS_NOTEBOOK_REDIS_PASSWORD"):
+            RedisAccess.from_environment()
 
 
 def test_the_command_line_says_the_same(home: Path) -> None:
