@@ -174,7 +174,7 @@ export function Values({ group, model, trans }: IGroupProps): JSX.Element {
   const [found, setFound] = React.useState<IPortrait | string | null>(null);
   const { fingerprint, name, version } = group;
   React.useEffect(() => {
-    let current = open;
+    let current = true;
     setFound(null);
     if (open) {
       model.api
