@@ -10,6 +10,7 @@ from typing import Any, cast
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState
+from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import Definition, Group, Version, definition_of
 from fs_notebook.catalog.recipes import SavedTrainingSet
 from fs_notebook.clock import Clock, from_us
@@ -29,6 +30,8 @@ ENTITIES = 1_000
 """Of so many entities at most the values are looked at."""
 PAST_ENTITIES = 40
 PAST_MOMENTS = 24
+PAST_EVENTS_MAX = 500_000
+"""Of longer histories how a feature moved in time is drawn when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,33 @@ class Likeness:
 
     @property
     def median(self) -> float | None:
-        """The median of the values now, if they are numbers."""
-        found = self.values.median() if self.values.dtype.is_numeric() else None
-        return None if found is None else float(cast(Any, found))
+        """The median of the values now, of what are finite numbers."""
+        return _median(self.values)
 
     @property
     def drift(self) -> tuple[str, ...]:
         """The three measures of how far apart they are, as text; empty where nothing is known."""
         measures = (self.psi, self.ks, self.js)
         return tuple("" if m is None else f"{m:.3f}" for m in measures)
+
+    def drawn(self) -> tuple[Spread | None, Spread | None]:
+        """Return the spread now and in training over bins that hold most of both."""
+        if self.then is None:
+            return self.now, None
+        then = self.then.wider(self.values)
+        return then.again(self.values), then
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`: spreads instead of values; edges of times in µs."""
+        now, then = self.drawn()
+        return {
+            "feature": self.feature, "type": self.type, "values": self.values.len(),
+            "nulls": self.values.null_count(), "median": self.median,
+            "now": None if now is None else now.to_dict(),
+            "then": None if then is None else then.to_dict(),
+            "psi": self.psi, "ks": self.ks, "js": self.js, "training": self.training,
+            "beyond": self.beyond,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -128,6 +149,14 @@ class Past:
     median: tuple[float | None, ...]
     high: tuple[float | None, ...]
     entities: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`: times as ISO texts."""
+        return {
+            "feature": self.feature, "at": [t.isoformat() for t in self.at],
+            "low": list(self.low), "median": list(self.median), "high": list(self.high),
+            "entities": self.entities,
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         known = [(t, m) for t, m in zip(self.at, self.median, strict=True) if m is not None]
@@ -151,6 +180,13 @@ class Portrait:
     what: str
     likenesses: tuple[Likeness, ...]
     notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`."""
+        return {
+            "name": self.name, "what": self.what, "notes": list(self.notes),
+            "features": [one.to_dict() for one in self.likenesses],
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         lines = [f"{self.name}: {self.what}"]
@@ -178,6 +214,24 @@ class Portrait:
             f"Values of {self.name}", [], subtitle=self.what, notes=self.notes,
             tables=[(headings, rows)],
         )  # fmt: skip
+
+
+def _median(values: pl.Series) -> float | None:
+    """Return the median of what are finite numbers; None where there is none."""
+    if not values.dtype.is_numeric():
+        return None
+    numbers = values.cast(pl.Float64, strict=False)
+    found = numbers.filter(numbers.is_finite()).median()
+    return found if isinstance(found, float) else None
+
+
+def history_events(log: EventLog, group: Group) -> int | None:
+    """Return how many events a group's history has, where the ledger counts them."""
+    facts = getattr(log, "facts", None)
+    counts: list[Any] = [
+        None if facts is None else facts(s).events for s in streams_of(group.latest)
+    ]
+    return None if None in counts else sum(counts)
 
 
 class PortraitCalls:
