@@ -483,6 +483,6 @@ def _version_lines(group: Group) -> Iterable[VersionLine]:
         yield VersionLine(DRAFT, DRAFT, group.draft.fingerprint, group.actor, group.at)
     for v in reversed(group.versions):
         is_serving = group.serving is not None and group.serving.number == v.number
-        state = "retired" if v.retired else "serves" if is_serving else "kept"
-        state = "wanted" if v.number == group.wanted and not is_serving else state
+        state = "serves" if is_serving else "wanted" if v.number == group.wanted else "kept"
+        state = "retired" if v.retired else state
         yield VersionLine(f"v{v.number}", state, v.fingerprint, v.actor, v.at)

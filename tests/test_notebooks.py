@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nbformat
 import pytest
 
+from fs_notebook import datasets
 from fs_notebook.worker.connection import Connection
 from fs_notebook.worker.runner import runner_pid
 from tests.support.broker import Broker
@@ -51,23 +57,32 @@ def runner() -> ModuleType:
 class Book:
     """A notebook that was executed: what its cells showed, as plain text."""
 
-    def __init__(self, name: str, home: Path) -> None:
+    def __init__(self, name: str, home: Path, *, stops: bool = True) -> None:
         self.notebook, well = runner().execute(BOOKS / name, home)
         # pytest keeps the folders of its last runs: what was shown can be looked at.
         nbformat.write(self.notebook, home.parent / name)
         assert well, "see above for the cell that failed"
-        # Its last cell stops what it started.
-        assert "runner stopped" in self.said("%feature stop")
-        assert runner_pid(Connection.remembered(home)) is None
+        # Its last cell stops what it started, unless the workers are left to be looked at.
+        if stops:
+            assert "runner stopped" in self.said("%feature stop")
+        assert (runner_pid(Connection.remembered(home)) is None) == stops
 
     def said(self, begins: str, which: int = -1) -> str:
         """Return what a cell shows that has a line of this beginning; of several, the last one."""
+        return "\n".join(_plain(o) for o in self._cells(begins)[which].outputs)
+
+    def _cells(self, begins: str) -> list[nbformat.NotebookNode]:
         cells = [
             c for c in self.notebook.cells
             if c.cell_type == "code" and any(s.startswith(begins) for s in c.source.splitlines())
         ]  # fmt: skip
         assert cells, f"no cell has a line that begins with {begins!r}"
-        return "\n".join(_plain(o) for o in cells[which].outputs)
+        return cells
+
+    def ran_at(self, begins: str) -> datetime:
+        """Return when a cell that has a line of this beginning was run."""
+        (cell,) = self._cells(begins)
+        return datetime.fromisoformat(cell.metadata.execution["iopub.execute_input"])
 
     def pictures(self) -> int:
         """Return how many outputs are pictures of their own."""
@@ -88,6 +103,52 @@ def column(table: str, name: str) -> list[str]:
     return [r[head.index(name)] for r in rows[first + 1 :] if len(r) == len(head)]
 
 
+def test_flights(home: Path) -> None:
+    book = Book("01_flights.ipynb", home, stops=False)
+    assert "helps to predict late" in book.said("%feature lift origin_delay")
+    assert "helps to predict late" in book.said("%feature lift plane_delay")
+    assert "live v1" in book.said("%feature promote plane_delay", 0)
+    assert "0 → 2 flights this week" in book.said("before = fs.serve")
+    arrived = book.said("before = fs.serve")
+    assert (column(arrived, "plane_delay_7d"), column(arrived, "plane_flights_7d")) == (
+        ["42.0"], ["2"],
+    )  # fmt: skip
+    assert "0 mismatches" in book.said("%feature verify plane_delay")
+    assert "live v2" in book.said("%feature promote plane_delay")
+    ever = 'fs.serve(["plane_delay_ever"]'
+    changed, returned = (column(book.said(ever, n), "plane_delay_ever") for n in (0, 1))
+    # No flight lowers a mean that counts early departures as on time.
+    assert all(float(new) > float(old) for new, old in zip(changed[:3], returned, strict=False))
+    # Rolled back, each plane has what it had: the first one with the two flights that arrived.
+    before = column(book.said("planes = "), "plane_delay_ever")
+    assert returned == [*column(arrived, "plane_delay_ever"), *before[1:]]
+    assert before[0] != returned[0]
+    assert before[3] == returned[3] == "null"
+    assert re.search(r"plane_delay +live v2 +no", book.said("%feature status"))
+
+
+def known_of(user: str, at: datetime) -> dict[str, Any]:
+    """Return what is to be known of a reader of the newspaper, by hand: row by row, no fold."""
+    paper = datasets.reading(until=at)
+    reads = paper.read_events.filter(user=user).sort("ts", maintain_order=True).to_dicts()
+    # The editors change some articles: each reading is of what stood there at its time.
+    rows = paper.articles.sort("at").to_dicts()
+    stood = [
+        [a for a in rows if a["article"] == r["article"] and a["at"] <= r["ts"]][-1] for r in reads
+    ]
+    genres = Counter(a["genre"] for a in stood)
+    shares = [n / len(stood) for n in genres.values()]
+    return {
+        "last_articles": [r["article"] for r in reversed(reads[-5:])],
+        "current_article": reads[-1]["article"],
+        "top_genre": genres.most_common(1)[0][0],
+        "top_category": Counter(a["category"] for a in stood).most_common(1)[0][0],
+        "total_readtime": sum(r["readtime"] for r in reads),
+        "mean_words": pytest.approx(sum(a["words"] for a in stood) / len(stood)),
+        "taste_entropy": pytest.approx(-sum(p * math.log2(p) for p in shares)),
+    }
+
+
 def test_next_article(home: Path) -> None:
     book = Book("02_next_article.ipynb", home)
     assert "helps to predict clicked" in book.said("%feature lift suits,popularity")
@@ -97,6 +158,9 @@ def test_next_article(home: Path) -> None:
     # The battery was drawn at random, and so it must not be found to help.
     assert "helps" not in (helps["charge"], helps["reading_time"])
     assert book.said("%feature verify tastes").count("0 mismatches") == 3
+    served = ast.literal_eval(book.said('fs.serve(["last_articles", "current_article"'))
+    assert served.pop("user") == ["u7"]
+    assert {k: v for k, (v,) in served.items()} == known_of("u7", book.ran_at("paper ="))
     # Who reads much of a genre gets an article of it first.
     assert column(book.said('recommend("u7")'), "of_fresh_genre")[0] == "true"
     assert book.pictures() == 2

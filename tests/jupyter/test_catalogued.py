@@ -108,8 +108,18 @@ def test_help_has_options_and_examples(shell: InteractiveShell) -> None:
         text, html = shows(shell, cell)
         assert "%feature promote reading_time --workers 4" in text or "training_set" in text
         assert "Options" in html
-    assert "%%feature reading_time --entity user" in shell.find_line_magic("feature").__doc__
     assert "did you mean 'promote'" in fails(shell, "%feature help promot")
+
+
+def test_a_question_mark_shows_examples(shell: InteractiveShell) -> None:
+    for asked in ("%feature?", "%%feature?"):
+        page = shows(shell, asked)[0]
+        assert "%%feature reading_time --entity user --tags reading" in page
+        assert "SELECT user, SUM(readtime) AS total_readtime FROM read_events" in page
+        assert "%feature promote reading_time" in page
+    page = shows(shell, "%%view?")[0]
+    assert "%%view long_reads --description" in page
+    assert "FROM read_events WHERE readtime >= 60" in page
 
 
 def test_every_verb_has_an_example() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,8 +30,10 @@ from fs_notebook.jupyter.widgets import (
 from fs_notebook.jupyter.widgets.browser import facets_of, toggled
 from fs_notebook.jupyter.widgets.figures import about_words, serving_snippet
 from fs_notebook.jupyter.widgets.panel import Panel, action, script, style, synced, told
+from fs_notebook.portraits import Health
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.runner import runner_pid
 from tests.support.sessions import BEGIN, SUM_SQL, read_events, stop_all, until
 
 HOSTILE = "<img src=x onerror=alert(1)>\u202e\x07 & \"quotes\" 'too'"
@@ -358,6 +362,22 @@ def test_a_promotion_is_asked_about_followed_and_taken_back(known: Session, open
     ask(panel, "look")
     lines = dict(panel.promotion["lines"])
     assert lines["Version"].startswith("v2; v1 serves until it is live")
+    runner = runner_pid(known.connection)
+    assert runner is not None
+    # While the runner stands still nothing of v2 is bootstrapped, so that it can be called off.
+    os.kill(runner, signal.SIGSTOP)
+    try:
+        ask(panel, "promote", name="reading_time")
+        assert (panel.promotion["wanted"], panel.promotion["version"]) == (2, 1)
+        ask(panel, "call_off", name="reading_time")
+        assert panel.error is None
+        assert (panel.promotion["wanted"], panel.promotion["version"]) == (1, 1)
+        served = known.serve("total_readtime", user="u1")
+        assert served["total_readtime"] == [sum(range(1, 700, 7))]
+    finally:
+        os.kill(runner, signal.SIGCONT)
+    # What was called off is no draft any more: whoever wants it after all runs its cell again.
+    known.define("reading_time", DOUBLED)
     ask(panel, "promote", name="reading_time")
     until(lambda: panel.promotion["version"] == 2)
     ask(panel, "call_off", name="reading_time")
@@ -367,6 +387,77 @@ def test_a_promotion_is_asked_about_followed_and_taken_back(known: Session, open
     assert known.view("reading_time")["version"] == 1
     with pytest.raises(UnknownName):
         promote_panel("raeding_time", session=known)
+
+
+class Hands:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.at_s = 1_000.0
+
+    def now_us(self) -> int:
+        return int(self.at_s * 1_000_000)
+
+    def monotonic_s(self) -> float:
+        return self.at_s
+
+    def sleep_s(self, seconds: float) -> None:
+        self.at_s += seconds
+
+
+def test_a_bootstrap_says_how_long_it_goes_on(
+    known: Session, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fs_notebook.promotion.ensure_runner", lambda *_, **__: 0)
+    known.promote("reading_time", wait=False)
+    share: float | None = 0.2
+
+    def health(name: str) -> list[Health]:
+        return [Health(1, False, "bootstrapping", None, None, 1_000.0, 140, share, None, None,
+                       None, None)]  # fmt: skip
+
+    monkeypatch.setattr(known, "health", health)
+    panel, clock = opened(promote_panel("reading_time", session=known)), Hands()
+    # The panel's own thread stays out of it: it asks by the machine's clock.
+    monkeypatch.setattr(panel, "tick", lambda: None)
+    panel._clock, panel._pace = clock, None
+
+    def left_s() -> float | None:
+        ask(panel, "look")
+        assert panel.promotion["health"][0]["progress"] == share
+        left: float | None = panel.promotion["left_s"]
+        return left
+
+    assert left_s() is None
+    clock.at_s, share = clock.at_s + 10, 0.6
+    # Four tenths took ten seconds, and four are left; they are counted down where nothing is told.
+    assert left_s() == pytest.approx(10)
+    clock.at_s += 4
+    assert left_s() == pytest.approx(6)
+    clock.at_s += 60
+    assert left_s() == 0
+    share = 0.9
+    assert left_s() == pytest.approx(74 / 7)
+    share = None
+    assert left_s() is None
+
+
+def test_a_first_version_is_called_off(
+    known: Session, opened: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a runner a promotion stays on its way for as long as it is looked at.
+    monkeypatch.setattr("fs_notebook.promotion.ensure_runner", lambda *_, **__: 0)
+    panel = opened(promote_panel("read_count", session=known))
+    ask(panel, "promote", name="read_count")
+    assert (panel.promotion["wanted"], panel.promotion["version"]) == (1, None)
+    ask(panel, "call_off", name="read_count")
+    assert panel.error is None
+    # It is no longer on its way, and can be promoted again.
+    assert panel.promotion["wanted"] is None
+    assert dict(panel.promotion["lines"])["Version"] == "v1"
+    assert [v.state for v in known.about("read_count").versions] == ["retired"]
+    ask(panel, "call_off", name="read_count")
+    assert panel.error["found"] == "nothing promoted"
 
 
 def test_versions_stand_side_by_side(promoted: Session, opened: Any) -> None:

@@ -12,6 +12,7 @@ from fs_notebook.outlooks import FOLD, SERVES, Outlook
 from fs_notebook.portraits import Health
 
 if TYPE_CHECKING:
+    from fs_notebook.catalog.model import Group
     from fs_notebook.session import Session
 
 POLL_S = 0.5
@@ -65,8 +66,8 @@ class Promoting(Panel):
         health = session.health(name)
         return {
             **asked, "name": name, "state": view["state"], "version": view["version"],
-            "previous": view["previous"], "wanted": group.wanted,
-            "left_s": self._left_s(group.wanted, health),
+            "previous": view["previous"], "wanted": _wanted(group),
+            "left_s": self._left_s(_wanted(group), health),
             "health": [health_json(h) for h in health],
             "at_us": session.clock.now_us(),
         }  # fmt: skip
@@ -107,17 +108,23 @@ class Promoting(Panel):
         session = self.session
         group = session.catalog.refresh().group(name)
         serving = None if group.serving is None else group.serving.number
-        if group.wanted is None or group.wanted == serving:
+        if _wanted(group) in (None, serving):
             raise UsageError(
                 f"Nothing of {group.name!r} is being bootstrapped.",
                 found="nothing promoted" if serving is None else f"v{serving} serves",
                 remedy="Roll back, where a former version is to serve again",
             )  # fmt: skip
         if serving is None:
-            session.retire(group.name, group.wanted)
+            session.retire(group.name, _wanted(group))
         else:
             session.rollback(group.name)
         self.ask(group.name)
+
+
+def _wanted(group: Group) -> int | None:
+    """Return the version that serves or is to serve; one that was called off is neither."""
+    retired = group.wanted is not None and group.version(group.wanted).retired
+    return None if retired else group.wanted
 
 
 class PromotePanel(Promoting):
