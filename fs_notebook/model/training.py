@@ -350,7 +350,7 @@ class Group:
             for c, key, k in zip(names, definition.plan.keys, fold.keys, strict=True)
         ]
         moments = pl.DataFrame([*keys, times])
-        entities = moments.select(fold.keys).drop_nulls().unique(maintain_order=True)
+        entities = moments.select(fold.keys).drop_nulls().unique()
         return cls(definition, features, fold, names, moments, entities)
 
     def no_events(self, stamps: Sequence[str]) -> pl.DataFrame:

@@ -62,7 +62,8 @@ def _likeness(one: Likeness) -> Json:
     drawn = chart_json(one.values.alias(one.feature), one.type, now, then, labels)
     if one.beyond:
         drawn["facts"].append(f"{percent(one.beyond)} beyond training's range")
-    return {**drawn, "psi": one.psi, "training": one.training}
+    measures = {"psi": one.psi, "ks": one.ks, "js": one.js}
+    return {**drawn, **measures, "training": one.training}
 
 
 def past_json(found: Sequence[Past]) -> list[Json]:
