@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
 from fs_notebook._version import __version__
-from fs_notebook.errors import FeatureStoreError
+from fs_notebook.errors import FeatureStoreError, Interrupted
+
+INTERRUPTED = 130
 
 
 class _Group(click.Group):
@@ -20,6 +24,9 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except FeatureStoreError as error:
             raise click.ClickException(str(error)) from None
+        except Interrupted as stopped:
+            click.echo(str(stopped), err=True)
+            sys.exit(INTERRUPTED)
 
 
 @click.group(cls=_Group)
@@ -52,6 +59,22 @@ def _session(ctx: click.Context) -> Any:
     from fs_notebook.session import Session
 
     return Session(ctx.obj)
+
+
+@contextmanager
+def _progress(what: str, *, quiet: bool) -> Iterator[Any]:
+    """Give what shows progress on stderr: one line written over, or lines where that is a file."""
+    from fs_notebook.compute.preview import silent
+    from fs_notebook.jupyter.progress import ProgressBar, screen_on
+
+    if quiet:
+        yield silent
+        return
+    with ProgressBar(what, screen=screen_on(sys.stderr)) as bar:
+        yield bar
+
+
+_quiet = click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 
 
 def _list(what: str, rows: list[dict[str, Any]], names: tuple[str, ...]) -> None:
@@ -204,12 +227,16 @@ def import_files(ctx: click.Context, folder: Path, yes: bool, check: bool) -> No
 @click.option("--wait/--no-wait", default=True)
 @click.option("--with-inputs", is_flag=True, help="First promote what it is derived from.")
 @click.option("--workers", type=int, help="Share the partitions among so many on each machine.")
+@_quiet
 @click.pass_context
 def promote(
-    ctx: click.Context, name: str, wait: bool, with_inputs: bool, workers: int | None
+    ctx: click.Context, name: str, wait: bool, with_inputs: bool, workers: int | None, quiet: bool
 ) -> None:
     """Send a defined feature to a background worker."""
-    status = _session(ctx).promote(name, wait=wait, with_inputs=with_inputs, workers=workers)
+    with _progress("Bootstrapping", quiet=quiet) as bar:
+        status = _session(ctx).promote(
+            name, wait=wait, with_inputs=with_inputs, workers=workers, on_progress=bar
+        )
     click.echo(repr(status))
 
 
@@ -224,18 +251,27 @@ def rollback(ctx: click.Context, name: str) -> None:
 @main.command()
 @click.argument("name")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait at most.")
+@_quiet
 @click.pass_context
-def wait(ctx: click.Context, name: str, timeout: float) -> None:
+def wait(ctx: click.Context, name: str, timeout: float, quiet: bool) -> None:
     """Return once all that is in a feature's streams now is in what is served."""
-    click.echo(repr(_session(ctx).wait(name, timeout_s=timeout)))
+    with _progress("Catching up", quiet=quiet) as bar:
+        done = _session(ctx).wait(name, timeout_s=timeout, on_progress=bar)
+    click.echo(repr(done))
 
 
 @main.command()
 @click.argument("name")
+@click.option("--sample", type=int, help="Of so many entities only; default: of all.")
+@click.option("--seed", type=int, help="What they are drawn by: the same seed, the same ones.")
+@_quiet
 @click.pass_context
-def verify(ctx: click.Context, name: str) -> None:
+def verify(
+    ctx: click.Context, name: str, sample: int | None, seed: int | None, quiet: bool
+) -> None:
     """Recompute every online value from the ledger; exit with 1 if one differs."""
-    outcome = _session(ctx).verify(name)
+    with _progress("Verifying", quiet=quiet) as bar:
+        outcome = _session(ctx).verify(name, sample=sample, seed=seed, on_progress=bar)
     click.echo(repr(outcome))
     sys.exit(0 if outcome.ok else 1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from fs_notebook.catalog import Catalog, CatalogState
 from fs_notebook.catalog.catalog import STREAM as CATALOG
 from fs_notebook.catalog.model import DECLARED, Definition, DerivedDefinition
+from fs_notebook.compute.preview import parse_span
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language import expr as ex
 from fs_notebook.log.beside import EVENT_TIME, PUBLISH_TIME
@@ -46,6 +47,8 @@ class Wish:
         ``"event time"`` or ``"publish time"``.
     json_only
         Whether each event is written as a JSON message, however many are written at once.
+    ahead
+        How far at most event times lie after publishing, ``"5 minutes"``; empty text: not known.
     """
 
     columns: Columns | None = None
@@ -57,14 +60,18 @@ class Wish:
     message: str | None = None
     meta: Mapping[str, str] | None = None
     json_only: bool | None = None
+    ahead: str | None = None
 
 
 class Declarations:
     """Declares streams, and declares them anew. `Session.declare` documents it."""
 
-    def __init__(self, catalog: Catalog, log: EventLog) -> None:
+    def __init__(
+        self, catalog: Catalog, log: EventLog, *, mind_retention: Callable[[str], None]
+    ) -> None:
         self._catalog = catalog
         self._log = log
+        self._mind_retention = mind_retention
 
     def declare(self, name: str, wish: Wish) -> Stream:
         """Record what a stream is; make it where it is not there."""
@@ -78,7 +85,9 @@ class Declarations:
         stream = self._wished(name, wish, None if known is None else known.stream, there)
         check_stream(stream)
         _check_needed(state, stream)
-        if not there:
+        if there:
+            self._mind_retention(name)
+        else:
             self._log.create(stream)
         if known is None or known.stream != stream:
             self._catalog.record(
@@ -117,6 +126,7 @@ class Declarations:
             schema=known.schema if wish.schema is None else schema,
             key=known.key if wish.key is None else tuple(wish.key),
             json_only=known.json_only if wish.json_only is None else wish.json_only,
+            ahead_us=known.ahead_us if wish.ahead is None else _ahead_us(wish.ahead),
         )  # fmt: skip
 
     def _grown(self, known: Stream) -> tuple[tuple[str, Type], ...]:
@@ -152,6 +162,10 @@ class Declarations:
         if there:
             partitions = 1 + max((p.partition for p in self._log.end(name)), default=0)
         return Stream(name, (), partitions=partitions)
+
+
+def _ahead_us(ahead: str) -> int | None:
+    return parse_span(ahead, option="--ahead") if ahead else None
 
 
 def _typed(name: str, columns: Columns) -> tuple[tuple[str, Type], ...]:

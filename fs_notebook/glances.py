@@ -11,6 +11,7 @@ from fs_notebook.worker.audits import audit_name
 from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.records import inputs_of
 from fs_notebook.worker.shared import parts_name
+from fs_notebook.worker.sizes import size_name
 
 
 class _Glance:
@@ -45,7 +46,8 @@ def glance_at(store: OnlineStore, groups: Iterable[Group]) -> OnlineStore:
     shards = list(dict.fromkeys(d.shard for v in versions for d in inputs_of(v.definition)))
     if len(shards) < 2:
         return store
-    names = [n for s in shards for n in (s, parts_name(s), report_name(s), audit_name(s))]
+    namings = (str, parts_name, report_name, audit_name, size_name)
+    names = [naming(shard) for shard in shards for naming in namings]
     reports = dict(zip(names, store.reports(names), strict=True))
     states = dict(zip(shards, store.states(shards), strict=True))
     return cast("OnlineStore", _Glance(store, reports, states))

@@ -17,6 +17,8 @@ from fs_notebook.log.protocol import Stream
 from fs_notebook.types import PRECISION_MAX, Type, conform, type_of
 
 _EARLIEST_US, _LATEST_US = -62_135_596_800_000_000, 253_402_300_800_000_000
+_ISO_DATE = r"^\d{4}-\d{2}-\d{2}$"
+_ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.]\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 _READERS: dict[str, Callable[..., pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".pq": pl.read_parquet,
@@ -147,13 +149,35 @@ def _read_file(path: Path) -> pl.DataFrame:
         )
     options = {"try_parse_dates": True} if reader is pl.read_csv else {}
     try:
-        return reader(path, **options)
+        frame = reader(path, **options)
+        return _with_times_parsed(frame) if reader is pl.read_ndjson else frame
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UsageError(
             f"{path.name!r} cannot be read.",
             found=str(error).splitlines()[0],
             remedy=f"is it really {path.suffix}?",
         ) from None
+
+
+def _with_times_parsed(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a JSON file's rows, texts that are all dates or times in ISO 8601 as those.
+
+    JSON has no times: what a CSV file's reader takes for one is one here too.
+    """
+    parsed = []
+    for name, dtype in frame.schema.items():
+        text = frame[name].drop_nulls() if dtype == pl.String else pl.Series([], dtype=pl.String)
+        if not text.len() or not text.str.contains(_ISO_TIME).all():
+            continue
+        try:
+            if text.str.contains(_ISO_DATE).all():
+                parsed.append(frame[name].str.to_date())
+            else:
+                parsed.append(frame[name].str.to_datetime(time_unit="us"))
+        except pl.exceptions.PolarsError:
+            # With a zone and without, or no day of the calendar: it stays text.
+            continue
+    return frame.with_columns(parsed)
 
 
 def time_column(frame: pl.DataFrame, name: str, time: str | None) -> str:

@@ -21,7 +21,8 @@ from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import from_us
 from fs_notebook.compute.preview import parse_moment
 from fs_notebook.errors import UnknownPosition, UsageError
-from fs_notebook.log.facts import KEPT, Drift, Facts
+from fs_notebook.language.plan import span_text
+from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.protocol import POSITION_COLUMNS, PUBLISHED, EventLog, Stream
 from fs_notebook.position import START, Cut, Position
 from fs_notebook.sources import Sources
@@ -154,6 +155,8 @@ class Description:
         if facts.stored_bytes is not None:
             shown.append(("size", f"{facts.stored_bytes:,} bytes"))
         shown.append(("event time", stream.time or "when published"))
+        if stream.ahead_us is not None:
+            shown.append(("promised: times ahead of publishing", span_text(stream.ahead_us)))
         if stream.key:
             shown.append(("key", ", ".join(stream.key)))
         if stream.id is not None:
@@ -172,6 +175,8 @@ class Description:
             shown.append(("newest events, by their time", f"{self.rate:,.3g}/s"))
         if facts.kept is not None:
             shown.append(("kept", facts.kept))
+        if facts.keep is not None:
+            shown.append(("to keep it for ever, run", facts.keep))
         if facts.offloaded_share is not None:
             shown.append(("offloaded", f"{facts.offloaded_share:.0%} of the bytes"))
         shown += self._drifted()
@@ -214,12 +219,13 @@ class Inspection:
 
     def limits(self, definition: Definition) -> tuple[str, ...]:
         """Return a note for each stream of a definition that is not kept for ever."""
-        told = {name: self._facts(name).kept for name in streams_of(definition)}
+        told = {name: self._facts(name) for name in streams_of(definition)}
         return tuple(
-            f"{name!r} is kept {kept}: values are of what is left of it, and what is removed "
-            "before it is folded is missing"
-            for name, kept in told.items()
-            if kept not in (None, KEPT)
+            f"{name!r} is kept {facts.limit}: values are of what is left of it, and what is "
+            "removed before it is folded is missing"
+            + (f". To keep it for ever, run: {facts.keep}" if facts.keep else "")
+            for name, facts in told.items()
+            if facts.limit is not None
         )
 
     def peek(

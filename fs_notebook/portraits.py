@@ -10,13 +10,16 @@ from typing import Any, cast
 import polars as pl
 
 from fs_notebook.catalog import Catalog, CatalogState
+from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import Definition, Group, Version, definition_of
 from fs_notebook.catalog.recipes import SavedTrainingSet
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.comparison.reading import Online, least
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.preview import OnProgress, Preview, Slice, preview, silent
+from fs_notebook.errors import plain
 from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.card import card, count, percent
 from fs_notebook.model.spread import Spread, spread_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import status_of
@@ -27,6 +30,8 @@ ENTITIES = 1_000
 """Of so many entities at most the values are looked at."""
 PAST_ENTITIES = 40
 PAST_MOMENTS = 24
+PAST_EVENTS_MAX = 500_000
+"""Of longer histories how a feature moved in time is drawn when it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,9 @@ class Likeness:
         The training set's name.
     beyond
         The share of values now that lie beyond what was seen in training, but for its outliers.
+    ks, js
+        The Kolmogorov-Smirnov statistic, and the Jensen-Shannon divergence in bits, both from 0 to
+        1 and over the same bins: see `model.spread.Spread`.
     """
 
     feature: str
@@ -97,6 +105,38 @@ class Likeness:
     psi: float | None
     training: str | None
     beyond: float = 0.0
+    ks: float | None = None
+    js: float | None = None
+
+    @property
+    def median(self) -> float | None:
+        """The median of the values now, of what are finite numbers."""
+        return _median(self.values)
+
+    @property
+    def drift(self) -> tuple[str, ...]:
+        """The three measures of how far apart they are, as text; empty where nothing is known."""
+        measures = (self.psi, self.ks, self.js)
+        return tuple("" if m is None else f"{m:.3f}" for m in measures)
+
+    def drawn(self) -> tuple[Spread | None, Spread | None]:
+        """Return the spread now and in training over bins that hold most of both."""
+        if self.then is None:
+            return self.now, None
+        then = self.then.wider(self.values)
+        return then.again(self.values), then
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`: spreads instead of values; edges of times in µs."""
+        now, then = self.drawn()
+        return {
+            "feature": self.feature, "type": self.type, "values": self.values.len(),
+            "nulls": self.values.null_count(), "median": self.median,
+            "now": None if now is None else now.to_dict(),
+            "then": None if then is None else then.to_dict(),
+            "psi": self.psi, "ks": self.ks, "js": self.js, "training": self.training,
+            "beyond": self.beyond,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +149,14 @@ class Past:
     median: tuple[float | None, ...]
     high: tuple[float | None, ...]
     entities: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`: times as ISO texts."""
+        return {
+            "feature": self.feature, "at": [t.isoformat() for t in self.at],
+            "low": list(self.low), "median": list(self.median), "high": list(self.high),
+            "entities": self.entities,
+        }  # fmt: skip
 
     def __repr__(self) -> str:
         known = [(t, m) for t, m in zip(self.at, self.median, strict=True) if m is not None]
@@ -133,15 +181,57 @@ class Portrait:
     likenesses: tuple[Likeness, ...]
     notes: tuple[str, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it fit for `json.dumps`."""
+        return {
+            "name": self.name, "what": self.what, "notes": list(self.notes),
+            "features": [one.to_dict() for one in self.likenesses],
+        }  # fmt: skip
+
     def __repr__(self) -> str:
         lines = [f"{self.name}: {self.what}"]
         for one in self.likenesses:
-            values = one.values.cast(pl.Float64, strict=False)
-            median = values.median() if one.values.dtype.is_numeric() else None
-            told = "" if one.psi is None else f", PSI {one.psi:.3f} against {one.training}"
-            middle = f", median {median:g}" if isinstance(median, float) else ""
-            lines.append(f"  {one.feature} {one.type}: {one.values.len():,} values{middle}{told}")
-        return "\n".join([*lines, *(f"note: {n}" for n in self.notes)])
+            measures = zip(("PSI", "KS", "JS"), one.drift, strict=True)
+            told = ", ".join(f"{name} {m}" for name, m in measures if m)
+            against = f", {told} against {one.training}" if told else ""
+            middle = "" if one.median is None else f", median {one.median:g}"
+            lines.append(
+                f"  {one.feature} {one.type}: {one.values.len():,} values{middle}{against}"
+            )
+        return "\n".join(map(plain, [*lines, *(f"note: {n}" for n in self.notes)]))
+
+    def _repr_html_(self) -> str:
+        headings = ("feature", "type", "values", "median", "against", "PSI", "KS", "JS", "beyond")
+        rows = [
+            (
+                one.feature, one.type, count(one.values.len()),
+                "" if one.median is None else f"{one.median:g}", one.training or "", *one.drift,
+                "" if one.then is None else percent(one.beyond),
+            )
+            for one in self.likenesses
+        ]  # fmt: skip
+        return card(
+            f"Values of {self.name}", [], subtitle=self.what, notes=self.notes,
+            tables=[(headings, rows)],
+        )  # fmt: skip
+
+
+def _median(values: pl.Series) -> float | None:
+    """Return the median of what are finite numbers; None where there is none."""
+    if not values.dtype.is_numeric():
+        return None
+    numbers = values.cast(pl.Float64, strict=False)
+    found = numbers.filter(numbers.is_finite()).median()
+    return found if isinstance(found, float) else None
+
+
+def history_events(log: EventLog, group: Group) -> int | None:
+    """Return how many events a group's history has, where the ledger counts them."""
+    facts = getattr(log, "facts", None)
+    counts: list[Any] = [
+        None if facts is None else facts(s).events for s in streams_of(group.latest)
+    ]
+    return None if None in counts else sum(counts)
 
 
 class PortraitCalls:
@@ -288,10 +378,13 @@ def _likeness(
     then: Spread | None,
 ) -> Likeness:  # fmt: skip
     now = spread_of(values) if then is None else then.again(values)
-    psi = None if then is None or now is None else then.psi(now)
     name = None if saved is None else saved.name
-    beyond = 0.0 if then is None else then.beyond(values)
-    return Likeness(feature, kind, values, now, then, psi, name, beyond)
+    if then is None or now is None:
+        return Likeness(feature, kind, values, now, then, None, name)
+    return Likeness(
+        feature, kind, values, now, then, then.psi(now), name, then.beyond(values), then.ks(now),
+        then.js(now),
+    )  # fmt: skip
 
 
 def _moments(first: datetime, last: datetime) -> list[datetime]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 from fs_notebook.catalog import Catalog, CatalogState, Group, Version
 from fs_notebook.catalog.lineage import (
@@ -23,7 +25,13 @@ from fs_notebook.catalog.model import (
 from fs_notebook.catalog.usage import sets_with
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.preview import OnProgress, Progress, silent
-from fs_notebook.errors import ConflictError, FeatureStoreError, Interrupted, UsageError
+from fs_notebook.errors import (
+    ConflictError,
+    FeatureStoreError,
+    Interrupted,
+    UnreachableError,
+    UsageError,
+)
 from fs_notebook.language.unions import streams_of as parts_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
@@ -33,6 +41,8 @@ from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.records import served_record, withdraw
 from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid
 from fs_notebook.worker.shared import members_of, partitions_of, stored_shards
+
+T = TypeVar("T")
 
 PROMOTE_SECONDS_MAX = 3_600.0
 RETRYING_SECONDS_MAX = 30.0
@@ -153,7 +163,8 @@ class Promotions:
                     f"Interrupted the waiting only: the worker of {group.name!r} "
                     f"v{version.number} goes on.\n  Try: %feature status {group.name}"
                 ) from None
-        return status_of(self.catalog.refresh().groups[group.name], version, self.store)
+        _, status, _ = self._patiently(lambda: self._look(group.name, version))
+        return status
 
     def _promote_inputs(
         self,
@@ -176,14 +187,11 @@ class Promotions:
         begun_s = retrying_since_s = self.clock.monotonic_s()
         runner_lost = False
         while True:
-            group = self.catalog.refresh().groups[name]
-            status = status_of(group, version, self.store)
+            group, status, is_served = self._patiently(lambda: self._look(name, version))
             serving = group.serving
             if serving is not None and serving.number == version.number:
                 # The record alone may be of before a rebuild, the worker's word of before a flip.
-                published = self.store.published()[1].get(name)
-                record = self._record(group, version)
-                if status.state == "live" and published == record:
+                if status.state == "live" and is_served:
                     return
             elif group.wanted != version.number:
                 raise ConflictError(
@@ -225,6 +233,24 @@ class Promotions:
                 )
             on_progress(Progress(status.progress, status.events, elapsed_s, "bootstrapping"))
             self.clock.sleep_s(0.05)
+
+    def _look(self, name: str, version: Version) -> tuple[Group, Status, bool]:
+        """Return group and status, and whether what is served under the name is that version."""
+        group = self.catalog.refresh().groups[name]
+        status = status_of(group, version, self.store)
+        published = self.store.published()[1].get(name)
+        return group, status, published == self._record(group, version)
+
+    def _patiently(self, look: Callable[[], T]) -> T:
+        """Look again for a while where the store does not answer: big commits keep it busy."""
+        until_s = self.clock.monotonic_s() + RETRYING_SECONDS_MAX
+        while True:
+            try:
+                return look()
+            except UnreachableError:
+                if self.clock.monotonic_s() > until_s:
+                    raise
+            self.clock.sleep_s(0.2)
 
     def rollback(self, name: str, *, actor: str | None = None) -> Status:
         """Serve the former version again, or take back a promotion that is under way."""

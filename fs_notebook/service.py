@@ -7,11 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from fs_notebook.clock import Clock
+from fs_notebook.compute.preview import OnProgress, Progress
+from fs_notebook.errors import CancelledError
 from fs_notebook.glances import glance_at
 from fs_notebook.language.cell import parse_source
+from fs_notebook.portraits import PAST_EVENTS_MAX, history_events
 from fs_notebook.session import Session
 from fs_notebook.views import status_of
 from fs_notebook.worker.connection import Connection, default_home
+
+LOOK_S = 20.0
+"""So long the server replays history for a card that is open in a browser."""
+DRAWN_MAX = 6
 
 
 class Service:
@@ -38,15 +46,6 @@ class Service:
             "revision": self.revision(),
             "connection": {"log": session.log.url, "online": session.store.url},
             "groups": session.features(),
-        }
-
-    def kept(self) -> dict[str, Any]:
-        """Return the training sets, feature sets and models, without their data."""
-        session = self._follow()
-        return {
-            "training_sets": [s.to_dict() for s in session.training_sets()],
-            "feature_sets": [s.to_dict() for s in session.feature_sets()],
-            "models": [m.to_dict() for m in session.models()],
         }
 
     def revision(self) -> str:
@@ -89,6 +88,24 @@ class Service:
     def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
         return self._follow().about(name, kind=kind).to_dict()
 
+    def portrait(self, name: str) -> dict[str, Any]:
+        """Return a group's values now and in training, and over time where that is soon known."""
+        session = self._follow()
+        report = _until(session.clock, LOOK_S)
+        found = session.portrait(name, on_progress=report)
+        events = history_events(session.log, session.catalog.refresh().group(found.name))
+        is_soon = events is not None and events <= PAST_EVENTS_MAX
+        past = session.past(found.name, on_progress=report) if is_soon else ()
+        notes = [] if is_soon else [
+            f"How it moved in time is drawn in a notebook, by a replay: fs.past({found.name!r})."
+        ]  # fmt: skip
+        told = found.to_dict()
+        return {
+            **told, "features": told["features"][:DRAWN_MAX],
+            "more": max(len(told["features"]) - DRAWN_MAX, 0),
+            "past": [p.to_dict() for p in past[:DRAWN_MAX]], "notes": [*told["notes"], *notes],
+        }  # fmt: skip
+
     def diff(self, name: str, before: str | None, after: str | None) -> dict[str, Any]:
         return self._follow().diff(name, before, after).to_dict()
 
@@ -108,6 +125,21 @@ class Service:
     def close(self) -> None:
         for session in (*self._former, self.session):
             session.close()
+
+
+def _until(clock: Clock, seconds: float) -> OnProgress:
+    """Return a progress that ends what takes longer than so many seconds."""
+    end_s = clock.monotonic_s() + seconds
+
+    def report(now: Progress) -> None:
+        if clock.monotonic_s() > end_s:
+            raise CancelledError(
+                f"Its values are not known within {seconds:g} seconds.",
+                found=f"{now.events:,} events read by then",
+                remedy="fs.portrait(name) in a notebook, which may take its time",
+            )
+
+    return report
 
 
 def open_service() -> Service:

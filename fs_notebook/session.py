@@ -38,6 +38,7 @@ from fs_notebook.errors import UsageError
 from fs_notebook.explanation import ExplainCalls
 from fs_notebook.inspection import Inspection
 from fs_notebook.language.cell import Cell
+from fs_notebook.log.protocol import Stream
 from fs_notebook.model.sets import PinnedSet, names_of
 from fs_notebook.online.async_store import reads_of
 from fs_notebook.online.connect import EMBEDDED
@@ -101,6 +102,9 @@ class Session(
             if connection.online != EMBEDDED:
                 self.catalog = catalog()
             undo.pop_all()
+        promise = getattr(self.log, "promise", None)
+        if promise is not None:
+            promise(self._ahead_us)
         self._index = Index()
         self._index_lock = threading.Lock()
         self._reader = FeatureReader(self.store, clock=clock, uses=self._uses())
@@ -121,6 +125,11 @@ class Session(
             f"fs_notebook session: ledger {self.log.url}, online {online}, "
             f"{len(state.sources)} streams, {len(state.groups)} feature groups"
         )
+
+    def _ahead_us(self, stream: Stream) -> int | None:
+        """Return what is promised of a stream by now, whatever declaration a version keeps."""
+        known = self.catalog.known.sources.get(stream.name)
+        return stream.ahead_us if known is None else known.stream.ahead_us
 
     def close(self) -> None:
         """Let go of connections. Runner and workers go on."""
@@ -407,9 +416,20 @@ class Session(
         return UseNotes(self.store, kind=SERVING, actor=self.catalog.actor, clock=self.clock)
 
     def verify(
-        self, name: str, *, on_progress: OnProgress = silent, version: int | None = None
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        sample: int | None = None,
+        seed: int | None = None,
+        on_progress: OnProgress = silent,
     ) -> Verification:
-        """Replay the ledger to the worker's own position and compare every online value."""
+        """Replay the ledger to the worker's own position and compare every online value.
+
+        With `sample`, those of so many entities, drawn from all by their hashes; the same `seed`
+        draws the same ones, by default it is another one each time. The ledger is read whole all
+        the same, and entities that the store lacks are not told then.
+        """
         group = self.catalog.refresh().group(name)
         chosen = group.serving if version is None else group.version(version)
         if chosen is None:
@@ -424,11 +444,11 @@ class Session(
         if isinstance(chosen.definition, DerivedDefinition):
             return verify_derived(
                 chosen.definition, chosen.number, self.log, self.store,
-                now_us=self.clock.now_us(), progress=report,
+                now_us=self.clock.now_us(), entities_max=sample, seed=seed, progress=report,
             )  # fmt: skip
         return run_verify(
             chosen.definition, chosen.number, self.log, self.store,
-            now_us=self.clock.now_us(), progress=report,
+            now_us=self.clock.now_us(), entities_max=sample, seed=seed, progress=report,
         )  # fmt: skip
 
     def features(self, words: str = "") -> list[dict[str, Any]]:

@@ -16,8 +16,11 @@ from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress
 from fs_notebook.errors import NameTaken, UnknownName, UsageError
 from fs_notebook.ingest import declare, fit, time_column, to_frame, with_time
+from fs_notebook.keys import proposed_key
+from fs_notebook.log.facts import Facts
 from fs_notebook.log.frames import check_stream
 from fs_notebook.log.protocol import EventLog, Stream
+from fs_notebook.log.retention import warn_retention
 from fs_notebook.types import conform
 from fs_notebook.uploads import Appender, FramePiece, Piece, declared_by, file_pieces
 from fs_notebook.views import Uploaded
@@ -33,6 +36,7 @@ class Sources:
         self.catalog = catalog
         self.log = log
         self.clock = clock
+        self._minded: set[str] = set()
 
     def upload(
         self,
@@ -59,6 +63,8 @@ class Sources:
         frame = pl.DataFrame() if files else to_frame(data)
         known = self._known(stream)
         created = known is None
+        if not created:
+            self.mind_retention(stream)
         if known is None:
             keys = [key] if isinstance(key, str) else list(key)
             if table and (time is not None or not keys):
@@ -97,10 +103,13 @@ class Sources:
         )  # fmt: skip
         done = appender.run(pieces, once=once)
         again = done.pieces_repeated if files else 0
+        sample = files[0].sample if files else frame
+        no_key = created and not known.key and not table
         return Uploaded(
             stream, done.rows, self.clock.monotonic_s() - begun_s, str(self.log.end(stream)),
             created, done.repeated, done.before, files=len(files), files_repeated=again,
             known=done.known, id=known.id,
+            key=proposed_key(sample, but=(known.time, known.id)) if no_key else None,
         )  # fmt: skip
 
     def _known(self, stream: str) -> Stream | None:
@@ -121,7 +130,24 @@ class Sources:
         infer: Callable[[str], Stream] = cast(Any, self.log).infer_stream
         stream = infer(name)
         self._declare(stream)
+        self.mind_retention(name)
         return stream
+
+    def mind_retention(self, name: str) -> None:
+        """Warn, once for each stream, if events of one that was there before may be removed.
+
+        Warns
+        -----
+        RetentionWarning
+            With the command that keeps them for ever.
+        """
+        facts: Callable[[str], Facts] | None = getattr(self.log, "facts", None)
+        if facts is None or name in self._minded:
+            return
+        self._minded.add(name)
+        told = facts(name)
+        if told.limit is not None and told.keep is not None:
+            warn_retention(f"{name!r} is kept {told.limit}", told.keep)
 
     def find(self, name: str) -> Stream:
         """Return a stream's declaration; one that is only in the ledger is looked at first."""

@@ -196,6 +196,7 @@ class StreamCalls:
         message: str | None = None,
         meta: Mapping[str, str] | None = None,
         json_only: bool | None = None,
+        ahead: str | None = None,
     ) -> Stream:
         """Say what a stream is, where a look at it cannot tell; make it if it is not there.
 
@@ -223,6 +224,11 @@ class StreamCalls:
         json_only
             Whether each event is written as a JSON message, for other readers of a topic. Large
             uploads go as Arrow batches otherwise, which are read twenty times faster.
+        ahead
+            A promise: no event's time lies further than that, ``"5 minutes"``, after the moment at
+            which it, or any event behind it in its partition, was published. A slice by time
+            then passes over what a broker has from long before. Events that break the promise
+            may be missing from it; what is read is looked at, and warned of. "" takes it back.
 
         Raises
         ------
@@ -231,8 +237,11 @@ class StreamCalls:
             nothing changes then.
         """
         keys = [key] if isinstance(key, str) else key
-        wish = Wish(columns, time, keys, partitions, format, schema, message, meta, json_only)
-        return Declarations(self.catalog, self.log).declare(name, wish)
+        wish = Wish(
+            columns, time, keys, partitions, format, schema, message, meta, json_only, ahead
+        )
+        mind = self._sources.mind_retention
+        return Declarations(self.catalog, self.log, mind_retention=mind).declare(name, wish)
 
     def dead_letters(
         self, stream: str, *, limit: int = 100, on_progress: OnProgress = silent

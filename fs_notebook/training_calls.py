@@ -7,21 +7,19 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fs_notebook.catalog import Catalog, CatalogState
-from fs_notebook.catalog.model import VALIDATED, definition_of
+from fs_notebook.catalog.model import VALIDATED
 from fs_notebook.catalog.recipes import TRAINED, SavedTrainingSet, TrainingRecipe
 from fs_notebook.clock import Clock
 from fs_notebook.compute.preview import OnProgress, silent
 from fs_notebook.curation import training_notices
-from fs_notebook.errors import HistoryLost, NameTaken, StreamChanged, UsageError, unknown_name
+from fs_notebook.errors import NameTaken, UsageError, unknown_name
 from fs_notebook.language.cell import check_name, split_names
-from fs_notebook.log.protocol import EARLIEST, EventLog
-from fs_notebook.model.asked import AsOf, Chosen, chosen_of, order_of, sole_set, spelt
-from fs_notebook.model.encoding import Encoding
+from fs_notebook.log.protocol import EventLog
+from fs_notebook.model.asked import AsOf, chosen_of, order_of, sole_set, spelt
 from fs_notebook.model.sets import PinnedSet, names_of
-from fs_notebook.model.spread import spreads_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.position import Cut
 from fs_notebook.sources import Sources
@@ -34,6 +32,7 @@ if TYPE_CHECKING:
     from fs_notebook.model.training import TrainingSet
     from fs_notebook.model.written import WrittenTrainingSet
 
+_Set = TypeVar("_Set", "TrainingSet", "WrittenTrainingSet")
 _SELECT = re.compile(r"\s*(SELECT|WITH)\b", re.IGNORECASE)
 
 
@@ -133,7 +132,6 @@ class TrainingCalls:
             If the labels lack a time, a key or a request's value.
         """
         from fs_notebook.model.sharded import How, training_set_of_any_size
-        from fs_notebook.model.slices import is_scanned
         from fs_notebook.model.written import write_training_set
 
         if name is not None:
@@ -155,28 +153,24 @@ class TrainingCalls:
         }  # fmt: skip
         groups = [one.definition.name for one in chosen]
         notices = training_notices(groups, self.catalog, self.store, self.clock)
+        table, origin = self._labels(labels, scanned=out is not None)
+        how = How(shards, engine)
+        said: dict[str, Any] = {"origin": origin, "set": sole_set(state, names)}
         if out is not None:
-            if name is not None:
-                raise UsageError(
-                    "A training set that is written to a file is not kept in the catalog as well.",
-                    found=f"name={name!r}, out={str(out)!r}", remedy="leave one of them out",
-                )  # fmt: skip
-            given = labels if is_scanned(labels) else self._labels(labels)[0]
-            return write_training_set(
-                given, chosen, self.log, out, how=How(shards, engine), notes=notices,
+            written = write_training_set(
+                table, chosen, self.log, out, how=how, notes=notices,
                 order=lambda features: order_of(state, names, features), **options,
             )  # fmt: skip
-        table, origin = self._labels(labels)
-        made = training_set_of_any_size(table, chosen, self.log, how=How(shards, engine), **options)
+            written = replace(written, **said)
+            return written if name is None else self.save_training_set(written, name)
+        made = training_set_of_any_size(table, chosen, self.log, how=how, **options)
         made = made.ordered(order_of(state, names, made.features))
-        made = replace(
-            made, origin=origin, notes=(*notices, *made.notes), set=sole_set(state, names)
-        )
+        made = replace(made, notes=(*notices, *made.notes), **said)
         return made if name is None else self.save_training_set(made, name)
 
     def save_training_set(
-        self, training: TrainingSet, name: str, *, encoder: FeatureEncoder | None = None
-    ) -> TrainingSet:
+        self, training: _Set, name: str, *, encoder: FeatureEncoder | None = None
+    ) -> _Set:
         """Record in the catalog how a training set was made; return it with its name.
 
         Definitions, cuts, options and fingerprints are recorded, neither labels nor values; and
@@ -194,6 +188,8 @@ class TrainingCalls:
         NameTaken
             If another training set has that name.
         """
+        from fs_notebook.model.again import recipe_of
+
         check_name(name, what="A training set's name")
         if encoder is not None:
             training = replace(training, encoding=encoder.encoding_)
@@ -201,7 +197,7 @@ class TrainingCalls:
             # A set that no encoder takes is kept all the same.
             with contextlib.suppress(UsageError):
                 training = replace(training, encoding=training.encoder().encoding_)
-        recipe = self._recipe(training, name)
+        recipe = recipe_of(training, name, self.log)
 
         def check(state: CatalogState) -> bool:
             known = state.training_sets.get(name)
@@ -225,15 +221,32 @@ class TrainingCalls:
         """Return the training sets in the catalog, by name."""
         return [s for _, s in sorted(self.catalog.refresh().training_sets.items())]
 
+    @overload
     def training_set_again(
-        self, name: str, labels: Any = None, *, on_progress: OnProgress = silent
-    ) -> TrainingSet:
+        self, name: str, labels: Any = None, *, out: None = None, on_progress: OnProgress = silent
+    ) -> TrainingSet: ...
+
+    @overload
+    def training_set_again(
+        self, name: str, labels: Any = None, *, out: str | Path, on_progress: OnProgress = silent
+    ) -> WrittenTrainingSet: ...
+
+    def training_set_again(
+        self,
+        name: str,
+        labels: Any = None,
+        *,
+        out: str | Path | None = None,
+        on_progress: OnProgress = silent,
+    ) -> TrainingSet | WrittenTrainingSet:
         """Return a saved training set, the same to the byte, whatever arrived since.
 
         Parameters
         ----------
         labels
             The same labels; may be left out where they are a stream's, of SQL or of a file.
+        out
+            Write it to this Parquet file, a slice at a time.
 
         Raises
         ------
@@ -242,106 +255,25 @@ class TrainingCalls:
         HistoryLost, StreamChanged
             If a stream lost events since, or is another one by now.
         """
-        from fs_notebook.model.derived import training_set_of
-        from fs_notebook.model.digest import frame_digest
-        from fs_notebook.model.labels import labels_frame
+        from fs_notebook.model.again import check_labels, check_streams, made_again
 
         known = self.catalog.refresh().training_sets
         if name not in known:
             raise unknown_name(
                 "training set", name, known, remedy="fs.training_sets() has those that are saved"
             )
-        recipe = known[name].recipe
-        self._check_streams(recipe)
-        table = self._same_labels(recipe) if labels is None else self._labels(labels)[0]
-        frame = labels_frame(table)
-        if frame_digest(frame) != recipe.labels_fingerprint:
-            columns = ", ".join(f"{n} {t}" for n, t in frame.schema.items())
-            asked = ", ".join(f"{n} {t}" for n, t in recipe.label_columns)
-            raise UsageError(
-                f"These are not the labels of the training set {name!r}.",
-                found=f"{frame.height:,} rows of {columns}",
-                remedy=f"the very table it was made of: {recipe.rows:,} rows of {asked}, "
-                f"fingerprint {recipe.labels_fingerprint[:12]}",
-            )
-        chosen = [
-            Chosen(definition_of(w["definition"]), tuple(w["features"]), w["version"])
-            for w in recipe.wanted
-        ]
-        made = training_set_of(
-            table, chosen, self.log, time=recipe.time, entity=recipe.entity, clock=self.clock,
-            cuts=recipe.ends, as_of=AsOf(recipe.lag_us, recipe.known), on_progress=on_progress,
-        )  # fmt: skip
-        made = made.ordered(recipe.columns)
-        odd = [c for c in made.features if made.digest_of(c) != recipe.values[c]]
-        notes = made.notes
-        if odd:
-            told = ", ".join(odd)
-            notes = (f"not the same as when it was saved, maybe rounded otherwise: {told}", *notes)
-        kept = None if recipe.encoding is None else Encoding.from_dict(recipe.encoding)
-        return replace(
-            made, name=name, origin=recipe.labels, notes=notes, set=recipe.set, encoding=kept
-        )
+        # A renamed one is known by its new name.
+        recipe = replace(known[name].recipe, name=name)
+        check_streams(recipe, self.log)
+        scanned = out is not None
+        if labels is None:
+            table = self._same_labels(recipe, scanned=scanned)
+        else:
+            table = self._labels(labels, scanned=scanned)[0]
+        check_labels(recipe, table)
+        return made_again(recipe, table, self.log, out, clock=self.clock, on_progress=on_progress)
 
-    def _recipe(self, training: TrainingSet, name: str) -> TrainingRecipe:
-        if not training.chosen:
-            raise UsageError(
-                "This training set does not say what it was made of.",
-                remedy="fs.training_set(…, name=…)",
-            )
-        frame = training.frame
-        return TrainingRecipe(
-            name=name,
-            wanted=tuple(
-                {"definition": c.definition.to_dict(), "features": list(c.features),
-                 "version": c.version}
-                for c in training.chosen
-            ),
-            columns=training.features,
-            time=training.time,
-            entity=dict(training.entity),
-            lag_us=training.as_of.lag_us,
-            known=training.as_of.known,
-            cuts={s: cut.to_json() for s, cut in training.cuts.items()},
-            streams={
-                s: (self.log.identity(s), self.log.beginning(s).to_json()) for s in training.cuts
-            },
-            labels=dict(training.origin),
-            label_columns=tuple((c, str(frame.schema[c])) for c in training.label_columns),
-            labels_fingerprint=training.labels_fingerprint,
-            fingerprint=training.fingerprint,
-            values={c: training.digest_of(c) for c in training.features},
-            rows=training.rows,
-            first=None if training.first is None else training.first.isoformat(),
-            last=None if training.last is None else training.last.isoformat(),
-            coverage=dict(training.coverage),
-            nulls=training.nulls,
-            notes=training.notes,
-            set=training.set,
-            encoding=None if training.encoding is None else training.encoding.to_dict(),
-            spreads=spreads_of(frame, training.features),
-        )  # fmt: skip
-
-    def _check_streams(self, recipe: TrainingRecipe) -> None:
-        for stream, (identity, begun) in recipe.streams.items():
-            now = self.log.identity(stream)
-            if identity != now and EARLIEST not in identity and EARLIEST not in now:
-                raise StreamChanged(
-                    f"The stream {stream!r} is not the one that {recipe.name!r} was made of.",
-                    found="it was deleted and made again",
-                    remedy="make a training set of the new one",
-                )
-            # Of a partition that was empty then nothing before the cut can be gone.
-            there = self.log.beginning(stream)
-            gone = [p for p in Cut.from_json(begun) if there.get(p.partition) != p]
-            if gone:
-                raise HistoryLost(
-                    f"Events that {recipe.name!r} was made of are no longer in {stream!r}.",
-                    found=f"it began at {Cut(tuple(gone))}, and begins at {there} now",
-                    remedy="make a training set of what is left",
-                )
-
-    def _same_labels(self, recipe: TrainingRecipe) -> Any:
+    def _same_labels(self, recipe: TrainingRecipe, *, scanned: bool) -> Any:
         """Read the labels of a saved training set again."""
         origin = recipe.labels
         if not origin:
@@ -350,12 +282,19 @@ class TrainingCalls:
                 remedy=f"training_set_again({recipe.name!r}, labels)",
             )
         if "file" in origin:
-            return self._sources.labels(origin["file"])
+            return self._labels(origin["file"], scanned=scanned)[0]
         ends = {s: Cut.from_json(text) for s, text in origin["cuts"].items()}
         return self._transforms.select(origin["sql"], ends)[0]
 
-    def _labels(self, labels: Any) -> tuple[Any, dict[str, Any]]:
-        """Return the table that labels stand for, and where it can be read from again."""
+    def _labels(self, labels: Any, *, scanned: bool = False) -> tuple[Any, dict[str, Any]]:
+        """Return the table that labels stand for, and where it can be read from again.
+
+        A Parquet file stays one if it is to be read a slice at a time.
+        """
+        from fs_notebook.model.slices import is_scanned
+
+        if scanned and is_scanned(labels):
+            return labels, {"file": str(labels)}
         if isinstance(labels, str):
             state = self.catalog.refresh()
             sql = labels if _SELECT.match(labels) else None

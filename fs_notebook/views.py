@@ -33,6 +33,7 @@ from fs_notebook.worker.shared import (
     partitions_of,
     shards_of,
 )
+from fs_notebook.worker.sizes import told_size
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Uploaded:
         Events that were not appended since their id was there already, and the ids' column.
     files, files_repeated
         How many files there were, and how many of them were uploaded before.
+    key
+        The column that looks like the new stream's key, if none was named. Nothing is declared.
     """
 
     stream: str
@@ -62,6 +65,7 @@ class Uploaded:
     files_repeated: int = 0
     known: int = 0
     id: str | None = None
+    key: str | None = None
 
     def __repr__(self) -> str:
         if self.before is not None and not self.rows:
@@ -83,6 +87,11 @@ class Uploaded:
             )
         if self.known:
             text += f"; {self.known:,} whose {self.id} was there already were skipped"
+        if self.key is not None:
+            text += (
+                f"\nno key is declared; if events are of a {self.key!r}: "
+                f"fs.declare({self.stream!r}, key={self.key!r})"
+            )
         return text
 
 
@@ -120,6 +129,9 @@ class Status:
     verified_at: datetime | None = None
     verified: str | None = None
     """What the last verification on schedule found."""
+    state_bytes: int | None = None
+    """What keys and packed values take in the store, by the runner's last look; an estimate where
+    there are many."""
     compared: str | None = None
     """After a promotion: how far its values differ from those of the version before."""
 
@@ -135,6 +147,7 @@ class Status:
             return ", ".join(parts + ([f"error: {self.error}"] if self.error else []))
         parts += [f"at {self.position}", f"lag {self.lag}", f"{self.events:,} events"]
         parts += [f"{self.rate:,.0f}/s"] if self.rate is not None else []
+        parts += [f"state {bytes_text(self.state_bytes)}"] if self.state_bytes is not None else []
         parts += [f"partitions {self.owners}"] if self.owners else []
         parts += [self.tries] if self.tries else []
         told = self.error or self.failure
@@ -142,6 +155,15 @@ class Status:
         if self.verified_at is not None:
             parts.append(f"verified at {self.verified_at:%Y-%m-%d %H:%M:%S} UTC: {self.verified}")
         return ", ".join(parts) + ("" if self.compared is None else f"\n{self.compared}")
+
+
+def bytes_text(count: int) -> str:
+    """Return a number of bytes as a reader takes it in: ``12.3 kB``."""
+    size, units = float(count), ["bytes", "kB", "MB", "GB"]
+    while size >= 1_000 and len(units) > 1:
+        size /= 1_000
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
 
 
 def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
@@ -178,12 +200,14 @@ def status_of(group: Group, version: Version, store: OnlineStore) -> Status:
     return Status(
         name=group.name, version=version.number,
         serving=group.serving is not None and group.serving.number == version.number,
-        state=state, position=health.get("position") or (str(cut) if cut is not None else None),
+        # What is committed is newer than a report, which is written every half second.
+        state=state, position=str(cut) if cut is not None else health.get("position"),
         lag=health.get("lag"), rate=health.get("rate"),
-        events=int(health.get("events") or info.get("events", 0)),
+        events=int(info.get("events") or health.get("events") or 0),
         progress=health.get("progress"), error=error,
         null_keys=int(info.get("null_keys", 0)), late=int(info.get("late", 0)),
         dead=int(info.get("dead", 0)), pid=health.get("pid"), **_tries(trouble),
+        state_bytes=told_size(store, shard),
         **_verified(Audit.from_report(store.health(audit_name(shard)))),
     )  # fmt: skip
 
@@ -204,11 +228,12 @@ def _shared_status(group: Group, version: Version, partitions: int, store: Onlin
         name=group.name, version=version.number,
         serving=group.serving is not None and group.serving.number == version.number,
         state=state, position=health.get("position"), lag=health.get("lag"),
-        rate=health.get("rate"), events=int(health.get("events") or info.get("events", 0)),
+        rate=health.get("rate"), events=int(info.get("events") or 0),
         progress=health.get("progress"),
         error=health.get("error") or (None if trouble is None else str(trouble.failure)),
         null_keys=int(info["null_keys"]), late=int(info["late"]), dead=int(info["dead"]),
         owners=owners or None, **_tries(trouble),
+        state_bytes=told_size(store, shard),
         **_verified(Audit.from_report(store.health(audit_name(shard)))),
     )  # fmt: skip
 

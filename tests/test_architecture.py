@@ -28,7 +28,7 @@ ROWS = [
     ["worker"],
     ["shards"],
     ["model"],
-    ["files"],
+    ["files", "keys"],
     ["glances"],
     ["ingest", "views", "datasets"],
     ["uploads"],
@@ -40,7 +40,8 @@ ROWS = [
     ["testing", "review"],
     ["session"],
     ["current", "service", "http"],
-    ["jupyter", "cli", "server"],
+    ["jupyter", "server"],
+    ["cli"],
     ["__main__"],
 ]
 RANK = {room: rank for rank, row in enumerate(ROWS) for room in row}

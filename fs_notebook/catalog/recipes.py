@@ -57,6 +57,8 @@ class TrainingRecipe:
         categories of texts, and no other values.
     spreads
         Column → how its values were spread, in bins: see `model.spread.Spread`.
+    tasks
+        By which key shards it was computed: see `model.training.TrainingSet`.
     """
 
     name: str
@@ -82,6 +84,7 @@ class TrainingRecipe:
     set: str | None = None
     encoding: Mapping[str, Any] | None = None
     spreads: Mapping[str, Any] = field(default_factory=dict)
+    tasks: tuple[tuple[int, ...], ...] = ()
 
     @property
     def ends(self) -> dict[str, Cut]:
@@ -100,6 +103,7 @@ class TrainingRecipe:
         known["label_columns"] = tuple((n, t) for n, t in data["label_columns"])
         for name in ("wanted", "columns", "notes"):
             known[name] = tuple(data[name])
+        known["tasks"] = tuple(tuple(sizes) for sizes in data.get("tasks", ()))
         return cls(**known)
 
 

@@ -1,4 +1,4 @@
-"""How previews, statuses, the catalog and verifications look in a notebook."""
+"""How previews, statuses and the catalog look in a notebook."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import Cut
 from fs_notebook.transforms import ViewRows
-from fs_notebook.worker.verify import Verification
+from fs_notebook.views import bytes_text
 
 ROWS_SHOWN = 10
 CHARTS_SHOWN = 6
@@ -257,6 +257,7 @@ STATUS_COLUMNS = (
     Column("null_keys", "null keys", right=True),
     Column("late", "late", right=True),
     Column("dead", "dead letters", right=True),
+    Column("state_bytes", "state size", right=True),
     Column("verified"),
     Column("position", kind="code"),
 )
@@ -431,13 +432,14 @@ def catalog_html(groups: Iterable[object]) -> str:
 
 
 def _status_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    rate, serving = row.get("rate"), row.get("serving")
+    rate, serving, size = row.get("rate"), row.get("serving"), row.get("state_bytes")
     return {
         **row,
         "state": state_text(row),
         "error": row.get("error") or row.get("failure"),
         "serves": None if serving is None else ("yes" if serving else "no"),
         "rate": None if rate is None else round(rate, 0 if rate >= 10 else 1),
+        "state_bytes": None if size is None else bytes_text(size),
         **{name: row.get(name) or None for name in ("null_keys", "late", "dead")},
     }
 
@@ -472,47 +474,3 @@ def _listed(names: Iterable[str]) -> str:
 def used(rows: list[dict[str, Any]], columns: Iterable[Column]) -> list[Column]:
     """Return the columns that some row has something in."""
     return [c for c in columns if any(row.get(c.field) is not None for row in rows)]
-
-
-class VerificationCard:
-    """The outcome of `verify`: one line, and a table of the first differences if there are any."""
-
-    def __init__(self, verification: Verification) -> None:
-        self.verification = verification
-
-    def html(self) -> str:
-        """Return the card as HTML."""
-        v = self.verification
-        name = clean(v.name)
-        outcome = "equal to the ledger" if v.ok else f"{count(v.mismatches)} mismatches"
-        kind = "live" if v.ok else "failing"
-        title = tag(
-            "p",
-            tag("strong", f"{name} v{v.version}"),
-            tag("span", outcome, class_=f"fsn-state fsn-{kind}"),
-            class_="fsn-title",
-        )
-        shown = [
-            ("mismatches", count(v.mismatches)),
-            ("values compared", count(v.values)),
-            ("entities", count(v.entities)),
-            ("events replayed", count(v.events)),
-            ("to position", v.position),
-        ]
-        table = None
-        if v.examples:
-            first = len(v.examples)
-            label = f"first {first} of {count(v.mismatches)}" if first < v.mismatches else "all"
-            table = Table(v.examples, title=f"Mismatches, {label}").markup()
-        return card(f"Verification of {name}", title, figures(shown), table)
-
-    def __repr__(self) -> str:
-        return repr(self.verification)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        return {"text/html": self.html(), "text/plain": repr(self)}
-
-
-def verification_html(verification: Verification) -> str:
-    """Return a verification as HTML; see `VerificationCard`."""
-    return VerificationCard(verification).html()

@@ -43,7 +43,10 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "wait": ("%feature wait reading_time", "%feature wait total_readtime --timeout 300"),
     "retire": ("%feature retire reading_time 1", "%feature retire reading_time"),
     "status": ("%feature status", "%feature status reading_time"),
-    "verify": ("%feature verify reading_time",),
+    "verify": (
+        "%feature verify reading_time",
+        "%feature verify reading_time --sample 1000 --seed 7",
+    ),
     "slice": (
         "%feature slice read_events",
         "%feature slice read_events reading_time --into picker",

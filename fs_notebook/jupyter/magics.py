@@ -229,7 +229,9 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
         made: Any
         with ProgressBar("Joining") as bar:
             if options.again is not None:
-                made = _session().training_set_again(options.again, labels, on_progress=bar)
+                made = _session().training_set_again(
+                    options.again, labels, out=options.out, on_progress=bar
+                )
             else:
                 made = _session().training_set(
                     labels, split_names(options.features), time=options.time,
@@ -331,11 +333,13 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
         _show(StatusTable([row.to_dict() for row in rows]))
 
     def _verify(self, options: argparse.Namespace) -> None:
-        from fs_notebook.jupyter.display import VerificationCard
         from fs_notebook.jupyter.progress import ProgressBar
+        from fs_notebook.jupyter.verified import VerificationCard
 
         with ProgressBar("Verifying") as bar:
-            outcome = _session().verify(options.name, on_progress=bar)
+            outcome = _session().verify(
+                options.name, sample=options.sample, seed=options.seed, on_progress=bar
+            )
         _show(VerificationCard(outcome))
 
     def _explain(self, options: argparse.Namespace) -> None:
@@ -375,7 +379,7 @@ class FeatureMagics(CurationMagics, WidgetMagics, Magics):
             time=options.time, key=None if options.key is None else split_names(options.key),
             format=options.format, schema=options.schema, message=options.message,
             meta=None if options.meta is None else pairs_of(options.meta, "--meta"),
-            json_only=options.json_only,
+            json_only=options.json_only, ahead=options.ahead,
         )  # fmt: skip
         _show(StreamTable([stream], title="Declared"))
 

@@ -116,6 +116,12 @@ def _name(p: OptionParser) -> None:
     p.add_argument("name", help="a feature or group")
 
 
+def _verify(p: OptionParser) -> None:
+    _name(p)
+    p.add_argument("--sample", type=int, help="so many entities only; default: all of them")
+    p.add_argument("--seed", type=int, help="what they are drawn by: the same seed, the same ones")
+
+
 def _maybe_name(p: OptionParser) -> None:
     p.add_argument("name", nargs="?", help="a feature or group; default: all")
 
@@ -144,6 +150,8 @@ def _declare(p: OptionParser) -> None:
     )
     p.add_argument("--json-only", action="store_true", default=None,
                    help="write each event as a JSON message, for other readers")  # fmt: skip
+    p.add_argument("--ahead", help="promise: no event's time lies further than that after "
+                   "publishing, e.g. '5 minutes'; slices by time then begin later")  # fmt: skip
     p.add_argument("--columns", help="names and types: 'user VARCHAR, amount DOUBLE'")
 
 
@@ -261,7 +269,7 @@ VERBS: Mapping[str, tuple[str, _Build]] = {
     "retire": ("stop a version and free its state, or discard a draft", _retire),
     "wait": ("until the worker has folded what is in the streams now", _wait),
     "status": ("what the workers report", _maybe_name),
-    "verify": ("recompute every online value from the ledger, and compare", _name),
+    "verify": ("recompute every online value from the ledger, and compare", _verify),
     "slice": ("a stream's events over time as a widget, to choose what to preview", _slice),
     "live": ("an entity's online values as a widget, read again every second", _live),
     "compare": ("two versions of a feature side by side: how far they differ", _compare),
@@ -308,7 +316,7 @@ def entity_of(text: str | None) -> dict[str, str] | None:
 def check_training_set(options: argparse.Namespace) -> None:
     """Raise unless the options of `training_set` ask for a new one, or for a kept one again."""
     given = {"features": options.features, "--name": options.name, "--time": options.time,
-             "--entity": options.entity, "--lag": options.lag, "--out": options.out,
+             "--entity": options.entity, "--lag": options.lag,
              "--shards": options.shards}  # fmt: skip
     if options.again is not None:
         said = [n for n, value in given.items() if value is not None]
@@ -317,7 +325,7 @@ def check_training_set(options: argparse.Namespace) -> None:
         if said:
             raise UsageError(
                 "What is made again is made as it was.", found=", ".join(said),
-                remedy=f"%feature training_set --again {options.again} [--labels …]",
+                remedy=f"%feature training_set --again {options.again} [--labels …] [--out …]",
             )  # fmt: skip
     elif options.features is None or options.labels is None:
         raise UsageError(

@@ -19,6 +19,8 @@ UPDATES_PER_S_MAX = 10
 _SHARE_TRUSTED = 0.02
 _CELLS = 20
 _LINE_MAX = 100
+_LINES_PAUSE_S = 1.0
+_LINES_PAUSE_S_MAX = 60.0
 
 
 class Screen(Protocol):
@@ -58,6 +60,30 @@ class TerminalScreen:
         self._stream.write(f"\r{shown}{blanks}" + ("\n" if last else ""))
         self._stream.flush()
         self._drawn = width(shown)
+
+
+class LineScreen:
+    """Lines of a file or a pipe: few, each a while after the one before."""
+
+    def __init__(self, stream: TextIO, *, clock: Clock = SYSTEM) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._pause_s = _LINES_PAUSE_S
+        self._due_s = clock.monotonic_s()
+
+    def write(self, page: str, line: str, *, last: bool) -> None:
+        now_s = self._clock.monotonic_s()
+        if not last and now_s < self._due_s:
+            return
+        self._due_s = now_s + self._pause_s
+        self._pause_s = min(2 * self._pause_s, _LINES_PAUSE_S_MAX)
+        self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def screen_on(stream: TextIO) -> Screen:
+    """Return the screen that fits a stream: of a terminal one line, of anything else lines."""
+    return TerminalScreen(stream) if stream.isatty() else LineScreen(stream)
 
 
 def find_screen() -> Screen | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Any
 
 from fs_notebook.errors import UsageError
@@ -43,12 +44,17 @@ class UploadCard:
             rate = f" ({short(u.rows / u.seconds)} events/s)" if u.seconds > 0 else ""
             shown.append(("time taken", f"{u.seconds:.2f} s{rate}"))
         shown.append(("now at", u.position))
-        note = None
+        notes = []
         if u.repeated:
-            note = tag(
-                "p", "--again appends once more what was uploaded before.", class_="fsn-foot"
+            again = "--again appends once more what was uploaded before."
+            notes.append(tag("p", again, class_="fsn-foot"))
+        if u.key is not None:
+            line = f"%feature declare {quote(u.stream)} --key {quote(u.key)}"
+            said = f"No key is declared. If events are of a {clean(u.key)}: "
+            notes.append(
+                tag("p", said, tag("code", clean(line, length_max=400)), class_="fsn-foot")
             )
-        return card(f"Upload to {name}", title, figures(shown), note)
+        return card(f"Upload to {name}", title, figures(shown), *notes)
 
     def __repr__(self) -> str:
         return repr(self.uploaded)

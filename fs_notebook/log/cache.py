@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 
@@ -26,6 +27,7 @@ from fs_notebook.log.protocol import (
 )
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.log.reader import Part
+from fs_notebook.log.seeking import Promised, PromiseWarning, broken, nothing
 from fs_notebook.log.segments import Loaded, Segment, SegmentCache
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME
@@ -46,6 +48,7 @@ class CachedLog:
         self.url = log.url
         self._log = log
         self._cache = cache
+        self._minded: set[str] = set()
 
     def create(self, stream: Stream) -> None:
         """Make the stream; nothing happens where it is there already."""
@@ -108,6 +111,10 @@ class CachedLog:
         """How many versions of schemas its readings have met."""
         return self._log.schemas_met
 
+    def promise(self, promised: Promised) -> None:
+        """Let what is declared by now tell how far ahead of publishing a stream's times are."""
+        self._log.promised = promised
+
     def before(self, name: str, position: Position, events: int) -> Position | None:
         """Return a position with `events` events or more in (it, position]; None: all there are."""
         return self._log.before(name, position, events)
@@ -147,8 +154,8 @@ class CachedLog:
 
         Of what is asked for by time, whole segments are passed over unread if all their events
         lie outside; a segment knows its earliest and latest event. What is not cached is read
-        wholly, since nothing at the broker tells the event times of a stretch: late events lie
-        anywhere, and publish times are the producers' own.
+        wholly up to the next segment, but for what comes before and was published so early that
+        a stream that promises how far `ahead` times are has nothing there.
         """
         if rows_max < 1:
             raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
@@ -176,28 +183,56 @@ class CachedLog:
             if at is not None and at >= until:
                 return
             key = self._cache.key(self.url, identity, stream, until.partition)
-            held = self._cache.find(key, at)
-            if held is not None and not self._still_true(part, key, at):
-                held = None
-            while held is not None and (at is None or at < until):
-                stop = min(held.end, until)
-                loaded = None if held.lies_outside(times) else self._cache.load(held)
-                if loaded is not None:
+            trusted = self._cache.find(key, at) is None or self._still_true(part, key, at)
+            sought = False
+            while at is None or at < until:
+                held = self._cache.find(key, at) if trusted else None
+                if held is None and not sought:
+                    sought = True
+                    begin = self._log.begin(stream, part, at, until, times[0])
+                    if begin != at:
+                        # It was at the broker this moment, and so is what follows it.
+                        at, trusted = begin, True
+                        if at == until:
+                            yield nothing(stream, asked, until)
+                        continue
+                stop = self._stop(part, key, at, until, trusted) if held is None else held.end
+                stop = min(stop, until)
+                if held is None:
+                    cold = self._cold(stream, part, key, at, stop, stopped)
+                    with closing(cold):
+                        for rows, dead, upto in cold:
+                            yield from _batches(rows, dead, upto, asked, times, rows_max)
+                elif held.lies_outside(times):
+                    yield nothing(stream, asked, stop)
+                else:
+                    loaded = self._cache.load(held)
+                    if loaded is None:
+                        continue
                     rows, dead = _between(loaded, held, at, stop)
                     yield from _batches(rows, dead, stop, asked, times, rows_max)
-                    at = stop
-                elif held.lies_outside(times):
-                    rows = frames.no_rows(stream, asked)
-                    yield Batch(until.partition, rows, stop, (), frames.no_positions)
-                    at = stop
-                held = self._cache.find(key, at)
-            if at is None or at < until:
-                cold = self._cold(stream, part, key, at, until, stopped)
-                with closing(cold):
-                    for rows, dead, stop in cold:
-                        yield from _batches(rows, dead, stop, asked, times, rows_max)
+                at, trusted = stop, True
 
         return side_by_side(batches, end, rows_max, self._log.readers)
+
+    def _mind(self, stream: Stream, rows: pl.DataFrame) -> None:
+        """Warn, once for each stream, where what was read does not keep its promise."""
+        ahead_us = self._log.promised(stream)
+        if ahead_us is None or stream.name in self._minded:
+            return
+        if (said := broken(rows, ahead_us)) is not None:
+            self._minded.add(stream.name)
+            remedy = f'fs.declare({stream.name!r}, ahead=...) more, or "" to take it back'
+            warnings.warn(f"Of {stream.name!r}, {said}. {remedy}", PromiseWarning, stacklevel=2)
+
+    def _stop(
+        self, part: Part, key: str, at: Position | None, until: Position, trusted: bool
+    ) -> Position:
+        """Return how far to read from the broker: to the next segment, if it still is history."""
+        following = self._cache.next_start(key, at) if trusted else None
+        if following is None or following >= until or not self._still_true(part, key, following):
+            return until
+        return following
 
     def _still_true(self, part: Part, key: str, at: Position | None) -> bool:
         """Tell whether the history that was cached is still the broker's own."""
@@ -233,6 +268,7 @@ class CachedLog:
         with closing(found):
             for one in found:
                 frame = _full(one, stream)
+                self._mind(stream, frame)
                 yield frame, one.dead, one.end
                 gathered.append(frame)
                 letters += one.dead

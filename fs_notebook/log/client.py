@@ -135,6 +135,21 @@ class Client:
             )
         return _Cursor(reader, self, topic)
 
+    def since(self, topic: str, published_ms: int) -> Cursor:
+        """Open a reader at about the first message that was published at a time or after it."""
+        import pulsar
+
+        with self.explained(f"read {topic}"):
+            reader = self.get().create_reader(
+                topic, pulsar.MessageId.latest, receiver_queue_size=1, **self._decrypting()
+            )
+            try:
+                reader.seek(published_ms)
+            except BaseException:
+                reader.close()
+                raise
+        return _Cursor(reader, self, topic)
+
     def is_lost(self, cursor: Cursor) -> bool:
         """Tell whether a cursor has no connection though there is a broker that answers."""
         if not isinstance(cursor, _Cursor) or cursor.is_connected():

@@ -52,6 +52,8 @@ class Facts:
         The share of the bytes that lies in tiered storage, from 0 to 1.
     partitions
         How many there really are, whatever the declaration asked for.
+    keep
+        The command that would keep events for ever, where they are not.
     """
 
     events: int | None = None
@@ -62,3 +64,9 @@ class Facts:
     kept: str | None = None
     offloaded_share: float | None = None
     partitions: int | None = None
+    keep: str | None = None
+
+    @property
+    def limit(self) -> str | None:
+        """How long events are kept, in words; None where that is for ever, or not known."""
+        return None if self.kept == KEPT else self.kept

@@ -8,6 +8,7 @@ from fs_notebook.errors import UnreachableError
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.facts import KEPT, Facts
 from fs_notebook.log.reader import QUEUE_UNKNOWN, queue_for
+from fs_notebook.log.retention import keeping
 from fs_notebook.position import Position
 
 
@@ -18,7 +19,8 @@ def facts_of(admin: Admin, topics: Sequence[str]) -> Facts:
     """
     try:
         found = [admin.internal_stats(Topic.of(t, "", "")) for t in topics]
-        kept = _in_words(admin.retention(Topic.of(topics[0].partition("-partition-")[0], "", "")))
+        whole = Topic.of(topics[0].partition("-partition-")[0], "", "")
+        kept = _in_words(admin.retention(whole))
     except (UnreachableError, Refused):
         return Facts(partitions=len(topics))
     size = sum(int(f.get("totalSize", 0)) for f in found)
@@ -31,7 +33,7 @@ def facts_of(admin: Admin, topics: Sequence[str]) -> Facts:
     return Facts(
         entries=sum(int(f.get("numberOfEntries", 0)) for f in found), stored_bytes=size,
         kept=kept, offloaded_share=offloaded / size if size else 0.0,
-        partitions=len(topics),
+        partitions=len(topics), keep=None if kept == KEPT else keeping(whole.full),
     )  # fmt: skip
 
 

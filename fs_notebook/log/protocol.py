@@ -54,6 +54,10 @@ class Stream:
     json_only
         Whether each event is written as a JSON message, for other readers of the topic, even
         where many are written at once; else those go as Arrow batches.
+    ahead_us
+        How far at most an event's time lies after the moment at which it, or any event behind it
+        in its partition, was published, by the producers' clocks, microseconds; None: not known.
+        With it, a reading by time passes over what was published long before.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Stream:
     meta: tuple[tuple[str, str], ...] = ()
     json_only: bool = False
     id: str | None = None
+    ahead_us: int | None = None
 
     def type_of(self, column: str) -> Type:
         """Return a column's type; an unknown column is an error that suggests near names."""
@@ -97,6 +102,8 @@ class Stream:
             declared["json_only"] = True
         if self.id is not None:
             declared["id"] = self.id
+        if self.ahead_us is not None:
+            declared["ahead_us"] = self.ahead_us
         return declared
 
     @classmethod
@@ -112,6 +119,7 @@ class Stream:
             meta=tuple((c, s) for c, s in data.get("meta", ())),
             json_only=data.get("json_only", False),
             id=data.get("id"),
+            ahead_us=data.get("ahead_us"),
         )
 
     def __str__(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import partial
+from operator import attrgetter
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -32,7 +33,7 @@ from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.lanes import Stopped, in_lanes
 from fs_notebook.log.ledgers import entry_before, facts_of, queue_of
-from fs_notebook.log.messages import Chunk, Decoded, decode, place, regrouped
+from fs_notebook.log.messages import Chunk, Decoded, decode, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
@@ -43,10 +44,12 @@ from fs_notebook.log.reader import (
     PartReader,
     chunks_until,
     end_of,
+    first_of,
     rows_at,
     sampled,
 )
-from fs_notebook.log.retention import warn_retention
+from fs_notebook.log.retention import keeping, warn_retention
+from fs_notebook.log.seeking import Promised, begin_at, nothing
 from fs_notebook.log.sending import Sent, open_producer, send
 from fs_notebook.position import Cut, Position
 
@@ -107,6 +110,8 @@ class PulsarLog:
         self.readers = ReaderProcesses(url, admin_url, usable=alike)
         self.schemas_met = 0
         """How many versions of schemas its readings have met: one more may have other columns."""
+        self.promised: Promised = attrgetter("ahead_us")
+        """How far ahead of publishing a stream's times are, us: what is declared by now."""
         self._turn = 0
         self._last_rows: dict[str, tuple[int, int, int]] = {}
 
@@ -122,7 +127,7 @@ class PulsarLog:
         check_stream_name(stream.name)
         frames.check_stream(stream)
         topic = self._topic(stream.name)
-        command = f"pulsar-admin topics set-retention --time -1 --size -1 {topic.full}"
+        command = keeping(topic.full)
         try:
             made = self._admin.create(topic, partitions=stream.partitions, identity=new_id())
             if made:
@@ -137,7 +142,7 @@ class PulsarLog:
                     remedy="name the admin interface with admin_url=..., or run: pulsar-admin "
                     f"topics create-partitioned-topic -p {stream.partitions} {topic.full}",
                 ) from None
-            # Opening a producer makes the topic, where the broker lets clients make topics.
+            # Opening a producer makes the topic, where clients may.
             self._client.producer(topic.full, batching=False, exclusive=False).close()
             warn_retention(str(error), command)
 
@@ -180,14 +185,7 @@ class PulsarLog:
 
     def earliest(self, part: Part) -> Position | None:
         """Return the position of the earliest event that is left in a partition, if any is."""
-        if self._end_of(part) is None:
-            return None
-        cursor = self._client.cursor(part.topic, None, queue=1)
-        try:
-            first = cursor.next(5_000)
-        finally:
-            cursor.close()
-        return None if first is None else Position(part.partition, *place(first))
+        return None if self._end_of(part) is None else first_of(self._client, part)
 
     def beginning(self, name: str, only: int | None = None) -> Cut:
         """Return where the first events that are left lie; see `EventLog.beginning`."""
@@ -247,14 +245,9 @@ class PulsarLog:
             sent = Sent(frame.height)
             for index, part_rows in routed.items():
                 send(
-                    self._client,
-                    stream,
-                    parts[index],
-                    part_rows,
-                    sent,
-                    clock=self._clock,
+                    self._client, stream, parts[index], part_rows, sent, clock=self._clock,
                     exclusive=held[index],
-                )
+                )  # fmt: skip
             return self._cut_after(parts, sent, base=expected)
         finally:
             for producer in held:
@@ -278,9 +271,9 @@ class PulsarLog:
     ) -> Iterator[Batch]:
         """Yield the events in (start, end]; see `EventLog.read`.
 
-        Up to four partitions are read side by side. Everything in (start, end] is read from the
-        broker, whatever times are asked for: it knows when a message was published, by its
-        producer's clock, and an event may be older or have a time of its own.
+        Up to four partitions are read side by side. The broker knows when a message was published,
+        by its producer's clock; an event may be older, or have a time of its own. So by time only
+        what comes before can be passed over, if the stream promises how far `ahead` times are.
         """
         if rows_max < 1:
             raise UsageError(f"A batch cannot hold {rows_max} rows.", remedy="use 1 or more")
@@ -417,6 +410,15 @@ class PulsarLog:
             for chunk in made:
                 yield from decode(chunk, payloads)
 
+    def begin(
+        self, stream: Stream, part: Part, start: Position | None, end: Position, time_us: int | None
+    ) -> Position | None:
+        """Return where to begin in (start, end] for events from a time on; see `seeking`."""
+        ahead_us = self.promised(stream)
+        if time_us is None or ahead_us is None or (start is not None and start >= end):
+            return start
+        return begin_at(self._client, part, start, end, time_us - ahead_us)
+
     def drift(self, stream: Stream) -> Drift | None:
         """Return how the topic's newest schema differs from the declaration, if that is known."""
         return registry.drift(self._admin, self._topic(stream.name), stream)
@@ -444,10 +446,11 @@ class PulsarLog:
             until: Position, rows_max: int, stopped: Stopped | None = None
         ) -> Iterator[Batch]:
             part, after = parts[until.partition], start.get(until.partition)
-            found = self.decoded(
-                stream, part, after, until, rows_max=rows_max, stopped=stopped, apart=True
-            )
-            with closing(found):
+            begin = self.begin(stream, part, after, until, times[0])
+            if begin == until != after:
+                yield nothing(stream, asked, until)
+            of = partial(self.decoded, stream, part, begin, until, rows_max=rows_max)
+            with closing(of(stopped=stopped, apart=True)) as found:
                 yield from regrouped(found, stream, asked, times, rows_max)
 
         return side_by_side(batches, end, rows_max, self.readers)

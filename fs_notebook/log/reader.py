@@ -27,6 +27,7 @@ from fs_notebook.log.messages import (
     places,
     spot,
 )
+from fs_notebook.log.retention import keeping
 from fs_notebook.position import Position
 
 QUEUE_BYTES = 32 * 2**20
@@ -113,6 +114,16 @@ def end_of(cursors: Cursors, part: Part) -> Position | None:
     if is_arrow(message, payload):
         batch = arrow_rows(payload) - 1
     return Position(part.partition, ledger, entry, batch)
+
+
+def first_of(cursors: Cursors, part: Part) -> Position | None:
+    """Return the position of the earliest event that is left in a partition that has some."""
+    cursor = cursors.cursor(part.topic, None, queue=_LOOK)
+    try:
+        first = cursor.next(5_000)
+    finally:
+        cursor.close()
+    return None if first is None else Position(part.partition, *place(first))
 
 
 def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
@@ -352,7 +363,7 @@ class PartReader:
                 found=f"the earliest that is left is {self.part.partition}:"
                 + ":".join(map(str, place(earliest))),
                 remedy="read from the start of what is left, and keep the topic for ever: "
-                "pulsar-admin topics set-retention --time -1 --size -1 " + self.part.topic,
+                + keeping(self.part.topic),
             )
         raise self._unknown("the broker goes on at " + ":".join(map(str, at)))
 

@@ -18,12 +18,16 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from fs_notebook.clock import new_id
+from fs_notebook.clock import SYSTEM, new_id
 from fs_notebook.log.protocol import BATCH, ENTRY, LEDGER, DeadLetter, Stream
 from fs_notebook.log.shared import SharedFailure, SharedFiles
 from fs_notebook.position import Position
 from fs_notebook.types import TIME
 
+PART = ".part"
+"""What the name of a file ends with while it is written."""
+WRITTEN_S_MAX = 600
+"""A file that has not grown for so long is not being written any more: its writer was killed."""
 _FORMAT = "2"
 _ANY = "any"
 
@@ -84,6 +88,7 @@ class SegmentCache:
         self._shared = shared
         self._refused: set[str] = set()
         self._warned = False
+        self._shrink()
 
     def key(self, url: str, identity: str, stream: Stream, partition: int) -> str:
         """Return the name under which the segments of one partition lie.
@@ -103,6 +108,11 @@ class SegmentCache:
         if theirs is not None and (best is None or theirs.end > best.end):
             return self._fetched(key, theirs) or best
         return best
+
+    def next_start(self, key: str, at: Position | None) -> Position | None:
+        """Return where the first segment that begins behind `at` does so."""
+        starts = (s.start for s in (*self._segments(key), *self._shared_segments(key)))
+        return min((s for s in starts if s is not None and (at is None or s > at)), default=None)
 
     def _shared_segments(self, key: str) -> Iterable[Segment]:
         if self._shared is None:
@@ -186,7 +196,7 @@ class SegmentCache:
         table = rows.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
         table = table.replace_schema_metadata({"fs": json.dumps(note)})
         folder = self._folder / key
-        part = folder / f"{new_id()}.part"
+        part = folder / f"{new_id()}{PART}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
@@ -197,6 +207,7 @@ class SegmentCache:
                 size = file.tell()
             name = f"{_written(start)}~{_written(end)}~{size}~{_times(rows, dead)}.arrow"
             part.rename(folder / name)
+            self._prune(key)
             if self._shared is not None:
                 self._shared.put(key, folder / name, self._unshared)
             self._shrink()
@@ -218,7 +229,19 @@ class SegmentCache:
             names = sorted(os.listdir(partition_folder))
         except OSError:
             return
-        yield from _named(partition_folder, names)
+        yield from (s for s in _named(partition_folder, names) if s.path.name not in self._refused)
+
+    def _prune(self, key: str) -> None:
+        """Remove what other segments hold as well, so that no event is in more than two of them.
+
+        Who reads one stretch at the same time as another, to another end, cuts it otherwise.
+        """
+        left = sorted(self._segments(key), key=lambda s: s.size)
+        for segment in list(left):
+            others = [s for s in left if s is not segment]
+            if _are_whole(others, segment.start, segment.end):
+                segment.path.unlink(missing_ok=True)
+                left = others
 
     def flush(self) -> None:
         """Wait until what was kept is shared too."""
@@ -226,15 +249,21 @@ class SegmentCache:
             self._shared.flush()
 
     def _shrink(self) -> None:
-        """Remove the least recently used segments until the rest fits."""
-        files = []
+        """Remove what nobody will finish, then the least recently used until the rest fits."""
+        files, total = [], 0
+        orphaned_s = SYSTEM.now_us() / 1e6 - WRITTEN_S_MAX
         for path in self._folder.glob("*/*"):
             try:
                 stat = path.stat()
+                unfinished = path.suffix == PART
+                if unfinished and stat.st_mtime < orphaned_s:
+                    path.unlink(missing_ok=True)
+                    continue
             except OSError:
                 continue
-            files.append((stat.st_mtime, stat.st_size, path))
-        total = sum(size for _, size, _ in files)
+            total += stat.st_size
+            if not unfinished:
+                files.append((stat.st_mtime, stat.st_size, path))
         for _, size, path in sorted(files):
             if total <= self._bytes_max:
                 return
@@ -243,7 +272,8 @@ class SegmentCache:
 
     def _drop(self, segment: Segment, error: Exception) -> None:
         self._warn(f"the damaged file {segment.path.name} is dropped: {error}")
-        # It may have come damaged from the shared place: it is not fetched again.
+        # It may have come damaged from the shared place: it is not fetched again. Nor is it
+        # looked at where it cannot be removed.
         self._refused.add(segment.path.name)
         try:
             segment.path.unlink(missing_ok=True)
@@ -282,6 +312,15 @@ def _furthest(segments: Iterable[Segment], at: Position | None) -> Segment | Non
         if starts and reaches and (best is None or segment.end > best.end):
             best = segment
     return best
+
+
+def _are_whole(segments: Sequence[Segment], at: Position | None, end: Position) -> bool:
+    """Tell whether segments hold all of (at, end] together."""
+    while (best := _furthest(segments, at)) is not None:
+        at = best.end
+        if at >= end:
+            return True
+    return False
 
 
 def _written(position: Position | None) -> str:

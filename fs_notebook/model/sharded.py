@@ -8,6 +8,7 @@ labels that they belong to, and put beside those in their order.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import polars as pl
 from fs_notebook.catalog.drift import check_columns
 from fs_notebook.clock import Clock, from_us
 from fs_notebook.compute.asof import values_at
+from fs_notebook.compute.delays import Counts, Glance, Question, step_of
 from fs_notebook.compute.joins import frozen_log, joined_log
 from fs_notebook.compute.preview import OnProgress, Progress, silent
 from fs_notebook.errors import UsageError
@@ -28,6 +30,7 @@ from fs_notebook.log.protocol import PUBLISHED, EventLog
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.derived import AnyWanted, noted, training_set_of
 from fs_notebook.model.labels import check_entity, find_time, is_pandas, times_us
+from fs_notebook.model.late import Evidence, evidence_from, question_of
 from fs_notebook.model.slices import LabelSlices
 from fs_notebook.model.training import (
     Group,
@@ -52,8 +55,15 @@ from fs_notebook.shards.dealing import (
 )
 from fs_notebook.shards.engines import LOCAL, Engine, engine_of
 from fs_notebook.shards.hashing import Asked, key_hashes, shards_of
-from fs_notebook.shards.spill import Spill, from_blocks, spilling, to_block
-from fs_notebook.shards.work import COVERED, LOG_PARTITION, ROW, Task, asked_text
+from fs_notebook.shards.spill import Spill, spilling, to_block
+from fs_notebook.shards.work import (
+    COVERED,
+    LOG_PARTITION,
+    ROW,
+    Task,
+    asked_text,
+    unpacked,
+)
 from fs_notebook.types import TIME
 
 
@@ -69,11 +79,15 @@ class How:
         ``"local"`` or ``"ray"``.
     limits
         What bounds memory; None: what fits this machine.
+    tasks
+        Of each stored group, how many shards are computed together, task by task, as an earlier
+        set was: floats are rounded alike then. None: each by itself, or as many as fit memory.
     """
 
     shards: int | None = None
     engine: str = LOCAL
     limits: Limits | None = None
+    tasks: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         check_shards(self.shards)
@@ -185,16 +199,20 @@ class _Work:
     ) -> None:
         self._labels, self._log, self._engine, self._folder = labels, log, engine, folder
         self._shards = how.shards
-        self._count = how.shards or FINE
+        self._count = sum(how.tasks[0]) if how.tasks else how.shards or FINE
         self._limits = how.limits or Limits.here()
         self._clock, self._as_of, self._on_progress = clock, as_of, on_progress
         self._begun_s = clock.monotonic_s()
-        self._stamps = (PUBLISHED,) if as_of.known else ()
+        # Publish times also tell how late events are: the same reading serves for both.
+        self._stamps = (PUBLISHED,)
         self._events = 0
         self._rows = 0
         self._first: int | None = None
         self._last: int | None = None
         self._values: list[Spill] = []
+        self._evidence: list[Evidence] = []
+        self._given = how.tasks
+        self._together: list[list[list[int]]] = []
 
     def prepare(
         self,
@@ -218,7 +236,7 @@ class _Work:
             for group in groups:
                 check_columns(group.definition, log)
         self._cuts = freeze(groups, log, cuts or {})
-        return self._made(labels, groups, [_nothing(g, self._stamps) for g in groups])
+        return self._made(labels, groups, [_nothing(g, self._as_of) for g in groups])
 
     def run(self) -> None:
         """Deal out labels and events, and compute all shards."""
@@ -236,7 +254,12 @@ class _Work:
             Spill(self._folder / f"values-{i}", self._slice_count, buffer_bytes=buffer)
             for i in range(len(self._heads))
         ]
-        self._compute(moments, dealt)
+        self._together = [
+            self._runs(index, labels, one.events)
+            for index, (labels, one) in enumerate(zip(moments, dealt, strict=True))
+        ]
+        glances = self._compute(moments, dealt)
+        self._look_for_late(moments, dealt, glances)
 
     def label_slices(self) -> Iterator[pl.DataFrame]:
         """Yield the labels again, in the slices that the values were dealt out to.
@@ -268,7 +291,7 @@ class _Work:
         ):
             values = spill.frame([number])
             if values is None:
-                values = _nothing(head, self._stamps).with_columns(_rows_from(0, 0))
+                values = _nothing(head, self._as_of).with_columns(_rows_from(0, 0))
             values = values.sort(ROW)
             assert values.height == labels.height, group.definition.name
             found.append(values)
@@ -304,7 +327,11 @@ class _Work:
             seconds=self._clock.monotonic_s() - self._begun_s,
             as_of=self._as_of,
             coverage=shares(covered),
+            # The events tell of all labels at once: each slice has what is told of the whole.
+            late=tuple(late for one in self._evidence for late in one.late),
+            same_time={name: s for one in self._evidence for name, s in one.same_time.items()},
             covered=covered,
+            tasks=tuple(tuple(map(len, mine)) for mine in self._together),
             chosen=tuple(Chosen(d, names) for d, names in self._wanted),
             entity=self._mapping,
         )
@@ -353,35 +380,83 @@ class _Work:
                     at = at.advanced([batch.end])
                     self._tell(f"replaying {stream.name}", way.share(at))
 
-    def _compute(self, moments: Sequence[Spill], dealt: Sequence[Dealt]) -> None:
-        tasks = self._tasks(moments, dealt)
-        whole, done = sum(sum(m.rows) for m in moments), 0
-        whole = max(whole, 1)
+    def _compute(self, moments: Sequence[Spill], dealt: Sequence[Dealt]) -> list[list[Glance]]:
+        """Put the values aside; return what was seen of each group's events."""
+        glances: list[list[Glance]] = [[] for _ in self._heads]
+        what = {"known": self._as_of.known, "step": step_of(self._rows)}
+        tasks = self._tasks(moments, dealt, dict.fromkeys(range(len(self._heads)), what))
+        whole, done = max(sum(sum(m.rows) for m in moments), 1), 0
         for number, block in self._engine(tasks):
-            values = from_blocks([block])
-            assert values is not None
+            values, glance = unpacked(block)
             slices = values.get_column(ROW).to_numpy() // self._slice_rows
-            self._values[number % len(self._heads)].add(values, slices.astype(np.int64))
+            index = number % len(self._heads)
+            self._values[index].add(values, slices.astype(np.int64))
+            if glance is not None:
+                # One by one, so that no more than two are held of a group.
+                glances[index] = [Glance.merged([*glances[index], glance])]
             done += values.height
             self._tell(f"joining {self._count} key shards", done / whole)
+        return glances
 
-    def _tasks(self, moments: Sequence[Spill], dealt: Sequence[Dealt]) -> Iterator[Task]:
+    def _look_for_late(
+        self, moments: Sequence[Spill], dealt: Sequence[Dealt], glances: Sequence[list[Glance]]
+    ) -> None:
+        """Count the labels that late events reach, once all shards told how late events are.
+
+        The shards are read again from the disk, only where publish times tell of delays.
+        """
+        step = step_of(self._rows)
+        asked: dict[int, Question] = {}
+        for index, (group, mine) in enumerate(zip(self._heads, glances, strict=True)):
+            if mine and (one := question_of(mine[0], self._as_of, group.features, step)):
+                asked[index] = one
+        counts = dict.fromkeys(asked, Counts())
+        what = {index: {"asked": one.to_dict()} for index, one in asked.items()}
+        whole, done = max(sum(sum(moments[index].rows) for index in asked), 1), 0
+        for number, block in self._engine(self._tasks(moments, dealt, what)):
+            told = json.loads(block)
+            counts[number % len(self._heads)] += Counts(**told["counts"])
+            done += told["labels"]
+            self._tell("looking for late events", done / whole)
+        self._evidence = [
+            evidence_from(
+                group.definition, mine[0], asked.get(index), counts.get(index), self._as_of,
+                self._rows,
+            )
+            for index, (group, mine) in enumerate(zip(self._heads, glances, strict=True)) if mine
+        ]  # fmt: skip
+
+    def _tasks(
+        self,
+        moments: Sequence[Spill],
+        dealt: Sequence[Dealt],
+        what: Mapping[int, Mapping[str, Any]],
+    ) -> Iterator[Task]:
+        """Yield the tasks of those groups, by their places, of which something is asked."""
         every, place = len(self._heads), 0
-        for index, (group, labels, one) in enumerate(zip(self._heads, moments, dealt, strict=True)):
-            labels.flush()
-            one.events.flush()
-            what = asked_text(group.fold.plan, known=self._as_of.known)
+        for index, options in what.items():
+            group, labels, one = self._heads[index], moments[index], dealt[index]
+            text = asked_text(group.fold.plan, **options)
             nothing = to_block(_no_events(group, self._stamps))
-            sizes = [a + b for a, b in zip(labels.bytes, one.events.bytes, strict=True)]
-            for some in together(
-                self._count, sizes, shards=self._shards, task_bytes=self._limits.task_bytes
-            ):
+            for some in self._together[index]:
                 asked = labels.blocks(some)
                 if asked:
                     events = one.events.blocks(some) or [nothing]
                     # The number says of which group it is.
-                    yield Task(place * every + index, what, tuple(events), tuple(asked))
+                    yield Task(place * every + index, text, tuple(events), tuple(asked))
                     place += 1
+
+    def _runs(self, index: int, labels: Spill, events: Spill) -> list[list[int]]:
+        """Return which shards of a group are computed together."""
+        labels.flush()
+        events.flush()
+        if self._given:
+            ends = np.cumsum(self._given[index]).tolist()
+            starts = [0, *ends[:-1]]
+            return [list(range(a, b)) for a, b in zip(starts, ends, strict=True)]
+        sizes = [a + b for a, b in zip(labels.bytes, events.bytes, strict=True)]
+        limit = self._limits.task_bytes
+        return list(together(self._count, sizes, shards=self._shards, task_bytes=limit))
 
     def _tell(self, what: str, share: float | None) -> None:
         seconds = self._clock.monotonic_s() - self._begun_s
@@ -397,9 +472,7 @@ def _no_events(group: Group, stamps: Sequence[str]) -> pl.DataFrame:
     return group.no_events(stamps).with_columns(number)
 
 
-def _nothing(group: Group, stamps: Sequence[str]) -> pl.DataFrame:
+def _nothing(group: Group, as_of: AsOf) -> pl.DataFrame:
     """Return the group's columns for no labels."""
-    moments = group.moments.head(0)
-    return values_at(
-        group.fold, group.no_events(stamps), moments, known=bool(stamps), covered=COVERED
-    )
+    moments, events = group.moments.head(0), group.no_events((PUBLISHED,))
+    return values_at(group.fold, events, moments, known=as_of.known, covered=COVERED)

@@ -95,6 +95,26 @@ class Spread:
         then, newer = np.asarray(self.shares), np.asarray(now.shares)
         return psi(then, newer, (self.rows, now.rows))
 
+    def ks(self, now: Spread) -> float:
+        """Return the Kolmogorov-Smirnov statistic of newer values over the same bins, from 0 to 1.
+
+        Of numbers the largest distance of the two distribution functions at the bins' edges: that
+        of the values themselves is larger by a bin's share at most. Of texts, half the sum of the
+        distances of their shares, as `model.drift.Drift` has it.
+        """
+        if self.names:
+            return float(np.abs(np.subtract(self.shares, now.shares)).sum() / 2)
+        then, newer = (np.cumsum(one.counts) for one in (self, now))
+        if not then[-1] or not newer[-1]:
+            return 0.0 if then[-1] == newer[-1] else 1.0
+        return float(np.abs(then / then[-1] - newer / newer[-1]).max())
+
+    def js(self, now: Spread) -> float:
+        """Return the Jensen-Shannon divergence of newer values over the same bins, in bits."""
+        from fs_notebook.model.drift import jensen_shannon
+
+        return jensen_shannon(np.asarray(self.shares), np.asarray(now.shares))
+
     def to_dict(self) -> dict[str, Any]:
         """Return it fit for `json.dumps`."""
         kept: dict[str, Any] = {"counts": list(self.counts), "nulls": self.nulls}

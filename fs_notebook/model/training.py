@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,7 +24,7 @@ from fs_notebook.language.plan import Join
 from fs_notebook.log.protocol import PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.model.asked import PLAIN, AsOf, Chosen
 from fs_notebook.model.card import card, count
-from fs_notebook.model.digest import frame_digest
+from fs_notebook.model.digest import frame_digest, set_fingerprint
 from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.export import Exports
 from fs_notebook.model.labels import (
@@ -40,6 +38,7 @@ from fs_notebook.model.labels import (
 )
 from fs_notebook.model.late import Lateness, evidence_of
 from fs_notebook.model.leaks import Leak
+from fs_notebook.model.spread import spreads_of
 from fs_notebook.model.summary import span_text, summary_tables, summary_text
 from fs_notebook.position import START, Cut
 from fs_notebook.shards.dealing import TooLarge
@@ -98,6 +97,9 @@ class TrainingSet(Exports):
         What its features become before a model, if it is saved.
     set
         The feature set that it was made of, ``set:ranker@2``, if it was one.
+    tasks
+        Of each stored group, how many key shards were computed together, task by task, which
+        decides how floats are rounded; () in one piece.
     """
 
     frame: pl.DataFrame
@@ -124,6 +126,7 @@ class TrainingSet(Exports):
     name: str | None = None
     encoding: Encoding | None = field(default=None, repr=False)
     set: str | None = None
+    tasks: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     _pandas: Any = field(default=None, repr=False)
 
     @property
@@ -157,18 +160,7 @@ class TrainingSet(Exports):
 
         The same labels with the same fingerprint have the same features.
         """
-        digest = hashlib.sha256()
-        what = {
-            "features": self.features,
-            "time": self.time,
-            "keys": self.keys,
-            "versions": dict(self.versions),
-            "cuts": {name: cut.to_json() for name, cut in self.cuts.items()},
-            "as_of": [self.as_of.lag_us, self.as_of.known],
-        }
-        digest.update(json.dumps(what, sort_keys=True).encode())
-        digest.update(self.labels_fingerprint.encode())
-        return digest.hexdigest()
+        return set_fingerprint(self)
 
     @cached_property
     def labels_fingerprint(self) -> str:
@@ -178,6 +170,16 @@ class TrainingSet(Exports):
     def digest_of(self, column: str) -> str:
         """Return SHA-256 of a column's name, type and values, in hexadecimal digits."""
         return frame_digest(self.frame.select(column))
+
+    @property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """Column → its type."""
+        return self.frame.schema
+
+    @property
+    def spreads(self) -> dict[str, Any]:
+        """Feature → how its values are spread, as the catalog keeps it: `model.spread.Spread`."""
+        return spreads_of(self.frame, self.features)
 
     @property
     def nulls(self) -> dict[str, float]:
@@ -284,7 +286,7 @@ def build_training_set(
                 group.fold, events, group.moments, known=as_of.known, covered=_COVERED
             )
             evidence = evidence_of(
-                group.definition, group.fold, events, group.moments, found, as_of
+                group.definition, group.fold, events, group.moments, found, as_of, group.features
             )
             late += evidence.late
             same_time |= evidence.same_time
@@ -348,7 +350,7 @@ class Group:
             for c, key, k in zip(names, definition.plan.keys, fold.keys, strict=True)
         ]
         moments = pl.DataFrame([*keys, times])
-        entities = moments.select(fold.keys).drop_nulls().unique(maintain_order=True)
+        entities = moments.select(fold.keys).drop_nulls().unique()
         return cls(definition, features, fold, names, moments, entities)
 
     def no_events(self, stamps: Sequence[str]) -> pl.DataFrame:

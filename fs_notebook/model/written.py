@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,17 @@ import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.log.protocol import EventLog
-from fs_notebook.model.asked import AsOf
+from fs_notebook.model.asked import AsOf, Chosen
 from fs_notebook.model.card import card, count
 from fs_notebook.model.derived import AnyWanted
+from fs_notebook.model.digest import column_parts, columns_digest, set_fingerprint
+from fs_notebook.model.encoding import Encoding
 from fs_notebook.model.export import Numbers
+from fs_notebook.model.late import Lateness
+from fs_notebook.model.leaks import Leak
 from fs_notebook.model.pieces import Piece, TrainingPieces
 from fs_notebook.model.sharded import How, sharded_slices
+from fs_notebook.model.spread import COLUMNS_MAX, spreads_of
 from fs_notebook.model.summary import span_text, summary_tables, summary_text
 from fs_notebook.model.training import TrainingSet
 from fs_notebook.position import Cut
@@ -28,6 +34,8 @@ if TYPE_CHECKING:
     from fs_notebook.model.torch_rows import TrainingStream
 
 BATCH_ROWS = 65_536
+SPREAD_ROWS_MAX = 1_000_000
+"""Of more rows than that a part tells how they are spread."""
 PIECE_ROWS = 4 * BATCH_ROWS
 """What one process of several reads of it at a time."""
 
@@ -60,10 +68,17 @@ class WrittenTrainingSet:
         Which events count for a label.
     coverage, nulls
         Feature → the share of labels for which it saw any event, and for which it is null.
-    notes
-        What to look at before a model learns of it.
+    leaks, notes
+        What looks like a leak, and what else to look at before a model learns of it.
+    late, same_time
+        How late the streams' events are published; group → the share of labels that have an event
+        at their very time, where such events count.
     engine
         Who computed it.
+    schema
+        Column → its type, as the labels and features have it.
+    chosen, entity, origin, name, encoding, set, tasks
+        As of a `TrainingSet`.
     """
 
     path: Path
@@ -82,8 +97,18 @@ class WrittenTrainingSet:
     coverage: Mapping[str, float]
     nulls: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    leaks: tuple[Leak, ...] = ()
+    late: tuple[Lateness, ...] = ()
+    same_time: Mapping[str, float] = field(default_factory=dict)
     engine: str = "local"
     schema: Mapping[str, pl.DataType] = field(default_factory=dict, repr=False)
+    chosen: tuple[Chosen, ...] = field(default=(), repr=False)
+    entity: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    encoding: Encoding | None = field(default=None, repr=False)
+    set: str | None = None
+    tasks: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return self.rows
@@ -102,6 +127,34 @@ class WrittenTrainingSet:
         """Return all rows, which have to fit memory."""
         return pl.read_parquet(self.path)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of a `TrainingSet`, 64 hexadecimal digits; read from the file the first time."""
+        return set_fingerprint(self)
+
+    @cached_property
+    def labels_fingerprint(self) -> str:
+        """As of a `TrainingSet`, 64 hexadecimal digits; read from the file the first time."""
+        return self._digest(self.label_columns)
+
+    def digest_of(self, column: str) -> str:
+        """Return SHA-256 of a column's name, type and values, in hexadecimal digits."""
+        return self._digest([column])
+
+    def _digest(self, columns: Sequence[str]) -> str:
+        # The file may have a column in another type than the labels: the digest is of theirs.
+        types = {name: self.schema[name] for name in columns}
+        return columns_digest(types, self.rows, partial(column_parts, self.scan()))
+
+    @property
+    def spreads(self) -> dict[str, Any]:
+        """As of a `TrainingSet`, a column at a time; of many rows, of every n-th."""
+        step = self.rows // SPREAD_ROWS_MAX + 1
+        found: dict[str, Any] = {}
+        for name in self.features[:COLUMNS_MAX]:
+            found |= spreads_of(self.scan().select(name).gather_every(step).collect(), [name])
+        return found
+
     @property
     def pieces(self) -> TrainingPieces:
         """The same rows, to be read a piece at a time by one process or several."""
@@ -114,6 +167,8 @@ class WrittenTrainingSet:
             schema={n: str(t) for n, t in self.scan().collect_schema().items()},
             label_columns=self.label_columns,
             features=self.features,
+            name=self.name,
+            encoding=self.encoding,
         )
 
     def encoder(self, **options: Any) -> FeatureEncoder:
@@ -139,8 +194,9 @@ class WrittenTrainingSet:
         return f"{self.path.stat().st_size / 1e6:,.1f} MB" if self.path.exists() else "gone"
 
     def __repr__(self) -> str:
+        name = f" {self.name}" if self.name else ""
         return (
-            f"training set in {self.path} ({self._size}): {summary_text(self)}\n"
+            f"training set{name} in {self.path} ({self._size}): {summary_text(self)}\n"
             ".scan() reads it lazily, .batches(), .to_torch() and .to_tf() a part at a time"
         )
 
@@ -155,6 +211,12 @@ class WrittenTrainingSet:
             ("took", f"{self.seconds:.2f} s"),
             ("computed", "by Ray" if self.engine == "ray" else "here"),
         ]
+        if self.name:
+            figures += [
+                ("saved as", self.name),
+                ("labels' fingerprint", self.labels_fingerprint[:12]),
+                ("fingerprint", self.fingerprint[:12]),
+            ]
         tables = summary_tables(self, self.schema)
         return card(
             "Training set", figures, subtitle=str(self.path), notes=self.notes, tables=tables
@@ -250,9 +312,15 @@ def write_training_set(
         as_of=made.as_of,
         coverage=tally.shares(tally.covered),
         nulls=tally.shares(tally.nulls),
-        notes=(*notes, *tally.notes),
+        notes=(*notes, *(leak.text for leak in tally.leaks)),
+        leaks=tally.leaks,
+        late=made.late,
+        same_time=made.same_time,
         engine=how.engine,
         schema=dict(made.frame.schema),
+        chosen=made.chosen,
+        entity=made.entity,
+        tasks=made.tasks,
     )
 
 
@@ -265,11 +333,11 @@ class _Tally:
         self.lasts: list[datetime] = []
         self.covered: dict[str, int] = {}
         self.nulls: dict[str, int] = {}
-        self.notes: tuple[str, ...] = ()
+        self.leaks: tuple[Leak, ...] = ()
 
     def add(self, part: TrainingSet) -> None:
         # What is true of a column in every row is true of it in every slice.
-        self.notes = tuple(n for n in self.notes if n in part.notes) if self.rows else part.notes
+        self.leaks = tuple(k for k in self.leaks if k in part.leaks) if self.rows else part.leaks
         self.last = part
         self.rows += part.rows
         if part.first is not None and part.last is not None:

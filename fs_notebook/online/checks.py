@@ -128,7 +128,7 @@ def orphaned(shard: str) -> IntegrityError:
     return IntegrityError(
         f"The store holds values of {shard!r} but no position.",
         found="a deletion that was cut short, or a position that was evicted",
-        remedy="drop the shard and fold it from the start",
+        remedy="rebuild the feature from the ledger: promote it again",
     )
 
 

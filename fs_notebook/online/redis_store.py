@@ -369,5 +369,5 @@ def _cut_of(shard: str, text: bytes | None) -> Cut | None:
         raise IntegrityError(
             f"The stored position of {shard!r} cannot be read.",
             found=f"{text!r}: {error}",
-            remedy="drop the shard and fold it from the start",
+            remedy="rebuild the feature from the ledger: promote it again",
         ) from None

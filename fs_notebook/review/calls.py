@@ -295,6 +295,7 @@ def _declare(session: Any, filed: Filed) -> None:
         time=stream.time, key=list(stream.key) or None, partitions=stream.partitions,
         format=None if stream.format == "json" else stream.format, schema=stream.schema,
         meta=dict(stream.meta) or None, json_only=stream.json_only or None,
+        ahead=None if stream.ahead_us is None else f"{stream.ahead_us} us",
     )  # fmt: skip
 
 

@@ -120,6 +120,18 @@ class AboutHandler(CurationHandler):
         self.reply({**about, "notebook": served, "origin": origin and str(origin)})
 
 
+class PortraitHandler(CurationHandler):
+    """`GET portrait?name=…`: a group's values now, in training and over time."""
+
+    _track_activity = False
+
+    @web.authenticated
+    @authorized
+    async def get(self) -> None:
+        name = self.asked_name()
+        self.reply(await self.hub.look(lambda s: s.portrait(name)))
+
+
 class DiffHandler(CurationHandler):
     """`GET diff?name=…&before=1&after=draft`: what changed, in words and as a diff."""
 
@@ -173,6 +185,7 @@ class RetireHandler(CurationHandler):
 ROUTES: list[tuple[str, type[FeatureStoreHandler]]] = [
     (r"/fs-notebook/search", SearchHandler),
     (r"/fs-notebook/about", AboutHandler),
+    (r"/fs-notebook/portrait", PortraitHandler),
     (r"/fs-notebook/diff", DiffHandler),
     (r"/fs-notebook/edit", EditHandler),
     (r"/fs-notebook/deprecate", DeprecateHandler),

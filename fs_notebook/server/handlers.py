@@ -128,17 +128,6 @@ class CatalogHandler(FeatureStoreHandler):
             self.reply(self.hub.since(since, overview) or overview)
 
 
-class KeptHandler(FeatureStoreHandler):
-    """`GET kept`: the training sets, feature sets and models, without their data."""
-
-    _track_activity = False
-
-    @web.authenticated
-    @authorized
-    async def get(self) -> None:
-        self.reply(await self.hub.kept())
-
-
 class PromoteHandler(FeatureStoreHandler):
     """`POST promote`: of `{"source": the whole cell}`, or of `{"name": a group}`."""
 
@@ -176,7 +165,6 @@ class RollbackHandler(FeatureStoreHandler):
 ROUTES: list[tuple[str, type[FeatureStoreHandler]]] = [
     (r"/fs-notebook/catalog", CatalogHandler),
     (r"/fs-notebook/outlook", OutlookHandler),
-    (r"/fs-notebook/kept", KeptHandler),
     (r"/fs-notebook/promote", PromoteHandler),
     (r"/fs-notebook/rollback", RollbackHandler),
 ]

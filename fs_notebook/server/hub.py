@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fs_notebook.errors import ConflictError, UnreachableError
-from fs_notebook.server.service import CatalogService, GroupView, KeptView, Overview
+from fs_notebook.server.service import CatalogService, GroupView, Overview
 
 T = TypeVar("T")
 
@@ -27,8 +27,10 @@ WATCH_SHARE = 0.1
 PAUSE_S_MAX = 1.5
 READ_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 120.0
+LOOK_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 WRITES_MAX = 8
+LOOKS_MAX = 8
 # Browsers that have one of the newest revisions are told only what changed since.
 REVISIONS_MAX = 8
 
@@ -72,7 +74,10 @@ class CatalogHub:
         self._service: CatalogService | None = None
         self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fs-notebook-read")
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fs-notebook-write")
+        # What replays history must keep nobody from reading the catalog.
+        self._looker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fs-notebook-look")
         self._writes = 0
+        self._looks = 0
         self._reading: asyncio.Task[Overview] | None = None
         self._latest: Overview | None = None
         self._revision: str | None = None
@@ -106,10 +111,6 @@ class CatalogHub:
             "since": revision, "groups": changed, "gone": sorted(before.keys() - now.keys()),
         }  # fmt: skip
 
-    async def kept(self) -> KeptView:
-        """Return the training sets, feature sets and models."""
-        return await self._read(lambda service: service.kept())
-
     async def promote_source(self, source: str, *, actor: str) -> GroupView:
         """Promote what a cell text defines."""
         return await self._write(lambda service: service.promote_source(source, actor=actor))
@@ -127,6 +128,20 @@ class CatalogHub:
         self._wake()
         return await self._read(ask)
 
+    async def look(self, ask: Callable[[CatalogService], T]) -> T:
+        """Return what the service answers to a question that may take it a while."""
+        if self._looks >= LOOKS_MAX:
+            raise ConflictError(
+                f"{self._looks} features are being looked at already.",
+                remedy="wait, then try again",
+            )
+        self._looks += 1
+        try:
+            service = await self._read(lambda service: service)
+            return await self._call(self._looker, lambda: ask(service), LOOK_TIMEOUT_S)
+        finally:
+            self._looks -= 1
+
     async def change(self, ask: Callable[[CatalogService], T]) -> T:
         """Change something, and return what the service answers."""
         return await self._write(ask)
@@ -141,6 +156,7 @@ class CatalogHub:
             await self._call(self._reader, service.close, CLOSE_TIMEOUT_S)
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._writer.shutdown(wait=False, cancel_futures=True)
+        self._looker.shutdown(wait=False, cancel_futures=True)
 
     async def _call(self, pool: ThreadPoolExecutor, work: Callable[[], T], timeout_s: float) -> T:
         future = asyncio.get_running_loop().run_in_executor(pool, work)

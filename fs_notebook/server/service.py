@@ -64,28 +64,16 @@ class Overview(TypedDict):
     groups: list[GroupView]
 
 
-class KeptView(TypedDict):
-    """What the catalog keeps beside features: JSON objects, each with a name."""
-
-    training_sets: list[dict[str, Any]]
-    feature_sets: list[dict[str, Any]]
-    models: list[dict[str, Any]]
-
-
 class CatalogService(Protocol):
     """The feature store, as the server extension uses it.
 
-    It is opened, read and closed on one thread, and written (`promote_source`, `promote`,
-    `rollback`) on another, so one reader and one writer may be inside it at the same time. Errors
+    It is opened, read and closed on one thread, written (`promote_source`, `promote`, `rollback`)
+    on another, and a `portrait` is made on a third, so that three may be inside it at once. Errors
     are `FeatureStoreError`s; every call has a time limit of its own.
     """
 
     def overview(self) -> Overview:
         """Return every group, with what its worker says of itself."""
-        ...
-
-    def kept(self) -> KeptView:
-        """Return the training sets, feature sets and models."""
         ...
 
     def revision(self) -> str:
@@ -114,6 +102,10 @@ class CatalogService(Protocol):
 
     def about(self, name: str, *, kind: str | None) -> dict[str, Any]:
         """Return versions, history, lineage and readers of one thing."""
+        ...
+
+    def portrait(self, name: str) -> dict[str, Any]:
+        """Return a group's values now, in training and over time; it may replay history."""
         ...
 
     def diff(self, name: str, before: str | None, after: str | None) -> dict[str, Any]:

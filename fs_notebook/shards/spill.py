@@ -117,9 +117,12 @@ class Spill:
                 self.bytes[shard] += int(rows.estimated_size())
 
     def blocks(self, shards: Sequence[int]) -> list[bytes]:
-        """Return the blocks of some shards, in the order that their rows came in."""
+        """Return the blocks of some shards, one shard after the other, as their rows came in.
+
+        So their order does not depend on when rows were written.
+        """
         self.flush()
-        places = sorted(place for shard in shards for place in self._blocks[shard])
+        places = [place for shard in shards for place in self._blocks[shard]]
         if not places:
             return []
         found = []

@@ -218,6 +218,14 @@ class Broker:
             index = 0 if start is None else found.index_of(start.ledger, start.entry)
         return BrokerCursor(self, found, index, self._clock, self._faults)
 
+    def since(self, topic: str, published_ms: int) -> Cursor:
+        """Open a cursor at the first message that was published at a time or after it."""
+        found = self.topic(topic)
+        with self._lock:
+            later = (i for i, m in enumerate(found.messages) if m.publish_ms >= published_ms)
+            index = found.gone + next(later, len(found.messages))
+        return BrokerCursor(self, found, index, self._clock, self._faults)
+
     def last(self, topic: str) -> Stored | None:
         """Return the topic's newest message, or None if it is empty."""
         with self._lock:

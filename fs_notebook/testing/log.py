@@ -27,6 +27,7 @@ from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch, Shares, Stream
 from fs_notebook.log.reader import Part, PartReader, chunks_until, end_of
+from fs_notebook.log.seeking import begin_at, nothing
 from fs_notebook.position import Cut, Position
 from fs_notebook.testing.broker import Broker, Sending, silent
 from fs_notebook.testing.clock import SimulatedClock
@@ -390,7 +391,14 @@ class SimulatedLog:
             after = start.get(until.partition)
             if after is not None and after >= until:
                 continue
-            found = self._decoded(stream, parts[until.partition], after, until, rows_max)
+            part, time_us = parts[until.partition], times[0]
+            begin = after
+            if time_us is not None and stream.ahead_us is not None:
+                begin = begin_at(self._broker, part, after, until, time_us - stream.ahead_us)
+            if begin == until:
+                yield nothing(stream, asked, until)
+                continue
+            found = self._decoded(stream, part, begin, until, rows_max)
             yield from regrouped(found, stream, asked, times, rows_max)
 
     def _decoded(

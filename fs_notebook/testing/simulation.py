@@ -204,13 +204,14 @@ class Simulation:
             If they do not come to an end in 200,000 steps.
         """
         for stored in _stored(definition):
-            parts: list[int | None] = [None]
-            if shared:
-                with self.faults.calm():
-                    count = self._read_log.partitions(stored.source.name)
-                parts = [*range(count)]
-                self._partitions[stored.shard] = count
-            self._run([_Share(stored, part) for part in parts], workers)
+            if not shared:
+                self._run([_Share(stored, None)], workers)
+                continue
+            # Partitions that are added meanwhile are somebody's as well.
+            known = 0
+            while (count := self._count(stored)) != known:
+                self._partitions[stored.shard] = known = count
+                self._run([_Share(stored, part) for part in range(count)], workers)
 
     def check(self, definition: AnyDefinition) -> None:
         """Raise `AssertionError` unless every online value is what a replay of the ledger gives.
@@ -254,6 +255,10 @@ class Simulation:
         sources = Sources(self._catalog, self._read_log, clock=self.clock)
         transforms = Transforms(self._catalog, self._read_log, sources)
         return Definitions(self._catalog, self._read_log, sources, transforms, clock=self.clock)
+
+    def _count(self, stored: Definition) -> int:
+        with self.faults.calm():
+            return self._read_log.partitions(stored.source.name)
 
     def _run(self, shares: Sequence[_Share], workers: int) -> None:
         self._steps_left = STEPS_MAX

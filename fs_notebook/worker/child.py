@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fs_notebook.catalog import Version
 from fs_notebook.position import Cut
@@ -43,3 +44,9 @@ class Child:
     @property
     def failures(self) -> int:
         return 0 if self.trouble is None else self.trouble.failures
+
+
+def at_work(health: Mapping[str, Any] | None, pid: int) -> bool:
+    """Tell whether a process reports that it gets on."""
+    health = health or {}
+    return health.get("pid") == pid and health.get("state") in ("live", "bootstrapping")

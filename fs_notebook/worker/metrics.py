@@ -8,7 +8,7 @@ serves a port.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.shared import joined_health, joined_info, shards_of
+from fs_notebook.worker.sizes import told_size
 from fs_notebook.worker.timings import COMMIT_SECONDS
 
 if TYPE_CHECKING:
@@ -202,7 +203,21 @@ class WorkerMetrics:
             if "commits" in health:
                 buckets = _cumulated(health["commits"]["counts"])
                 commits.add_metric(labels, buckets, health["commits"]["sum"])
-        yield from (lag, commits)
+        yield from (lag, commits, self._sizes(found))
+
+    def _sizes(self, watched: Iterable[Watched]) -> Metric:
+        """Return how large the states are, by the runner's last look."""
+        from prometheus_client.core import GaugeMetricFamily
+
+        text = "Keys and packed values in the store; estimated where there are many."
+        family: Metric = _family(GaugeMetricFamily, "state_bytes", text)
+        for one in watched:
+            with suppress(FeatureStoreError):
+                size = told_size(self._store, one.shard)
+                if size is not None:
+                    labels = {"feature": one.name, "version": str(one.version)}
+                    family.add_sample(family.name, labels, float(size))
+        return family
 
     def _of_audits(self, watched: Sequence[Watched]) -> Iterator[Metric]:
         """Yield what the last verification on schedule found, where there was one."""

@@ -13,6 +13,7 @@ from fs_notebook.language.expr import Column
 from fs_notebook.online.board import SET, Served, pinned_name
 from fs_notebook.online.derived import ServedDerived
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.worker.shared import shards_of
 
 PartitionsOf = Callable[[str], int | None]
 """In how many shards, one a partition, the state of a version lies, by its shard's name."""
@@ -70,6 +71,27 @@ def set_records(state: CatalogState) -> dict[str, dict[str, Any]]:
 def _set_record(version: SetVersion) -> dict[str, Any]:
     members = [[pinned_name(m.group, m.version), m.feature] for m in version.members]
     return {"members": members, "version": version.number}
+
+
+def record_built(
+    record: dict[str, Any], former: dict[str, Any] | None, store: OnlineStore
+) -> dict[str, Any] | None:
+    """Return the serving record whose state is there, None where that is of neither.
+
+    Of partitions that were added nothing is folded yet: until there is, the others serve on.
+    """
+    return next((r for r in (record, former) if r is not None and _is_built(r, store)), None)
+
+
+def _is_built(record: Mapping[str, Any], store: OnlineStore) -> bool:
+    """Tell whether all of the state is there that a serving record is read from."""
+    shards = [
+        shard
+        for one in record.get("inputs", [record])
+        for shard in shards_of(one["shard"], one.get("partitions"))
+    ]
+    states = [store.state(shard) for shard in shards]
+    return all(s is not None and bool(s.info.get("built")) for s in states)
 
 
 def withdraw(store: OnlineStore, shard: str) -> None:

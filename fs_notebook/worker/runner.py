@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -31,13 +31,19 @@ from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.processes import start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
-from fs_notebook.worker.child import RESTART_SECONDS, Child
+from fs_notebook.worker.child import RESTART_SECONDS, Child, at_work
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
 from fs_notebook.worker.failures import Failure, Trouble, left, report_name
 from fs_notebook.worker.metrics import METRICS_VARIABLE, Watched, WorkerMetrics, metrics_served
 from fs_notebook.worker.places import failure_path, folder, log_path
 from fs_notebook.worker.process import FENCED, STOPPED, STUCK
-from fs_notebook.worker.records import inputs_of, served_record, set_records, withdraw
+from fs_notebook.worker.records import (
+    inputs_of,
+    record_built,
+    served_record,
+    set_records,
+    withdraw,
+)
 from fs_notebook.worker.shared import (
     members_of,
     own_shards,
@@ -47,6 +53,7 @@ from fs_notebook.worker.shared import (
     subscription_of,
     tell_partitions,
 )
+from fs_notebook.worker.sizes import Sizes
 
 LOG = logging.getLogger("fs_notebook.runner")
 POLL_SECONDS = 0.1
@@ -85,6 +92,7 @@ class Runner:
                 url = last.enter_context(metrics_served(collector, self.metrics))
                 LOG.info("metrics at %s", url)
             last.callback(lambda: self._stop_children(list(self.children)))
+            last.callback(Sizes(store, self._shards, clock=self.clock).stop)
             audits = None
             if self.verify_every_s is not None:
                 audits = Audits(self.verify_every_s, self._spawn_audit, clock=self.clock)
@@ -202,7 +210,7 @@ class Runner:
         well_s = self.clock.monotonic_s() - child.begun_s
         if child.trouble is None or well_s < RAN_WELL_SECONDS:
             return
-        if _at_work(store.health(shard), child.process.pid):
+        if at_work(store.health(shard), child.process.pid):
             child.trouble, child.wait_s, child.told = None, RESTART_SECONDS, False
             store.heartbeat(report_name(shard), {}, ttl_seconds=TROUBLE_TTL_SECONDS)
 
@@ -221,7 +229,7 @@ class Runner:
         # One that was taken over must not take the shard straight back.
         child.fenced = code == FENCED
         failed = code not in (STOPPED, FENCED)
-        if now_s - child.begun_s >= RAN_WELL_SECONDS and _at_work(health, process.pid):
+        if now_s - child.begun_s >= RAN_WELL_SECONDS and at_work(health, process.pid):
             child.trouble, child.wait_s = None, RESTART_SECONDS
         killed = code < 0 and health.get("pid") == process.pid and health["state"] == "live"
         if killed or got_on:
@@ -262,6 +270,9 @@ class Runner:
                 partitions=self._partitions(shard),
             )  # fmt: skip
         self.watched = tuple(watched.values())
+
+    def _shards(self) -> dict[str, tuple[str, ...]]:
+        return {one.shard: shards_of(one.shard, one.partitions) for one in self.watched}
 
     def _verifiable(self, store: OnlineStore) -> dict[str, Version]:
         """Return the versions that are live, by shard."""
@@ -323,15 +334,12 @@ class Runner:
         for group in state.groups.values():
             wanted[group.name] = None
             for version in running_of(state, group):
-                shards = [
-                    part for d in inputs_of(version.definition)
-                    for part in shards_of(d.shard, self._partitions(d.shard))
-                ]  # fmt: skip
-                states = [store.state(shard) for shard in shards]
-                if not all(s is not None and s.info.get("built") for s in states):
+                pinned = pinned_name(group.name, version.number)
+                made = served_record(group, version, self._partitions).to_record()
+                record = record_built(made, published.get(pinned), store)
+                if record is None:
                     continue
-                record = served_record(group, version, self._partitions).to_record()
-                wanted[pinned_name(group.name, version.number)] = record
+                wanted[pinned] = record
                 if version == group.serving:
                     wanted[group.name] = record
         for name, now in wanted.items():
@@ -349,12 +357,6 @@ class Runner:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(STOP_SECONDS_MAX)
-
-
-def _at_work(health: Mapping[str, Any] | None, pid: int) -> bool:
-    """Tell whether a process reports that it gets on."""
-    health = health or {}
-    return health.get("pid") == pid and health.get("state") in ("live", "bootstrapping")
 
 
 def _pid_file(connection: Connection) -> Path:

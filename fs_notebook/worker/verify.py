@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import polars as pl
@@ -15,18 +16,20 @@ from fs_notebook.compute.fold import NEWEST, Fold, State
 from fs_notebook.compute.joins import joined_log
 from fs_notebook.compute.merging import merge_states
 from fs_notebook.compute.running import Running
-from fs_notebook.errors import FeatureStoreError
+from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.log.parted import PartLog
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.online.codec import show_key
 from fs_notebook.online.protocol import OnlineStore, part_shard
 from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import START, Cut
-from fs_notebook.worker.shared import partitions_of, stored_shards
+from fs_notebook.worker.shared import partitions_of, shards_of, stored_shards
 
 CHUNK = 1_000
 SNAPSHOTS_MAX = 20
 SHOWN_MAX = 20
+SEEDS = 1_000_000
+"""Of samples that nobody gave a seed."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,19 @@ class Verification:
     examples: tuple[Mismatch, ...]
     sampled_from: int | None = None
     """How many entities there are, where only some of them were compared."""
+    seed: int | None = None
+    """What that sample was drawn by: the same seed compares the same entities."""
 
     @property
     def ok(self) -> bool:
         return self.mismatches == 0
 
     def __repr__(self) -> str:
-        sample = "" if self.sampled_from is None else f"of {self.sampled_from:,} "
+        of = "" if self.sampled_from is None else f"of {self.sampled_from:,} "
+        drawn = "" if self.sampled_from is None else f" (a sample, seed {self.seed})"
         head = (
             f"{self.name} v{self.version}: {self.mismatches} mismatches in {self.values:,} values "
-            f"of {self.entities:,} {sample}entities, {self.events:,} events "
+            f"of {self.entities:,} {of}entities{drawn}, {self.events:,} events "
             f"replayed to {self.position}"
         )
         lines = [
@@ -81,6 +87,7 @@ def verify(
     now_us: int,
     partitions: int | None = None,
     entities_max: int | None = None,
+    seed: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Replay the ledger to the worker's position and compare every online value.
@@ -97,19 +104,30 @@ def verify(
         How many shards there are, one a partition, where workers share them; each is compared
         with the replay of its own partition. By default as the store has it.
     entities_max
-        Compare and hold no more entities than that: a sample, another one at each `now_us`. Which
-        entities the store lacks is then not told. All of the stream is read all the same.
+        Compare and hold no more entities than that: a sample, chosen by the entities' hashes.
+        Which entities the store lacks is then not told. All of the stream is read all the same.
+    seed
+        What the sample is drawn by; default: another one at each `now_us`.
     progress
         Called with the share done, from 0 to 1.
     """
     seen = joined_log(definition.plan, definition.joined, log, filtered=True)
     if partitions is None:
         partitions = partitions_of(store, definition.shard)
+    seed = now_us % SEEDS if seed is None else seed
+    check_sample(entities_max)
+    known, chosen = None, None
+    if entities_max is not None:
+        there = {
+            key for part in shards_of(definition.shard, partitions) for key in _keys(store, part)
+        }
+        if len(there) > entities_max:
+            known, chosen = len(there), frozenset(drawn(there, entities_max, seed))
     if partitions is None:
         outcome, _ = _verified(
-            definition, version, seen, store, definition.shard, now_us, entities_max, progress
+            definition, version, seen, store, definition.shard, now_us, chosen, progress
         )
-        return outcome
+        return outcome if known is None else replace(outcome, sampled_from=known, seed=seed)
     outcomes: list[Verification] = []
     compared: set[bytes] = set()
     for number in range(partitions):
@@ -119,19 +137,17 @@ def verify(
 
         mine, keys = _verified(
             definition, version, cast(EventLog, PartLog(seen, number)), store,
-            part_shard(definition.shard, number), now_us,
-            None if entities_max is None else max(entities_max // partitions, 1), part,
+            part_shard(definition.shard, number), now_us, chosen, part,
         )  # fmt: skip
         outcomes.append(mine)
         compared |= keys
-    known = [o.sampled_from for o in outcomes if o.sampled_from is not None]
     return Verification(
         name=definition.name, version=version,
         position=", ".join(o.position for o in outcomes if o.position != str(START)) or str(START),
         entities=len(compared), values=sum(o.values for o in outcomes),
         events=sum(o.events for o in outcomes), mismatches=sum(o.mismatches for o in outcomes),
         examples=tuple(e for o in outcomes for e in o.examples)[:SHOWN_MAX],
-        sampled_from=sum(known) if known else None,
+        sampled_from=known, seed=None if known is None else seed,
     )  # fmt: skip
 
 
@@ -149,9 +165,12 @@ def verify_part(
 
 def _verified(
     definition: Definition, version: int, log: EventLog, store: OnlineStore, shard: str,
-    now_us: int, entities_max: int | None, progress: Callable[[float], None],
+    now_us: int, chosen: Collection[bytes] | None, progress: Callable[[float], None],
 ) -> tuple[Verification, set[bytes]]:  # fmt: skip
-    """Compare one shard with what a log has for it; return the entities as well."""
+    """Compare one shard, or the `chosen` entities of it, with what a log has for it.
+
+    Returns the entities as well.
+    """
     fold = Fold(definition.plan)
     codec = StateCodec(fold)
     first = store.state(shard)
@@ -159,13 +178,9 @@ def _verified(
         raise FeatureStoreError(
             f"{definition.name!r} has no online values yet.", remedy="%feature status"
         )
-    keys = sorted({k for k in store.entities(shard) if not is_bucket(k)})
-    known = len(keys)
-    sampled = entities_max is not None and known > entities_max
-    if sampled:
-        keys = sorted(sorted(keys, key=lambda k: xxhash.xxh3_64_digest(k, now_us))[:entities_max])
+    keys = sorted(k for k in _keys(store, shard) if chosen is None or k in chosen)
     chunks = states_of(store, shard, keys, codec, now_us)
-    only = codec.frame_of(keys) if sampled else None
+    only = None if chosen is None else codec.frame_of(keys)
     oracle = _Oracle(definition, fold, log, START, only=only)
     oracle.advance(first.cut)
     checker = _Checker(codec, now_us)
@@ -179,9 +194,27 @@ def _verified(
     outcome = Verification(
         name=definition.name, version=version, position=str(oracle.cut), entities=len(keys),
         values=checker.values, events=oracle.events, mismatches=checker.mismatches,
-        examples=tuple(checker.examples), sampled_from=known if sampled else None,
+        examples=tuple(checker.examples),
     )  # fmt: skip
     return outcome, set(keys)
+
+
+def _keys(store: OnlineStore, shard: str) -> set[bytes]:
+    return {k for k in store.entities(shard) if not is_bucket(k)}
+
+
+def check_sample(entities_max: int | None) -> None:
+    """Raise `UsageError` if that is no number of entities to compare."""
+    if entities_max is not None and entities_max < 1:
+        raise UsageError(
+            "A sample is a number of entities to compare.", found=str(entities_max),
+            remedy="--sample 1000; without it, all of them",
+        )  # fmt: skip
+
+
+def drawn(keys: Iterable[bytes], count: int, seed: int) -> list[bytes]:
+    """Return `count` of the keys, spread over all of them: those whose hashes are smallest."""
+    return heapq.nsmallest(count, keys, key=lambda k: (xxhash.xxh3_64_intdigest(k, seed), k))
 
 
 def states_of(

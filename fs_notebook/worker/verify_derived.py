@@ -24,10 +24,12 @@ from fs_notebook.online.states import StateCodec, is_bucket
 from fs_notebook.position import Cut
 from fs_notebook.worker.shared import stored_shards
 from fs_notebook.worker.verify import (
+    SEEDS,
     SHOWN_MAX,
     SNAPSHOTS_MAX,
     Mismatch,
     Verification,
+    drawn,
     merged_of,
     same,
     verify,
@@ -59,6 +61,8 @@ def verify_derived(
     store: OnlineStore,
     *,
     now_us: int,
+    entities_max: int | None = None,
+    seed: int | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Verification:
     """Verify every input at its worker's own position, and that the derived values follow.
@@ -71,21 +75,30 @@ def verify_derived(
     ----------
     now_us
         The t at which windows are finished, in microseconds since the epoch.
+    entities_max, seed
+        How many entities of each input to compare, and what they are drawn by; see `verify`.
     """
+    seed = now_us % SEEDS if seed is None else seed
     parts = []
     for done, pinned in enumerate(definition.inputs):
 
         def part(share: float, done: int = done) -> None:
             progress((done + share) / (len(definition.inputs) + 1))
 
-        parts.append((pinned, verify(pinned, 0, log, store, now_us=now_us, progress=part)))
-    entities, values, differences = _compare(definition, store, now_us)
+        outcome = verify(
+            pinned, 0, log, store, now_us=now_us, entities_max=entities_max, seed=seed,
+            progress=part,
+        )  # fmt: skip
+        parts.append((pinned, outcome))
+    entities, values, differences = _compare(definition, store, now_us, entities_max, seed)
     progress(1.0)
     examples = [
         Mismatch(m.entity, f"{pinned.name}.{m.feature}", m.online, m.ledger)
         for pinned, outcome in parts
         for m in outcome.examples
     ]
+    known = [o.entities if o.sampled_from is None else o.sampled_from for _, o in parts]
+    is_sample = any(o.sampled_from is not None for _, o in parts)
     return Verification(
         name=definition.name, version=version,
         position=", ".join(f"{p.name} {outcome.position}" for p, outcome in parts),
@@ -94,15 +107,18 @@ def verify_derived(
         events=sum(o.events for _, o in parts),
         mismatches=len(differences) + sum(o.mismatches for _, o in parts),
         examples=(*examples, *differences)[:SHOWN_MAX],
+        sampled_from=max(known) if is_sample else None, seed=seed if is_sample else None,
     )  # fmt: skip
 
 
 def _compare(
-    definition: DerivedDefinition, store: OnlineStore, now_us: int
-) -> tuple[int, int, list[Mismatch]]:
+    definition: DerivedDefinition, store: OnlineStore, now_us: int, entities_max: int | None,
+    seed: int,
+) -> tuple[int, int, list[Mismatch]]:  # fmt: skip
     """Compare what is served with the expressions over the stored states of some entities."""
     plan = definition.plan
-    entities = entities_of(definition, store)
+    some = ENTITIES_MAX if entities_max is None else min(entities_max, ENTITIES_MAX)
+    entities = entities_of(definition, store, entities_max=some, seed=seed)
     count = max(len(v) for v in entities.values())
     if not count:
         return 0, 0, []
@@ -184,10 +200,15 @@ def _cuts(definition: DerivedDefinition, store: OnlineStore) -> dict[str, Cut | 
 
 
 def entities_of(
-    definition: DerivedDefinition, store: OnlineStore, *, entities_max: int = ENTITIES_MAX
+    definition: DerivedDefinition,
+    store: OnlineStore,
+    *,
+    entities_max: int = ENTITIES_MAX,
+    seed: int | None = None,
 ) -> dict[str, list[Any]]:
     """Return entities to read, each part of the key from the first input that has it.
 
+    With a seed they are drawn from all that there are, without they are the first that are met.
     What another input has of such an entity may be nothing: it is then the empty fold there.
     """
     plan = definition.plan
@@ -197,7 +218,10 @@ def entities_of(
         parts = stored_shards(store, shard)
         keys = (k for part in parts for k in store.entities(part) if not is_bucket(k))
         # A key may be in several of them.
-        some = dict.fromkeys(itertools.islice(keys, entities_max))
+        some = (
+            dict.fromkeys(itertools.islice(keys, entities_max)) if seed is None
+            else drawn(set(keys), entities_max, seed)
+        )  # fmt: skip
         known.append([unpack_key(k) for k in some])
     count = max(map(len, known))
     entities: dict[str, list[Any]] = {}

@@ -87,6 +87,66 @@ export interface IUse {
   readonly last_at: string;
 }
 
+/** What somebody measured that a group brings a model. */
+export interface ILift {
+  readonly target: string;
+  readonly metric: string;
+  /** helps, no evidence, hurts or suspicious: leak. */
+  readonly verdict: string;
+  /** By how much the metric is better with it, and the 95% interval of that. */
+  readonly difference: number;
+  readonly low: number;
+  readonly high: number;
+  /** Of the definition that was measured. */
+  readonly fingerprint: string;
+}
+
+/** How values are spread: bins between edges (of times in µs), or the names of texts. */
+export interface ISpread {
+  readonly counts: readonly number[];
+  readonly nulls: number;
+  readonly edges?: readonly number[];
+  readonly names?: readonly string[];
+}
+
+/** One feature's values now, beside those that a model learnt of. */
+export interface ILikeness {
+  readonly feature: string;
+  readonly type: string;
+  readonly values: number;
+  readonly nulls: number;
+  readonly median: number | null;
+  readonly now: ISpread | null;
+  readonly then: ISpread | null;
+  /** How far the two are apart, in nats. */
+  readonly psi: number | null;
+  /** The training set's name. */
+  readonly training: string | null;
+  /** The share of values now that lie beyond what was seen in training. */
+  readonly beyond: number;
+}
+
+/** Quartiles of a feature's values at moments of its history. */
+export interface IPast {
+  readonly feature: string;
+  readonly at: readonly string[];
+  readonly low: readonly (number | null)[];
+  readonly median: readonly (number | null)[];
+  readonly high: readonly (number | null)[];
+  readonly entities: number;
+}
+
+/** What a group's values are like; `what` says which values they are. */
+export interface IPortrait {
+  readonly name: string;
+  readonly what: string;
+  readonly features: readonly ILikeness[];
+  /** How many features are left out. */
+  readonly more: number;
+  readonly past: readonly IPast[];
+  readonly notes: readonly string[];
+}
+
 /** All that the catalog knows of one group, beyond what the overview says. */
 export interface IAbout {
   readonly name: string;
@@ -99,6 +159,8 @@ export interface IAbout {
   }[];
   readonly lineage: ILineage;
   readonly uses: readonly IUse[];
+  /** The newest first. */
+  readonly lifts: readonly ILift[];
   /** Where the notebook lies on this server that the latest definition came from, if it does. */
   readonly notebook?: string | null;
   /** Where it lies in its repository or on its server, to be read by people. */
@@ -242,6 +304,11 @@ export class CatalogApi {
 
   about(name: string): Promise<IAbout> {
     return this._get('about', { name, kind: 'group' });
+  }
+
+  /** A group's values now, in training and over time; it may take a while. */
+  portrait(name: string): Promise<IPortrait> {
+    return this._get('portrait', { name });
   }
 
   diff(name: string, before: string, after: string): Promise<IDiff> {

@@ -164,7 +164,7 @@ function panelExtension(
       transaction.docChanged ? nameOf(transaction.state) !== null : value,
     provide: field => showPanel.from(field, value => (value ? open : null))
   });
-  return [isFeature, highlighting(isFeature)];
+  return [isFeature, highlighting()];
 }
 
 /** The factory that Lab calls for every editor; only code cells get the bar. */

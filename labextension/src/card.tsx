@@ -6,9 +6,11 @@ import type { IAbout } from './api';
 import { whenWords } from './context';
 import type { IGroupProps } from './context';
 import { Lineage } from './lineage';
+import { liftLines } from './portrait';
 import { definitionCell } from './snippets';
 import { Sql } from './sql';
 import { percent } from './states';
+import { Values } from './values';
 import { Versions } from './versions';
 
 type Props = IGroupProps & { id: string; show: (name: string) => void };
@@ -31,7 +33,7 @@ function useAbout({ group, model }: Props): IAbout | string | null {
 }
 
 function Fact(props: { label: string; children: React.ReactNode }): JSX.Element | null {
-  return props.children === null || props.children === '' ? null : (
+  return !props.children ? null : (
     <>
       <dt>{props.label}</dt>
       <dd>{props.children}</dd>
@@ -80,8 +82,9 @@ function Notices({ group, trans, show }: Props): JSX.Element {
   );
 }
 
-/** The facts that change from second to second. */
-function Health({ group, trans }: Props): JSX.Element {
+/** The facts that change from second to second, and what it brings a model. */
+function Health({ about, group, trans }: Props & { about: IAbout | null }): JSX.Element {
+  const lifts = about ? liftLines(trans, about) : [];
   const rate = group.events_per_second;
   const by = (at: string, who: string | null): string =>
     at && who ? trans.__('%1 by %2', whenWords(at), who) : whenWords(at);
@@ -102,6 +105,9 @@ function Health({ group, trans }: Props): JSX.Element {
         {rate === null ? '' : rate.toLocaleString(undefined, { maximumFractionDigits: 1 })}
       </Fact>
       <Fact label={trans.__('Position')}>{group.position ?? ''}</Fact>
+      <Fact label={trans.__('Lift')}>
+        {lifts.length > 0 && lifts.map(line => <div key={line}>{line}</div>)}
+      </Fact>
       <Fact label={trans.__('Owner')}>{group.owner ?? ''}</Fact>
       <Fact label={trans.__('Tags')}>{group.tags.join(', ')}</Fact>
       <Fact label={trans.__('Created')}>{by(group.created_at, group.created_by)}</Fact>
@@ -265,7 +271,8 @@ export function Card(props: Props): JSX.Element {
           </li>
         ))}
       </ul>
-      <Health {...props} />
+      <Health {...props} about={known} />
+      <Values {...props} />
       {typeof about === 'string' && <p className="fs-Dim">{about}</p>}
       {known && (
         <>

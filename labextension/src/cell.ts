@@ -2,9 +2,10 @@
 
 const MAGIC = /^\s*%%feature(?=\s|$)(.*)/;
 
-/** Whether a `%%feature` cell is written in Polars: what is Python needs no colours of SQL. */
-export function isPolars(source: string): boolean {
-  return /^\s*%%feature\s(?:.*\s)?(?:-l|--language)(?:\s+|=)polars(?=\s|$)/.test(source);
+/** Whether a cell is a feature or a view in SQL; one in Polars is Python, and has Python's colours. */
+export function isSql(source: string): boolean {
+  const header = /^\s*%%(?:feature|view)(?=\s|$)(.*)/.exec(source);
+  return header !== null && !/\s(?:-l|--language)(?:\s+|=)polars(?=\s|$)/.test(header[1]);
 }
 
 /**

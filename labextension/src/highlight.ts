@@ -1,13 +1,13 @@
 /**
- * Colours for the SQL in a `%%feature` cell. Lab colours a cell in its kernel's language; marks on top
+ * Colours for the SQL in a `%%feature` or `%%view` cell. Lab colours a cell in its kernel's language; marks on top
  * are cheaper than a change of language at every keystroke, and leave completion alone.
  */
 
-import type { Extension, StateField } from '@codemirror/state';
+import type { Extension } from '@codemirror/state';
 import { Decoration, EditorView, MatchDecorator, ViewPlugin } from '@codemirror/view';
 import type { DecorationSet, ViewUpdate } from '@codemirror/view';
 
-import { isPolars } from './cell';
+import { isSql } from './cell';
 import { kindOf, PATTERN } from './tokens';
 import type { TokenKind } from './tokens';
 
@@ -27,8 +27,8 @@ const decorations: Readonly<Partial<Record<TokenKind, Decoration>>> = {
   call
 };
 
-/** Colour the editor's text while `active` says that it is a feature cell. */
-export function highlighting(active: StateField<boolean>): Extension {
+/** Colour the editor's text while it is a cell in SQL of ours. */
+export function highlighting(): Extension {
   const decorator = new MatchDecorator({
     regexp: PATTERN,
     decorate: (add, from, to, match) => {
@@ -55,9 +55,9 @@ export function highlighting(active: StateField<boolean>): Extension {
       decorations: DecorationSet;
 
       private _all(view: EditorView): DecorationSet {
-        const sql =
-          view.state.field(active) && !isPolars(view.state.doc.sliceString(0, HEADER_MAX));
-        return sql ? decorator.createDeco(view) : Decoration.none;
+        return isSql(view.state.doc.sliceString(0, HEADER_MAX))
+          ? decorator.createDeco(view)
+          : Decoration.none;
       }
     },
     { decorations: plugin => plugin.decorations }

@@ -40,28 +40,35 @@ function itemsOf(sections: Sections): IItem[] {
   ]);
 }
 
-/** How much of the list is seen, and the size of its letters. */
+/**
+ * How much of the list is seen, and the size of its letters. A state would be drawn after the frame
+ * that was scrolled in, which shows a list without rows; what is outside of React is drawn in it.
+ */
 function useView(node: React.RefObject<HTMLElement>): { top: number; height: number; em: number } {
-  const [view, setView] = React.useState({ top: 0, height: 800, em: 13 });
-  React.useLayoutEffect(() => {
-    const element = node.current;
-    if (!element) {
-      return;
-    }
-    const read = (): void => {
-      const em = parseFloat(getComputedStyle(element).fontSize) || 13;
-      setView({ top: element.scrollTop, height: element.clientHeight, em });
-    };
-    read();
-    const sizes = new ResizeObserver(read);
-    sizes.observe(element);
-    element.addEventListener('scroll', read, { passive: true });
-    return () => {
-      sizes.disconnect();
-      element.removeEventListener('scroll', read);
-    };
-  }, [node]);
-  return view;
+  const view = React.useRef({ top: 0, height: 800, em: 13 });
+  const subscribe = React.useCallback(
+    (tell: () => void) => {
+      const element = node.current;
+      if (!element) {
+        return () => undefined;
+      }
+      const read = (): void => {
+        const em = parseFloat(getComputedStyle(element).fontSize) || 13;
+        view.current = { top: element.scrollTop, height: element.clientHeight, em };
+        tell();
+      };
+      read();
+      const sizes = new ResizeObserver(read);
+      sizes.observe(element);
+      element.addEventListener('scroll', read, { passive: true });
+      return () => {
+        sizes.disconnect();
+        element.removeEventListener('scroll', read);
+      };
+    },
+    [node]
+  );
+  return React.useSyncExternalStore(subscribe, () => view.current);
 }
 
 /** Tells a card's height whenever it changes. */

@@ -7,7 +7,8 @@ const KEYWORDS =
 
 /** `magic`, `option`, `comment`, `string`, `keyword` and `call` are its groups. */
 export const PATTERN = new RegExp(
-  `(?<magic>^\\s*%%feature(?=\\s|$))|(?<option>(?<=^\\s*%%feature\\s.*)--[\\w-]+)|(?<comment>--.*$)|` +
+  `(?<magic>^\\s*%%(?:feature|view)(?=\\s|$))|` +
+    `(?<option>(?<=^\\s*%%(?:feature|view)\\s.*)--[\\w-]+)|(?<comment>--.*$)|` +
     `(?<string>'[^']*')|\\b(?<keyword>${KEYWORDS})\\b|\\b(?<call>\\w+)(?=\\()`,
   'gim'
 );

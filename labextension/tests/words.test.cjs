@@ -4,7 +4,7 @@ const assert = require('node:assert/strict');
 const test = require('node:test');
 const { group, tested, trans } = require('./support.cjs');
 
-const { featureName, isPolars } = tested('cell');
+const { featureName, isSql } = tested('cell');
 const { matters, outlookLines } = tested('outlook');
 const { definitionCell, servingSnippet } = tested('snippets');
 const { barWords, lagWords, stateWords } = tested('states');
@@ -15,8 +15,45 @@ test('a cell tells its name, or that it has none, or that it is another cell', (
   assert.equal(featureName('%%feature --entity user -l=polars name'), 'name');
   assert.equal(featureName('%%feature'), '');
   assert.equal(featureName('%%features x'), null);
-  assert.equal(isPolars('%%feature x --language polars'), true);
-  assert.equal(isPolars('%%feature polars'), false);
+  assert.equal(featureName('%%view long_reads'), null);
+});
+
+test('features and views in SQL have its colours, and nothing that is Python', () => {
+  const sql = [
+    '%%feature polars',
+    '\n %%feature x --entity user\nSELECT 1 -- -l polars',
+    '%%view x',
+    '%%view x -d "long" -l sql\nSELECT 1'
+  ];
+  const others = [
+    '%%feature x --language polars\npl.len()',
+    '%%view x -l polars\nfs.stream("reads")',
+    '%%view x -l=polars',
+    '%%views x\nSELECT 1',
+    '%view x',
+    'x = 1\n%%view x\nSELECT 1',
+    'SELECT = 1'
+  ];
+  assert.deepEqual(
+    sql.filter(text => !isSql(text)),
+    []
+  );
+  assert.deepEqual(others.filter(isSql), []);
+});
+
+test('a magic and its options have a colour in feature and view cells', () => {
+  for (const magic of ['%%feature', '%%view']) {
+    const pieces = tokensOf(`${magic} x --description "y"\nSELECT a -- why\nFROM s`);
+    const told = pieces.filter(({ kind }) => kind).map(({ text, kind }) => `${kind} ${text}`);
+    assert.deepEqual(told, [
+      `magic ${magic}`,
+      'option --description',
+      'keyword SELECT',
+      'comment -- why',
+      'keyword FROM'
+    ]);
+  }
+  assert.notEqual(tokensOf('%%views x')[0].kind, 'magic');
 });
 
 test('states in words', () => {

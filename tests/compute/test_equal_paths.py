@@ -243,7 +243,7 @@ def test_a_resolution_floors_the_tail_in_every_path(
 
 
 @pytest.mark.parametrize("sql", ["SUM(i)", "SUM(i) + 1", "SUM(i * 4)", "SUM(DISTINCT i + t0)"])
-def test_integer_overflow_is_an_error_in_every_path(sql: str) -> None:
+def test_fault_26_integer_overflow_is_an_error_in_every_path(sql: str) -> None:
     fold = cases.fold_of(f"{sql.replace('t0', 'EPOCH(t)::BIGINT')} AS x")
     base = {"f": None, "s": None, "b": None, "d": None}
     log = [{"user": "a", "i": 2**62, "t": n * SECOND, **base} for n in range(3)]

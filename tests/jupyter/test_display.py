@@ -27,14 +27,13 @@ from fs_notebook.jupyter.display import (
     PreviewCard,
     StatusTable,
     StreamTable,
-    VerificationCard,
     catalog_html,
     preview_html,
     state_text,
     status_html,
-    verification_html,
 )
 from fs_notebook.jupyter.table import Table, tag
+from fs_notebook.jupyter.verified import VerificationCard, verification_html
 from fs_notebook.language.sql import SourceColumns, compile_sql
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Stream
@@ -466,6 +465,9 @@ def test_a_verification_says_equal_or_shows_the_differences() -> None:
     assert "first 2 of 30" in page.text
     assert "u1 total 1.5 ·" in page.text
     assert VerificationCard(broken)._repr_mimebundle_()["text/plain"] == repr(broken)
+    some = replace(equal, sampled_from=9_000, seed=7)
+    assert "20 of 9,000, a sample (seed 7)" in Page(verification_html(some)).text
+    assert "20 of 9,000 entities (a sample, seed 7)" in repr(some)
 
 
 def test_a_table_takes_rows_as_they_are_and_aligns_wide_characters() -> None:

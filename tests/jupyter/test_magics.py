@@ -72,7 +72,9 @@ def test_the_session_that_must_feel_effortless(shell: InteractiveShell) -> None:
     result, _ = run(shell, 'fs.serve(["total_readtime"], user=["u1"]).to_dict()')
     assert result.result == {"user": ["u1"], "total_readtime": [sum(range(1, 100, 7))]}
     assert "reading_time" in shows(shell, "%feature status")
-    assert "0" in shows(shell, "%feature verify reading_time")
+    assert "0 mismatches in 7 values of 7 entities" in shows(shell, "%feature verify reading_time")
+    sampled = shows(shell, "%feature verify reading_time --sample 3 --seed 1")
+    assert "0 mismatches in 3 values of 3 of 7 entities (a sample, seed 1)" in sampled
     assert "reading_time" in shows(shell, "%feature catalog reading")
     assert "reading_time" not in shows(shell, "%feature catalog nothing-like-it")
     changed = SQL.replace("SUM(readtime)", "SUM(readtime + 1)")
@@ -202,6 +204,9 @@ def test_training_sets_are_made_kept_and_made_again(
     assert "18 labels" in shows(shell, f"%feature train total_readtime --labels '{sql}'")
     assert "no labels" in fails(shell, "%feature train total_readtime")
     assert "no features" in fails(shell, "%feature train --labels clicks")
+    out = tmp_path / "first.parquet"
+    assert "first.parquet" in shows(shell, f"{again} --out {out}")
+    assert pl.read_parquet(out).equals(made.frame)
     assert "made as it was" in fails(shell, f"{again} --lag 5m")
     assert "made as it was" in fails(shell, f"{again} --shards 3")
     shows(shell, f"{line} --lag 5m --shards 3 --into parted")

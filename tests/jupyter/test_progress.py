@@ -15,6 +15,7 @@ from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import CancelledError
 from fs_notebook.jupyter import progress as under_test
 from fs_notebook.jupyter.progress import (
+    LineScreen,
     NotebookScreen,
     ProgressBar,
     TerminalScreen,
@@ -169,6 +170,16 @@ def test_a_terminal_line_is_written_over_wholly() -> None:
     screen.write("", "a long line", last=False)
     screen.write("", "short", last=True)
     assert stream.getvalue() == "\ra long line\rshort      \n"
+
+
+def test_a_file_gets_few_lines_and_the_last_one(clock: HandClock) -> None:
+    stream = io.StringIO()
+    with ProgressBar("Replaying", clock=clock, screen=LineScreen(stream, clock=clock)) as bar:
+        run(bar, clock, seconds=600, step_s=0.5)
+    lines = stream.getvalue().splitlines()
+    assert 5 < len(lines) < 25
+    assert lines[-1].startswith("Replaying: done after 600 s")
+    assert "\r" not in stream.getvalue()
 
 
 def test_without_ipython_there_is_no_screen(

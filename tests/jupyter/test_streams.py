@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import polars as pl
@@ -22,6 +23,15 @@ def test_an_upload_shows_what_was_skipped() -> None:
     assert "<dt>events appended</dt><dd>5</dd>" in page
     assert repr(UploadCard(done)) == repr(done)
     assert "7 whose event<id> was there already were skipped" in repr(done)
+
+
+def test_an_upload_proposes_a_key_and_the_line_that_declares_it() -> None:
+    done = Uploaded("my reads", 5, 2.0, "0:0:14:0", True, key="user<b>")
+    page = UploadCard(done).html()
+    assert "No key is declared. If events are of a user&lt;b&gt;: <code" in page
+    assert "%feature declare &#x27;my reads&#x27; --key &#x27;user&lt;b&gt;&#x27;</code>" in page
+    assert "fs.declare('my reads', key='user<b>')" in repr(done)
+    assert "key" not in UploadCard(replace(done, key=None)).html().partition("</style>")[2]
 
 
 def test_an_upload_of_files_shows_how_many_were_new() -> None:

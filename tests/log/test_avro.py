@@ -140,7 +140,7 @@ def test_bulk_gives_what_was_written(drawn: tuple[Schema, list[dict[str, Any]]])
 
 @settings(max_examples=150, deadline=None)
 @given(events(), st.data())
-def test_malformed_ones_are_told_apart_and_the_rest_goes_on(
+def test_fault_27_malformed_ones_are_told_apart_and_the_rest_goes_on(
     drawn: tuple[Schema, list[dict[str, Any]]], data: st.DataObject
 ) -> None:
     schema, rows = drawn

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +22,7 @@ from fs_notebook.errors import HistoryLost
 from fs_notebook.log.cache import CachedLog
 from fs_notebook.log.protocol import PUBLISHED, Stream
 from fs_notebook.log.pulsar import PulsarLog
-from fs_notebook.log.segments import CacheWarning, SegmentCache
+from fs_notebook.log.segments import PART, WRITTEN_S_MAX, CacheWarning, SegmentCache
 from fs_notebook.position import START
 from tests.support.broker import Broker
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto
@@ -190,10 +197,143 @@ def test_a_torn_file_is_noticed_and_read_again(
     assert len(counting.reads) == 3
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(
+def test_a_file_that_goes_just_before_it_is_loaded_is_read_again(
+    stream: Stream,
+    cached: CachedLog,
+    counting: Counting,
+    pulsar_log: PulsarLog,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process shrinks the cache between the look at the folder and the file."""
+    first = pulsar_log.append(stream, events(0, 7_000))
+    read_all(cached, stream)
+    pulsar_log.append(stream, events(7_000, 7_000))
+    whole = everything(read_all(cached, stream))
+    assert len(counting.reads) == 2
+    load = SegmentCache.load
+
+    def gone(self: SegmentCache, segment: Any) -> Any:
+        if segment.start == first.get(0):
+            segment.path.unlink(missing_ok=True)
+        return load(self, segment)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SegmentCache, "load", gone)
+        assert everything(read_all(cached, stream)) == whole
+    assert counting.reads[2:] == [(first.get(0), whole[-1])]
+    assert everything(read_all(cached, stream)) == whole
+    assert len(counting.reads) == 3
+
+
+def test_a_folder_that_is_removed_is_filled_again(
+    stream: Stream, cached: CachedLog, counting: Counting, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    pulsar_log.append(stream, events(0, 7_000))
+    whole = everything(read_all(cached, stream))
+    shutil.rmtree(tmp_path / "cache")
+    assert everything(read_all(cached, stream)) == whole
+    assert len(counting.reads) == 2
+    assert everything(read_all(cached, stream)) == whole
+    assert len(counting.reads) == 2
+
+
+def test_readers_to_different_ends_do_not_fill_the_disk(
+    stream: Stream,
+    counting: Any,
+    pulsar_log: PulsarLog,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each began when nothing was cached yet: none finds the others' segments in time."""
+    monkeypatch.setattr("fs_notebook.log.cache.WORTH_ROWS", 500)
+    json_only = replace(stream, json_only=True)
+    ends = [pulsar_log.append(json_only, events(k * 2_500, 2_500)) for k in range(6)]
+    alone = CachedLog(counting, SegmentCache(tmp_path / "alone", bytes_max=2**30))
+    read_all(alone, stream)
+    once = sum(f.stat().st_size for f in (tmp_path / "alone").glob("*/*"))
+    readers: list[tuple[Any, list[Any], Any]] = []
+
+    def cut_otherwise(k: int) -> None:
+        monkeypatch.setattr("fs_notebook.log.cache.SEGMENT_ROWS", 1_500 + 130 * k)
+
+    for k, end in enumerate((*ends, *ends)):
+        cut_otherwise(k)
+        log = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+        batches = log.read(stream, start=START, end=end, rows_max=1_000)
+        readers.append((batches, [next(batches)], end))
+    # By turns, a batch each, and then the rest.
+    for k, (batches, seen, _) in enumerate(readers * 3):
+        cut_otherwise(k % len(readers))
+        seen += batches if k >= 2 * len(readers) else islice(batches, 1)
+    for k, (_, seen, end) in enumerate(readers):
+        assert numbers(seen) == list(range((k % 6 + 1) * 2_500))
+        assert seen[-1].end == end.get(0)
+    files = list((tmp_path / "cache").glob("*/*"))
+    assert sum(f.stat().st_size for f in files) <= 2 * once
+    counting.reads.clear()
+    log = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
+    assert numbers(read_all(log, stream)) == list(range(15_000))
+    assert counting.reads == []
+
+
+FILLING = """
+import os, sys
+from pathlib import Path
+from fs_notebook.log.cache import CachedLog
+from fs_notebook.log.protocol import Stream
+from fs_notebook.log.pulsar import PulsarLog
+from fs_notebook.log.segments import SegmentCache
+from tests.support.logs import COLUMNS, numbers, read_all
+
+url, admin, name, folder, stuck = sys.argv[1:]
+if stuck:
+    # It stops for good with the file written and not yet whole.
+    def halted(number):
+        print("writing", flush=True)
+        sys.stdin.read()
+    os.fsync = halted
+log = CachedLog(PulsarLog(url, admin_url=admin), SegmentCache(Path(folder), bytes_max=2**30))
+assert numbers(read_all(log, Stream(name, COLUMNS, time="ts"))) == list(range(20_000))
+print("whole", flush=True)
+log.close()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_processes_fill_one_cache_and_one_of_them_is_killed_as_it_writes(
+    broker: Broker, stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
+) -> None:
+    pulsar_log.append(stream, events(0, 20_000))
+    folder = tmp_path / "cache"
+
+    def begun(stuck: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", FILLING, broker.url, broker.admin_url, stream.name]
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*command, str(folder), stuck], stdin=pipe, stdout=pipe, text=True)
+
+    with begun("stuck") as victim, begun("") as one, begun("") as two:
+        assert victim.stdout is not None
+        assert victim.stdout.readline() == "writing\n"
+        victim.send_signal(signal.SIGKILL)
+        assert [p.communicate(timeout=60)[0] for p in (one, two)] == ["whole\n"] * 2
+        assert (one.returncode, two.returncode) == (0, 0)
+    (orphan,) = folder.glob(f"*/*{PART}")
+    assert orphan.stat().st_size > 0
+    cached = CachedLog(counting, SegmentCache(folder, bytes_max=2**30))
+    assert numbers(read_all(cached, stream)) == list(range(20_000))
+    assert counting.reads == []
+    assert orphan.exists()
+    an_age_ago = orphan.stat().st_mtime - WRITTEN_S_MAX - 60
+    os.utime(orphan, (an_age_ago, an_age_ago))
+    SegmentCache(folder, bytes_max=2**30)
+    assert not orphan.exists()
+    assert numbers(read_all(cached, stream)) == list(range(20_000))
+    assert counting.reads == []
+
+
+def test_fault_34_a_cache_that_cannot_be_written_is_done_without(
     stream: Stream, counting: Any, pulsar_log: PulsarLog, tmp_path: Path
 ) -> None:
-    """Fault 34."""
     (tmp_path / "cache").write_text("a file where the folder should be")
     cached = CachedLog(counting, SegmentCache(tmp_path / "cache", bytes_max=2**30))
     pulsar_log.append(stream, events(0, 7_000))
@@ -217,10 +357,9 @@ def test_the_cache_is_bounded(
     assert numbers(read_all(cached, stream)) == list(range(30_000))
 
 
-def test_a_topic_made_again_is_not_answered_from_the_cache(
+def test_fault_17_a_topic_made_again_is_not_answered_from_the_cache(
     stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
 ) -> None:
-    """Fault 17."""
     pulsar_log.append(stream, events(0, 6_000))
     read_all(cached, stream)
     pulsar_log.delete(stream.name)
@@ -229,10 +368,9 @@ def test_a_topic_made_again_is_not_answered_from_the_cache(
     assert numbers(read_all(cached, stream)) == list(range(100, 5_600))
 
 
-def test_history_that_was_trimmed_is_not_answered_from_the_cache(
+def test_fault_15_history_that_was_trimmed_is_not_answered_from_the_cache(
     broker: Broker, stream: Stream, cached: CachedLog, pulsar_log: PulsarLog
 ) -> None:
-    """Fault 15."""
     path = f"persistent/public/default/{stream.name}"
     first = pulsar_log.append(stream, events(0, 6_000))
     broker.admin("PUT", f"{path}/unload")

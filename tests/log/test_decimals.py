@@ -63,7 +63,7 @@ def test_texts_and_numbers_are_read_exactly(text: str, value: str | None) -> Non
     ['"x"', '"12,30"', '" 1"', '""', "true", "[1]", "1.005", '"1.005"', "100000000",
      '"100000000.00"', "1e300", "1.0000000000000001", '"NaN"', "12345678901234567890123"],
 )  # fmt: skip
-def test_what_is_no_such_decimal_is_malformed_and_spoils_nothing(text: str) -> None:
+def test_fault_27_what_is_no_such_decimal_is_malformed_and_spoils_nothing(text: str) -> None:
     found, bad = read_json("1", text, '"2.50"')
     assert found == [Decimal(1), Decimal("2.5")]
     assert list(bad) == [1]

@@ -77,8 +77,7 @@ def test_times_are_iso_text_or_microseconds(text: object, expected: datetime | N
         (b"[" * 100_000, "no JSON"),
     ],
 )
-def test_one_malformed_event_does_not_spoil_the_rest(payload: bytes, reason: str) -> None:
-    """Fault 27."""
+def test_fault_27_one_malformed_event_does_not_spoil_the_rest(payload: bytes, reason: str) -> None:
     frame, bad = decode_json([GOOD, payload, GOOD], STREAM)
     assert list(bad) == [1]
     assert reason in bad[1]
@@ -151,7 +150,7 @@ def test_arrow_is_cast_and_completed() -> None:
 
 
 @pytest.mark.parametrize("cut", [4, 9, 60, -30])
-def test_torn_arrow_is_malformed(cut: int) -> None:
+def test_fault_27_torn_arrow_is_malformed(cut: int) -> None:
     buffer = io.BytesIO()
     pl.DataFrame({"n": [1, 2], "user": ["a", "b"]}).write_ipc_stream(buffer, compression="lz4")
     frame, reason = decode_arrow(buffer.getvalue()[:cut], STREAM)
@@ -159,7 +158,7 @@ def test_torn_arrow_is_malformed(cut: int) -> None:
     assert frame is not None or "Arrow" in reason
 
 
-def test_arrow_of_another_type_is_malformed() -> None:
+def test_fault_27_arrow_of_another_type_is_malformed() -> None:
     buffer = io.BytesIO()
     pl.DataFrame({"n": ["x"]}).write_ipc_stream(buffer)
     frame, reason = decode_arrow(buffer.getvalue(), STREAM)

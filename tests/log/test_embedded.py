@@ -10,6 +10,7 @@ import sys
 import textwrap
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -20,10 +21,11 @@ from fs_notebook.errors import (
     UnreachableError,
     UsageError,
 )
+from fs_notebook.log import stored
 from fs_notebook.log.connect import open_log
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import PUBLISHED, Stream
-from fs_notebook.position import START
+from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME, Type
 from tests.support.logs import COLUMNS, events, numbers, positions_of, read_all, upto
 
@@ -144,8 +146,50 @@ def test_another_time_column_is_not_skipped_by_the_old_ones_bounds(tmp_path: Pat
         assert pl.concat([b.rows for b in got]).get_column(TIME).to_physical().to_list() == [2_000]
 
 
-def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
-    """Fault 34."""
+def test_what_lies_outside_a_slice_of_time_is_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither before it nor behind it, but for late events, wherever they are."""
+    decoded: list[int] = []
+    decode = stored.decode
+
+    def counted(*args: Any, **options: Any) -> Any:
+        frame = decode(*args, **options)
+        decoded.append(frame.height)
+        return frame
+
+    monkeypatch.setattr(stored, "decode", counted)
+    lot = 30_000
+    with closing(EmbeddedLog(tmp_path)) as log:
+        log.create(STREAM)
+        for k in range(6):
+            log.append(STREAM, events(k * lot, lot))
+        base, second = 1_700_000_000_000_000, 1_000_001
+
+        def sliced(first: int, last: int | None, **options: Any) -> list[int]:
+            decoded.clear()
+            span = {
+                "time_from_us": base + first * second,
+                "time_to_us": None if last is None else base + last * second,
+            }
+            return numbers(read_all(log, STREAM, **span, **options))
+
+        assert sliced(5 * lot, None) == list(range(5 * lot, 6 * lot))
+        assert decoded == [lot]
+        assert sliced(2 * lot + 5, 3 * lot + 5) == list(range(2 * lot + 5, 3 * lot + 5))
+        assert decoded == [lot, lot]
+        assert sliced(7 * lot, None) == []
+        assert decoded == []
+        assert len(read_all(log, STREAM)) > 0
+        assert sum(decoded) == 6 * lot
+        late = log.append(STREAM, events(0, lot))
+        assert sliced(0, 10) == [*range(10), *range(10)]
+        assert decoded == [lot, lot]
+        assert sliced(0, 10, start=Cut((late.positions[0]._replace(entry=lot),))) == [*range(10)]
+        assert decoded == [lot]
+
+
+def test_fault_34_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     with closing(EmbeddedLog(tmp_path, bytes_max=4_000_000)) as log:
         log.create(STREAM)
         log.append(STREAM, events(0, 1_000))

@@ -141,7 +141,7 @@ def test_partitions_have_one_registry(
     assert sorted(r["n"] for r in rows_of(log, stream)) == list(range(9))
 
 
-def test_malformed_events_and_unknown_types_are_dead_letters(
+def test_fault_27_malformed_events_and_unknown_types_are_dead_letters(
     broker: Broker, namespace: str, log: PulsarLog, client: Any
 ) -> None:
     name = broker.fresh()

@@ -95,8 +95,7 @@ def test_an_error_of_any_source_ends_all() -> None:
     assert not readers()
 
 
-def test_closing_ends_all_threads_within_a_second() -> None:
-    """Fault 35."""
+def test_fault_35_closing_ends_all_threads_within_a_second() -> None:
 
     def endless(stopped: Stopped) -> Iterator[int]:
         yield from range(10**9)

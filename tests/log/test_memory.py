@@ -144,8 +144,10 @@ def test_a_replay_of_large_messages_holds_few_of_them(
 
 
 @pytest.mark.timeout(120)
-def test_an_interrupt_ends_all_that_reads_large_messages(broker: Broker, large: Stream) -> None:
-    """Fault 35: no thread and no process is left, and the log stays usable."""
+def test_fault_35_an_interrupt_ends_all_that_reads_large_messages(
+    broker: Broker, large: Stream
+) -> None:
+    """No thread and no process is left, and the log stays usable."""
     told, rows, partitions = run(INTERRUPTED, broker, large, "", readers=1)
     assert told == [[0, 0], [0, 0]]
     assert rows < 2 * ROWS * MESSAGES

@@ -122,7 +122,9 @@ GOOD = {
         ("many", [{"a": 1.5}]), ("many", [{"when": ["x"]}]), ("many", {"a": 1}), ("many", [3]),
     ],
 )  # fmt: skip
-def test_one_wrong_value_inside_makes_one_event_malformed(column: str, value: object) -> None:
+def test_fault_27_one_wrong_value_inside_makes_one_event_malformed(
+    column: str, value: object
+) -> None:
     good = json.dumps(GOOD).encode()
     payload = json.dumps(GOOD | {column: value}).encode()
     frame, bad = decode_json([good, payload, good], STREAM)

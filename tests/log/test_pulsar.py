@@ -133,10 +133,10 @@ def own_log(broker: Broker) -> Iterator[PulsarLog]:
 
 
 @pytest.mark.timeout(120)
-def test_partitions_are_read_by_processes_side_by_side(
+def test_fault_35_partitions_are_read_by_processes_side_by_side(
     broker: Broker, own_log: PulsarLog, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Fault 35: whatever is given up half way leaves no thread and no process behind."""
+    """Whatever is given up half way leaves no thread and no process behind."""
     stream = six_partitions(broker, own_log, client)
     end = own_log.end(stream.name)
     columns = [*stream.names, PUBLISHED]
@@ -216,10 +216,9 @@ def test_a_tail_resumes_inside_a_batch(pulsar_log: PulsarLog, stream: Stream, cl
         assert got == list(range(k + 1, 12))
 
 
-def test_malformed_events_are_set_aside_with_their_positions(
+def test_fault_27_malformed_events_are_set_aside_with_their_positions(
     pulsar_log: PulsarLog, stream: Stream, client: Any
 ) -> None:
-    """Fault 27."""
     payloads = as_json(0, 9)
     payloads[2], payloads[5] = b"{", b'{"n":"x"}'
     send(client, stream.name, payloads, batch=4)
@@ -241,10 +240,9 @@ def test_malformed_events_are_set_aside_with_their_positions(
         assert numbers(before) + numbers(after) == numbers(batches)
 
 
-def test_a_position_that_was_trimmed_is_an_error(
+def test_fault_15_a_position_that_was_trimmed_is_an_error(
     broker: Broker, pulsar_log: PulsarLog, stream: Stream
 ) -> None:
-    """Fault 15."""
     path = f"persistent/public/default/{stream.name}"
     first = pulsar_log.append(stream, events(0, 3))
     broker.admin("PUT", f"{path}/unload")
@@ -277,10 +275,9 @@ def wait_until(condition: Any) -> None:
         time.sleep(0.1)
 
 
-def test_a_topic_unloaded_amid_a_read_loses_and_doubles_nothing(
+def test_fault_14_a_topic_unloaded_amid_a_read_loses_and_doubles_nothing(
     broker: Broker, pulsar_log: PulsarLog, stream: Stream, client: Any
 ) -> None:
-    """Fault 14."""
     send(client, stream.name, as_json(0, 60_000), batch=500)
     path = f"persistent/public/default/{stream.name}"
     end = pulsar_log.end(stream.name)
@@ -300,8 +297,9 @@ def test_a_topic_unloaded_amid_a_read_loses_and_doubles_nothing(
         assert batch.rows.get_column("n").to_list() == [7, 8]
 
 
-def test_partitions_that_are_added_are_taken_up(broker: Broker, pulsar_log: PulsarLog) -> None:
-    """Fault 18."""
+def test_fault_18_partitions_that_are_added_are_taken_up(
+    broker: Broker, pulsar_log: PulsarLog
+) -> None:
     stream = Stream(broker.fresh(), COLUMNS, time="ts", key=("user",), partitions=2)
     pulsar_log.create(stream)
     before = pulsar_log.append(stream, events(0, 30))
@@ -434,10 +432,9 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_stops_a_wait_and_the_log_stays_usable(
+def test_fault_35_an_interrupt_stops_a_wait_and_the_log_stays_usable(
     broker: Broker, pulsar_log: PulsarLog, stream: Stream
 ) -> None:
-    """Fault 35."""
     pulsar_log.append(stream, events(0, 3))
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW, broker.url, broker.admin_url, stream.name],

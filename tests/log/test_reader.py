@@ -127,7 +127,7 @@ def test_inferred_places_are_the_places(sizes: list[int]) -> None:
     st.sampled_from([2**25, 100, 20]),
     st.data(),
 )
-def test_what_is_handed_over_twice_counts_once(
+def test_fault_19_what_is_handed_over_twice_counts_once(
     sizes: list[int], cuts: list[tuple[int, int]], queue_bytes: int, data: st.DataObject
 ) -> None:
     """Faults 13, 14 and 19: after a reconnection the client repeats messages.
@@ -215,10 +215,10 @@ class LateClient(FakeClient):
     ("silent_s", "down_from_s", "says"),
     [(20, 0, None), (110, 1e9, None), (200, 1e9, "stopped sending"), (110, 61, "is down")],
 )
-def test_a_silent_broker_is_waited_for_while_it_answers(
+def test_fault_13_a_silent_broker_is_waited_for_while_it_answers(
     silent_s: float, down_from_s: float, says: str | None
 ) -> None:
-    """Fault 13: one whose storage fails it waits longer than one that is down is waited for."""
+    """One whose storage fails it waits longer than one that is down is waited for."""
     log = log_of([3, 0, 4])
     clock = Waiting(down_from_s=down_from_s)
     reader = PartReader(LateClient(log, clock=clock, silent_s=silent_s), PART, None)
@@ -267,10 +267,10 @@ class LosingClient(FakeClient):
 
 @settings(max_examples=60)
 @given(SIZES, st.lists(st.integers(0, 9), max_size=4), st.sets(st.integers(1, 4), max_size=2))
-def test_a_cursor_whose_connection_is_lost_is_opened_anew_where_it_was(
+def test_fault_13_a_cursor_whose_connection_is_lost_is_opened_anew_where_it_was(
     sizes: list[int], each: list[int], refused: set[int]
 ) -> None:
-    """Fault 13: not the client decides how long after an outage events are late."""
+    """Not the client decides how long after an outage events are late."""
     log = log_of(sizes)
     clock = Waiting()
     client = LosingClient(log, each=tuple(each), refused=refused)

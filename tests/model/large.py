@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from fs_notebook.clock import SYSTEM
-from fs_notebook.log.protocol import Batch, Stream
+from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
 from fs_notebook.model.sharded import How
 from fs_notebook.model.written import write_training_set
 from fs_notebook.position import Cut, Position
@@ -58,6 +58,8 @@ class Made:
                 (pl.col("n") % ENTITIES).alias("user"),
                 *((pl.col("n") + i).alias(f"c{i}") for i in range(WIDTH)),
                 pl.col("n").cast(pl.Datetime("us", "UTC")).alias(TIME),
+                # A millisecond late: all of it is seen live, so that is measured as well.
+                (pl.col("n") + 1_000).cast(pl.Datetime("us", "UTC")).alias(PUBLISHED),
             )
             yield Batch(0, rows.select(TIME, *columns), Position(0, 0, first + ROWS - 1, 0))
 

@@ -12,12 +12,12 @@ import pytest
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM, from_us
+from fs_notebook.compute import delays as module
+from fs_notebook.compute.delays import live_from
 from fs_notebook.log.embedded import EmbeddedLog
 from fs_notebook.log.protocol import Batch, Stream
-from fs_notebook.model import late as module
 from fs_notebook.model.asked import PLAIN, AsOf
 from fs_notebook.model.derived import training_set_of
-from fs_notebook.model.late import live_from
 from fs_notebook.model.measure import measure_lift
 from fs_notebook.model.training import TrainingSet
 from tests.model.definitions import READS, SECOND, define, windowed

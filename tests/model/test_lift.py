@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.svm import LinearSVC
 
 from fs_notebook.clock import SYSTEM
@@ -83,6 +83,69 @@ def test_a_feature_that_knows_helps() -> None:
     assert lift.rows_train == 3000
     assert lift.rows_test == 1000
     assert lift.split == BEGIN + timedelta(minutes=3000)
+
+
+@pytest.mark.parametrize(
+    ("target", "model"),
+    [
+        ("clicked", "HistGradientBoostingClassifier"),
+        ("kind", "HistGradientBoostingClassifier"),
+        ("amount", "HistGradientBoostingRegressor"),
+    ],
+)
+def test_gradient_boosting_is_the_model_unless_another_is_named(target: str, model: str) -> None:
+    lift = lift_of(planted(400), target=target, bootstraps=20)
+    assert lift.model.partition("(")[0] == model
+    assert model in repr(lift)
+    assert lift.to_dict()["model"] == lift.model
+
+
+def test_what_turns_around_after_the_split_hurts_and_is_ranked_last() -> None:
+    """It has told the label in all that was learnt from, and tells the other one now."""
+    code = pl.col("clicked").cast(pl.Float64) - 0.5
+    turned = pl.when(pl.col("at") < BEGIN + timedelta(minutes=3000)).then(code).otherwise(-code)
+    frame = planted().with_columns(turned=turned + pl.col("noise") / 2)
+    lift = lift_of(frame.with_columns(knows="turned"))
+    assert lift.verdict == "hurts"
+    assert lift.low < lift.difference < lift.high < 0
+    assert lift.reason == "the interval lies below 0"
+    assert "knows: hurts" in repr(lift)
+    assert "hurts" in lift._repr_html_()
+    lifts = measure_lifts(
+        training_of(frame, ("turned", *FEATURES)), target="clicked", baseline=["base"], folds=1,
+        candidates=[["turned"], ["noise"], ["knows"]], bootstraps=200, clock=SYSTEM,
+    )  # fmt: skip
+    assert [one.name for one in lifts] == ["knows", "noise", "turned"]
+    assert [one.verdict for one in lifts] == ["helps", "no evidence", "hurts"]
+    assert lifts["turned"].high < 0
+
+
+def test_both_models_are_tested_on_the_same_draws() -> None:
+    """What errors they share is in no interval of their difference."""
+    rng = np.random.default_rng(2)
+    frame = planted().with_columns(
+        amount=pl.col("base") + pl.col("knows") / 4 + pl.Series(rng.normal(scale=3, size=4000))
+    )
+    lift = lift_of(
+        frame, target="amount", metric="neg_mean_absolute_error", model=LinearRegression(),
+        bootstraps=1000,
+    )  # fmt: skip
+    # The same two models by hand, and intervals of draws that each has for itself.
+    base, knows, amount = (frame[c].to_numpy() for c in ("base", "knows", "amount"))
+    errors = []
+    for columns in ([base], [base, knows]):
+        x = np.column_stack([*columns, np.ones(4000)])
+        weights = np.linalg.lstsq(x[:3000], amount[:3000], rcond=None)[0]
+        errors.append(np.abs(amount - x @ weights)[3000:])
+    assert lift.difference == pytest.approx(errors[0].mean() - errors[1].mean())
+    draws = [e[rng.integers(0, 1000, (1000, 1000))].mean(axis=1) for e in errors]
+    low, high = np.quantile(draws[0] - draws[1], [0.025, 0.975])
+    assert 0 < lift.high - lift.low < (high - low) / 3
+    # A constant changes no prediction: on the same draws there is no difference at all.
+    constant = lift_of(frame.with_columns(knows=1.0), target="amount", model=LinearRegression())
+    assert (constant.low, constant.difference, constant.high) == (0.0, 0.0, 0.0)
+    boosted = lift_of(frame.with_columns(knows=1.0))
+    assert (boosted.low, boosted.difference, boosted.high) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from fs_notebook.catalog.model import Definition
 from fs_notebook.clock import SYSTEM
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import FeatureStoreError, UsageError
@@ -26,6 +27,7 @@ from fs_notebook.log.protocol import Stream
 from fs_notebook.model.asked import AsOf
 from fs_notebook.model.derived import training_set_of
 from fs_notebook.model.export import float32
+from fs_notebook.model.measure import measure_lift
 from fs_notebook.model.sharded import How, sharded_training_set, training_set_of_any_size
 from fs_notebook.model.written import write_training_set
 from fs_notebook.shards import spill
@@ -33,7 +35,7 @@ from fs_notebook.shards.dealing import MEMORY, Limits
 from fs_notebook.shards.hashing import Asked, key_hashes, shards_of
 from fs_notebook.testing import SimulatedLog
 from tests.model.definitions import READS, SECOND, define, stream_of, windowed
-from tests.model.test_as_known import World, asked, labels_of, rating, read
+from tests.model.test_as_known import CLOCK, World, asked, labels_of, rating, read
 from tests.model.test_as_known import log as known_log
 
 pytestmark = pytest.mark.timeout(120)
@@ -87,6 +89,7 @@ def same(mine: Any, whole: Any) -> None:
     assert_frame_equal(mine.frame, whole.frame, rel_tol=1e-9, abs_tol=0)
     assert mine.coverage == whole.coverage
     assert mine.fingerprint == whole.fingerprint
+    assert (mine.leaks, mine.late, mine.same_time) == (whole.leaks, whole.late, whole.same_time)
     assert (mine.notes, mine.keys, mine.versions) == (whole.notes, whole.keys, whole.versions)
     assert (mine.first, mine.last) == (whole.first, whole.last)
 
@@ -200,6 +203,65 @@ def test_a_leak_is_noted_though_no_slice_is_the_whole(log: EmbeddedLog, tmp_path
         odd.drop("i"), [(definition, ALL)], log, tmp_path / "b.parquet", how=how, clock=SYSTEM
     )
     assert not made.notes
+
+
+def leaking_of(
+    log: EmbeddedLog, *, delay_us: int = 0, at_s: int = 30, closed: str = "left"
+) -> tuple[Definition, pl.DataFrame]:
+    """Return a feature, and labels that it tells only by an event that was not known by then."""
+    stream = Stream(f"told_{closed}_{delay_us}", READS, "ts")
+    log.create(stream)
+    rng = np.random.default_rng(4)
+    count, begin = 400, 1_700_000_000 * SECOND
+    told, users = rng.random(count) < 0.5, [f"u{n}" for n in rng.integers(0, 9, count)]
+    times = [begin + n * 60 * SECOND for n in range(count)]
+    events = pl.DataFrame({"user": users, "n": told.astype(int), "x": 0.5, "ts": times})
+    for n in range(count):
+        CLOCK.us = times[n] + delay_us
+        log.append(stream, events[n].with_columns(pl.col("ts").cast(pl.Datetime("us", "UTC"))))
+    text = f"SELECT user, {windowed('SUM(n)', 'recent', 60)} FROM STREAM"
+    asked_for = pl.DataFrame(
+        {"user": users, "at": times, "clicked": told ^ (rng.random(count) < 0.2)}
+    ).with_columns((pl.col("at") + at_s * SECOND).cast(pl.Datetime("us", "UTC")))
+    return define(stream, text, closed=closed), asked_for
+
+
+@pytest.mark.parametrize(
+    ("leaking", "kind"),
+    [({"delay_us": 3600 * SECOND}, "late"), ({"at_s": 0, "closed": "right"}, "same time")],
+)
+def test_a_leak_is_told_by_shards_as_by_the_whole(
+    known: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    leaking: dict[str, Any], kind: str,
+) -> None:  # fmt: skip
+    definition, asked_for = leaking_of(known, **leaking)
+    wanted, options = [(definition, ("recent",))], {"clock": SYSTEM}
+    # Looked at as a whole, as some of many events, and as the labels of some entities.
+    for most in ({}, {"LOOKED_AT_MAX": 150}, {"LABELS_MAX": 150}):
+        for name, count in most.items():
+            monkeypatch.setattr(f"fs_notebook.compute.delays.{name}", count)
+        whole = training_set_of(asked_for, wanted, known, **options)
+        assert [(leak.kind, leak.is_serious) for leak in whole.leaks] == [(kind, True)]
+        (late,) = whole.late
+        assert (late.labels > 300) == ("LABELS_MAX" not in most)
+        for shards in (1, 3):
+            how = How(shards, limits=TINY)
+            same(sharded_training_set(asked_for, wanted, known, how=how, **options), whole)
+        monkeypatch.undo()
+    made = sharded_training_set(asked_for, wanted, known, how=How(3), **options)
+    for training in (made, whole):
+        lift = measure_lift(
+            training, target="clicked", candidate=["recent"], baseline=[], clock=SYSTEM, folds=1,
+            bootstraps=100,
+        )  # fmt: skip
+        assert (lift.verdict, lift.reason) == ("suspicious: leak", made.leaks[0].text)
+    out, how = tmp_path / "train.parquet", How(3, limits=Limits(slice_rows=90))
+    written = write_training_set(asked_for, wanted, known, out, how=how, **options)
+    assert (written.leaks, written.late, written.notes) == (made.leaks, made.late, made.notes)
+    # Sharded by itself, for want of memory.
+    monkeypatch.setattr("fs_notebook.model.sharded.memory_bytes", lambda: 8 * 1_000)
+    by_itself = training_set_of_any_size(asked_for, wanted, known, how=How(), **options)
+    assert by_itself.leaks == made.leaks
 
 
 def test_no_labels_and_no_events_are_no_special_case(log: EmbeddedLog, tmp_path: Path) -> None:

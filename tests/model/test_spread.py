@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fs_notebook.model.drift import Drift, drift_of
 from fs_notebook.model.spread import NAMES_MAX, OTHERS, Spread, spread_of, spreads_of
 
 NUMBERS = st.lists(
@@ -33,11 +35,62 @@ def test_no_value_is_lost_in_any_bins(then: list[float | None], now: list[float 
     again = known.again(column)
     assert (again.edges, again.rows) == (known.edges, len(now))
     assert known.psi(again) >= 0
-    assert known.psi(known) == 0
+    assert known.psi(known) == known.ks(known) == known.js(known) == 0
+    assert 0 <= known.ks(again) <= 1
+    assert 0 <= known.js(again) <= 1
     wider = known.wider(column)
     assert (wider.rows, wider.nulls) == (known.rows, known.nulls)
     assert len(wider.edges) == len(wider.counts) + 1
     assert Spread.from_dict(json.loads(json.dumps(known.to_dict()))) == known
+
+
+def raw_of(then: pl.Series, now: pl.Series) -> Drift:
+    """Return the drift of the values themselves."""
+    first, second = np.arange(then.len()), np.arange(then.len(), then.len() + now.len())
+    both = pl.concat([then, now])
+    return drift_of(both, np.arange(both.len()), first, second)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-2, 2), st.floats(0.3, 3), st.integers(1, 400))
+def test_what_bins_tell_is_what_the_values_tell_but_for_a_bin(
+    seed: int, moved: float, wider: float, count: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    then = pl.Series("x", rng.normal(size=300))
+    now = pl.Series("x", rng.normal(moved, wider, count))
+    known = spread_of(then)
+    assert known is not None
+    again, raw = known.again(now), raw_of(then, now)
+    coarsest = max(*known.shares, *again.shares)
+    # Between two edges either distribution function grows by its bin's share and no more.
+    assert known.ks(again) <= raw.ks + 1e-12
+    assert raw.ks <= known.ks(again) + coarsest + 1e-12
+
+
+def test_drift_over_bins_agrees_with_drift_of_the_values() -> None:
+    rng = np.random.default_rng(3)
+    for moved, nulls in ((0.0, 0), (0.5, 200), (1.5, 0)):
+        then = pl.Series("x", rng.normal(size=4000))
+        values = [*rng.normal(moved, 1, 4000 - nulls), *[None] * nulls]
+        known, now = spread_of(then), pl.Series("x", values, dtype=pl.Float64)
+        assert known is not None
+        raw, again = raw_of(then, now), known.again(now)
+        assert known.ks(again) == pytest.approx(raw.ks, abs=0.03)
+        assert known.js(again) == pytest.approx(raw.js, abs=0.05)
+    # A bin each, and texts by name: nothing is lost.
+    few = [pl.Series("n", rng.integers(0, 6 - k, 900)) for k in (0, 2)]
+    texts = [pl.Series("t", [f"t{n}" for n in one]) for one in few]
+    for then, now in (few, texts):
+        known = spread_of(then)
+        assert known is not None
+        raw, again = raw_of(then, now), known.again(now)
+        assert known.ks(again) == pytest.approx(raw.ks)
+        assert known.js(again) == pytest.approx(raw.js, abs=0.01)
+    gone = known.again(pl.Series("t", [None, None], dtype=pl.String))
+    assert (known.ks(gone), known.js(gone)) == (1.0, 1.0)
+    none = spread_of(pl.Series("x", [1.0, 2.0]))
+    assert none is not None
+    assert none.ks(none.again(pl.Series("x", [None], dtype=pl.Float64))) == 1.0
 
 
 def test_few_whole_numbers_have_a_bin_each() -> None:

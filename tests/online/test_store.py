@@ -146,16 +146,18 @@ def test_fault_10_an_evicted_value_is_an_integrity_error(door: BackDoor) -> None
     lease = begin(door.store, {A: b"1", B: b"1"})
     door.evict(SHARD, A)
     assert door.store.load(lease, [B, C]) == [b"1", None]
-    with pytest.raises(IntegrityError, match="'a'"):
+    with pytest.raises(IntegrityError, match="'a'") as caught:
         door.store.load(lease, [B, A])
+    assert "promote it again" in str(caught.value.remedy)
 
 
 def test_fault_10_values_without_a_position_are_refused(door: BackDoor) -> None:
     store = door.store
     begin(store, {A: b"1"})
     door.evict_position(SHARD)
-    with pytest.raises(IntegrityError, match="no position"):
+    with pytest.raises(IntegrityError, match="no position") as caught:
         store.claim(SHARD, fingerprint="f1")
+    assert "promote it again" in str(caught.value.remedy)
     assert store.drop(SHARD) == 1
     lease = store.claim(SHARD, fingerprint="f1")
     assert store.load(lease, [A]) == [None]
@@ -171,8 +173,9 @@ def test_fault_30_a_corrupt_value_is_an_integrity_error(door: BackDoor) -> None:
             lambda: door.store.snapshot(SHARD, [A]),
             lambda: door.store.read(0, [(SHARD, [A])]),
         ):
-            with pytest.raises(IntegrityError, match="'a'"):
+            with pytest.raises(IntegrityError, match="'a'") as caught:
                 call()
+            assert "promote it again" in str(caught.value.remedy)
 
 
 def test_fault_29_another_definition_is_refused(store: OnlineStore) -> None:

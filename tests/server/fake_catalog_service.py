@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fs_notebook.errors import ConflictError, DefinitionError, unknown_name
-from fs_notebook.server.service import GroupView, KeptView, Overview
+from fs_notebook.server.service import GroupView, Overview
 
 STEPS = 3
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
@@ -56,7 +56,8 @@ def seeds() -> list[GroupView]:
     """Return a catalog with a group in every state, and one whose texts are hostile."""
     return [
         group("reading_time", version=2, latest=2, previous=1),
-        group("last_articles", tags=["history"], lag=1204),
+        # A draft of it waits to be the second version.
+        group("last_articles", tags=["history"], lag=1204, latest=2),
         group(
             "article_ctr",
             entity=["article"],
@@ -91,9 +92,6 @@ class FakeCatalogService:
                 "connection": {"log": "embedded", "online": "embedded"},
                 "groups": shown,
             }
-
-    def kept(self) -> KeptView:
-        return {"training_sets": [{"name": "spring", "rows": 12}], "feature_sets": [], "models": []}
 
     def revision(self) -> str:
         return str(self._revision)
@@ -136,7 +134,7 @@ class FakeCatalogService:
         name = given.get("name") or given["source"].split()[1]
         known = self.groups.get(name)
         return {
-            "name": name, "version": 1 if known is None else known["latest"] + 1,
+            "name": name, "version": 1 if known is None else _next(known),
             "serving": None if known is None else known["version"], "work": "fold",
             "streams": ["read_events"], "depends_on": [], "events": 1204, "seconds": 3.0,
             "changes": [], "used_by": [], "readers": [], "notes": [],
@@ -147,7 +145,11 @@ class FakeCatalogService:
         lineage = {"node": node, "nodes": [{**node, "layer": 0, "note": None}], "edges": [],
                    "cut": 0}  # fmt: skip
         return {**node, "updated_at": "", "versions": [], "history": [], "lineage": lineage,
-                "uses": []}  # fmt: skip
+                "uses": [], "lifts": []}  # fmt: skip
+
+    def portrait(self, name: str) -> dict[str, Any]:
+        return {"name": self._known(name)["name"], "what": "no values", "notes": [],
+                "features": [], "more": 0, "past": []}  # fmt: skip
 
     def search(self, query: str, *, limit: int) -> dict[str, Any]:
         return {"entries": [], "total": 0, "notes": []}
@@ -173,6 +175,11 @@ class FakeCatalogService:
         one["progress"] = progress
         if progress >= 1:
             one.update(state="live", progress=None, version=one["latest"], lag=0)
+
+
+def _next(known: GroupView) -> int:
+    has_draft = known["latest"] != known["version"]
+    return known["latest"] if has_draft and known["version"] else known["latest"] + 1
 
 
 current: FakeCatalogService | None = None

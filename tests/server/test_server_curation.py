@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+from jupyter_server.auth.identity import IdentityProvider, User
 
+from fs_notebook import service
 from fs_notebook.catalog.catalog import STREAM
+from fs_notebook.catalog.model import VALIDATED
 from fs_notebook.language.cell import parse_source
 from fs_notebook.position import START
 from fs_notebook.session import Session
@@ -80,6 +85,86 @@ async def test_deprecate_then_retire_by_the_user(ask, session):
     assert "reading_time" not in session.catalog.refresh().groups
 
 
+async def test_a_portrait_is_of_what_serves_in_training_and_over_time(ask, session):
+    labels = pl.DataFrame(read_events(0, 50)).select("user", "ts")
+    session.training_set(labels, ["reading_time"], name="spring")
+    session.promote("reading_time")
+    status, body = await ask("portrait", params={"name": "total_readtime"})
+    assert (status, body["name"], body["what"]) == (
+        200, "reading_time", "online values of all 7 entities",
+    )  # fmt: skip
+    (one,) = body["features"]
+    assert (one["feature"], one["training"], one["values"]) == ("total_readtime", "spring", 7)
+    assert one["psi"] > 0
+    assert (sum(one["now"]["counts"]), sum(one["then"]["counts"])) == (7, 50 - one["then"]["nulls"])
+    assert one["now"]["edges"] == one["then"]["edges"]
+    (past,) = body["past"]
+    assert len(past["at"]) == len(past["median"]) == 24
+    assert past["median"][-1] == one["median"]
+
+
+async def test_a_portrait_that_takes_too_long_is_given_up_and_says_so(ask, session, monkeypatch):
+    monkeypatch.setattr(service, "LOOK_S", -1.0)
+    status, body = await ask("portrait", params={"name": "reading_time"})
+    assert (status, "fs.portrait" in body["remedy"]) == (409, True)
+    # A longer history is drawn in time where somebody can wait for it.
+    monkeypatch.setattr(service, "LOOK_S", 60.0)
+    monkeypatch.setattr(service, "PAST_EVENTS_MAX", 49)
+    status, body = await ask("portrait", params={"name": "reading_time"})
+    assert (status, body["past"], "fs.past" in body["notes"][-1]) == (200, [], True)
+    assert body["what"] == "previewed values of 7 entities"
+
+
+async def test_the_card_knows_the_lifts(ask, session):
+    told = {"target": "bought", "metric": "ROC AUC", "difference": 0.05, "low": 0.02,
+            "high": 0.08, "verdict": "helps", "fingerprint": "x"}  # fmt: skip
+    session.catalog.record(VALIDATED, "reading_time", told)
+    status, body = await ask("about", params={"name": "reading_time"})
+    assert (status, body["lifts"]) == (200, [told])
+
+
+async def test_who_promotes_rolls_back_and_retires_is_who_asked(ask, session, monkeypatch):
+    """Two people on one server: each change is of the one who made it, and the notebook of none."""
+    session.promote("reading_time")
+    session.define("reading_time", SUM_SQL.replace("SUM", "MAX"))
+
+    async def changes(person: str, path: str, **body: object) -> None:
+        monkeypatch.setattr(IdentityProvider, "get_user", _as(person))
+        status, answer = await ask(path, body={"name": "reading_time", **body})
+        assert status == 200, answer
+
+    await changes("ann", "promote")
+    until = time.monotonic() + 30
+    while session.view("reading_time")["version"] != 2:
+        assert time.monotonic() < until, "v2 is not live"
+    await changes("ben", "rollback")
+    assert session.view("reading_time")["actor"] == "ben"
+    await changes("ann", "retire", version=2)
+    told = {change.text: change.actor for change in session.about("reading_time").history}
+    assert told["promoted v2"] == "ann"
+    assert told["rolled back to v1"] == "ben"
+    assert told["retired v2"] == "ann"
+    # The catalog's own events say it, not only what the session makes of them.
+    read = session.log.read(STREAM, start=START, end=session.log.end(STREAM.name))
+    rows = [row for batch in read for row in batch.rows.iter_rows(named=True)]
+    actors = {row["kind"]: row["actor"] for row in rows}
+    assert (actors["rolled_back"], actors["retired"]) == ("ben", "ann")
+
+
+GET_USER = IdentityProvider.get_user
+
+
+def _as(person: str) -> Callable[..., Awaitable[User]]:
+    """Return how a server that knows its people by more than a token would name this one."""
+
+    async def get_user(self: IdentityProvider, handler: Any) -> User:
+        found = GET_USER(self, handler)
+        assert (await found if isawaitable(found) else found) is not None
+        return User(username=person, name=person, display_name=person)
+
+    return get_user
+
+
 async def test_a_diff_of_two_versions(ask, session):
     session.promote("reading_time")
     session.define("reading_time", SUM_SQL.replace("SUM", "MAX"))
@@ -101,6 +186,8 @@ async def test_a_diff_of_two_versions(ask, session):
         ("search", {"params": {"q": "colour:red"}}, 400),
         ("about", {}, 400),
         ("about", {"params": {"name": "raeding_time"}}, 404),
+        ("portrait", {}, 400),
+        ("portrait", {"params": {"name": "raeding_time"}}, 404),
         ("diff", {"params": {"name": "reading_time", "before": "x"}}, 400),
         ("edit", {"body": {"owner": "x"}}, 400),
         ("edit", {"body": {"name": "reading_time", "actor": "somebody"}}, 400),

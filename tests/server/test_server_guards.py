@@ -69,7 +69,7 @@ def routes(jp_web_app, jp_base_url):
         ("GET", "fs-notebook/about"),
         ("GET", "fs-notebook/catalog"),
         ("GET", "fs-notebook/diff"),
-        ("GET", "fs-notebook/kept"),
+        ("GET", "fs-notebook/portrait"),
         ("GET", "fs-notebook/search"),
         ("POST", "fs-notebook/deprecate"),
         ("POST", "fs-notebook/edit"),

@@ -29,16 +29,6 @@ async def test_catalog_since_a_former_revision_is_whole(ask):
     assert body["groups"]
 
 
-async def test_kept_lists_what_is_kept_beside_features(ask):
-    status, body = await ask("kept")
-    assert status == 200
-    assert body == {
-        "training_sets": [{"name": "spring", "rows": 12}],
-        "feature_sets": [],
-        "models": [],
-    }
-
-
 async def test_promote_takes_the_whole_cell_and_the_users_name(ask, service):
     status, body = await ask("promote", body={"source": CELL})
     assert status == 200

@@ -6,20 +6,43 @@ Run as a process of its own: Ray has signal handlers, threads and warnings of it
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fs_notebook.errors import OverflowInFold
 from fs_notebook.online.embedded import stop_embedded
 from fs_notebook.session import Session
-from fs_notebook.shards import work
+from fs_notebook.shards import engines, work
 from fs_notebook.worker.connection import Connection
 from tests.session.test_sharded import FEATURES, defined, labels
+
+WORKERS = 2
 
 
 def here(*_: Any, **__: Any) -> Any:
     raise AssertionError("the work was done in this process")
+
+
+def meeting(folder: Path, count: int) -> Callable[..., bytes]:
+    """Return what does a task once so many processes have one at the same time, and notes which.
+
+    One worker that did all of the work alone would wait for the others, and fail.
+    """
+    do = work.done
+
+    def done(what: str, split: int | None, *blocks: bytes) -> bytes:
+        (folder / str(os.getpid())).touch()
+        until = time.monotonic() + 90
+        while len(list(folder.iterdir())) < count:
+            assert time.monotonic() < until, "no other worker took a task"
+            time.sleep(0.01)
+        return do(what, split, *blocks)
+
+    return done
 
 
 def compare(session: Session, folder: Path) -> dict[str, Any]:
@@ -28,6 +51,9 @@ def compare(session: Session, folder: Path) -> dict[str, Any]:
     local = session.training_set(labels(), FEATURES, shards=5, **given)
     filled = {n: session.backfill(n, shards=5).to_polars() for n in ("reading", "recent")}
     file = session.training_set(labels(), FEATURES, shards=5, out=folder / "here.parquet", **given)
+    pids = folder / "pids"
+    pids.mkdir()
+    engines.done = meeting(pids, WORKERS)
     # From here on whoever works in this process is found out.
     work.shard_values = work.entity_values = here  # type: ignore[assignment]
     remote = session.training_set(labels(), FEATURES, shards=5, engine="ray", **given)
@@ -49,6 +75,8 @@ def compare(session: Session, folder: Path) -> dict[str, Any]:
     except OverflowInFold as overflow:
         error = str(overflow)
     return {
+        "workers": sorted(int(p.name) for p in pids.iterdir()),
+        "here": os.getpid(),
         "same": remote.frame.equals(local.frame),
         "labels_in_order": remote.frame.select(labels().columns).equals(labels()),
         "fingerprint": remote.fingerprint == whole.fingerprint,
@@ -65,7 +93,7 @@ def main() -> None:
     import ray
 
     folder = Path(sys.argv[1])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     place = Connection(folder / "home")
     session = Session(place, actor="tester")
     try:

@@ -214,7 +214,10 @@ def test_the_command_line_says_the_same(home: Path) -> None:
     assert "user VARCHAR" in run("streams")
     assert "reading_time v1 live (serving)" in run("promote", "reading_time")
     assert "lag 0" in run("status")
-    assert "0 mismatches in 7 values" in run("verify", "reading_time")
+    assert "0 mismatches in 7 values of 7 entities," in run("verify", "reading_time")
+    sampled = run("verify", "reading_time", "--sample", "2", "--seed", "5")
+    assert "0 mismatches in 2 values of 2 of 7 entities (a sample, seed 5)" in sampled
+    assert "number of entities" in run("verify", "reading_time", "--sample", "0", code=1)
     assert "worker of reading_time version 1 starts" in run("logs", "reading_time")
     assert "no former version" in run("rollback", "reading_time", code=1)
     assert "did you mean 'reading_time'" in run("promote", "reading_tim", code=1)

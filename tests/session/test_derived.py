@@ -122,6 +122,8 @@ def test_the_fraud_example_end_to_end(fraud: Session) -> None:
     outcome = fraud.verify("amount_ratio")
     assert outcome.ok
     assert outcome.events == 41 + 20
+    some = fraud.verify("amount_ratio", sample=1, seed=3)
+    assert (some.ok, some.entities, some.sampled_from, some.seed) == (True, 1, 7, 3)
     assert {s.name: s.state for s in fraud.status()} == dict.fromkeys(
         ["amount_ratio", "reading_time", "spending"], "live"
     )

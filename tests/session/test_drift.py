@@ -29,6 +29,8 @@ ROWS = [{"user": f"u{i % 2}", "n": i, "amount": i / 2, "at": i} for i in range(6
 def session(broker: Broker, own_redis: RedisServer, tmp_path: Path) -> Iterator[Session]:
     namespace = broker.namespace()
     broker.admin("PUT", f"namespaces/{namespace}/schemaCompatibilityStrategy", "ALWAYS_COMPATIBLE")
+    for_ever = {"retentionTimeInMinutes": -1, "retentionSizeInMB": -1}
+    broker.admin("POST", f"namespaces/{namespace}/retention", for_ever)
     place = f"{broker.url}/{namespace}"
     connection = Connection(tmp_path / "home", place, own_redis.url, broker.admin_url)
     session = Session(connection, actor="tester")
@@ -37,7 +39,7 @@ def session(broker: Broker, own_redis: RedisServer, tmp_path: Path) -> Iterator[
     stop_all(connection)
 
 
-def test_a_column_that_is_removed_is_an_error_where_it_is_read(
+def test_fault_33_a_column_that_is_removed_is_an_error_where_it_is_read(
     session: Session, client: Any
 ) -> None:
     topic = "persistent://" + session.connection.log.split("//")[1].partition("/")[2] + "/reads"
@@ -87,3 +89,36 @@ def test_a_column_that_is_removed_is_an_error_where_it_is_read(
     shown = dict(session.describe("reads").figures())
     assert shown["newest schema differs"] == "n BIGINT is DOUBLE"
     assert "column 'n' holds '2.5', declared BIGINT" in shown["dead letters"]
+
+
+def test_fault_33_a_column_that_is_added_is_null_before(session: Session, client: Any) -> None:
+    """In the worker's values as in a preview, whichever of the schemas wrote an event."""
+    topic = "persistent://" + session.connection.log.split("//")[1].partition("/")[2] + "/reads"
+    send_avro(client, topic, FIRST, ROWS)
+    session.declare("reads")
+    session.define("before", f"SELECT user, {REST}")
+    second = [{"user": f"u{i % 2}", "n": i, "at": i, "coupon": f"c{i}"} for i in range(6, 9)]
+    send_avro(client, topic, SECOND, second)
+    # What was defined before goes on as it was; the column is there once a look has found it.
+    assert session.preview("before").events == 9
+    assert (
+        "coupon VARCHAR added" in dict(session.describe("reads").figures())["newest schema differs"]
+    )
+    columns = {
+        "user": "VARCHAR", "n": "BIGINT", "amount": "DOUBLE", "at": "TIMESTAMP",
+        "coupon": "VARCHAR",
+    }  # fmt: skip
+    session.declare("reads", columns)
+    session.define(
+        "coupons",
+        "SELECT user, COUNT(*) AS events, COUNT(coupon) AS coupons, FIRST(coupon) AS first_coupon "
+        "FROM reads GROUP BY user",
+    )
+    wanted = {"u0": (5, 2, "c6"), "u1": (4, 1, "c7")}
+    found = session.preview("coupons").frame.rows_by_key("user", unique=True)
+    assert found == wanted
+    session.promote("coupons")
+    names = ("events", "coupons", "first_coupon")
+    served = session.serve(list(names), user=["u0", "u1"])
+    assert {row["user"]: tuple(row[n] for n in names) for row in served.rows} == wanted
+    assert session.verify("coupons").ok

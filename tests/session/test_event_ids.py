@@ -49,7 +49,7 @@ def stored(log: Any, stream: Stream) -> pl.DataFrame:
     parts=st.integers(1, 5),
     rows_max=st.integers(1, 12),
 )
-def test_any_overlapping_uploads_in_any_order_leave_each_event_once(
+def test_fault_20_any_overlapping_uploads_in_any_order_leave_each_event_once(
     times: list[int], seed: random.Random, parts: int, rows_max: int
 ) -> None:
     moments = pl.Series(times, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
@@ -130,7 +130,7 @@ def test_what_is_no_id_is_refused(
     assert embedded_session.streams() == []
 
 
-def test_two_uploads_of_the_same_events_at_one_moment_leave_each_once(
+def test_fault_20_two_uploads_of_the_same_events_at_one_moment_leave_each_once(
     embedded_session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embedded_session.upload(identified(0, 10), "read_events", time="ts", id="event_id")

@@ -21,7 +21,6 @@ from fs_notebook.errors import NameTaken, UnknownName, UsageError
 from fs_notebook.jupyter.catalogued import about_html, lineage_html
 from fs_notebook.model.encoder import FeatureEncoder
 from fs_notebook.model.sets import PinnedSet
-from fs_notebook.service import Service
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
 from tests.support.sessions import BEGIN, stop_all, until
@@ -317,12 +316,14 @@ def test_the_command_line_and_the_sidebar_s_route_list_them(lasting: Session) ->
     assert "set:listed@1" in run("models")
     assert run("lineage", "model:listed-1").startswith("listed-1 (model), served with set:listed@1")
     assert "listed_later" in run("training-sets", "--rename", "listed_rows", "listed_later")
-    kept = json.loads(json.dumps(Service(lasting).kept()))
-    model = next(m for m in kept["models"] if m["name"] == "listed-1")
-    assert model["training_set"] == "listed_later"
-    sets = {s["name"]: s for s in kept["feature_sets"]}
-    assert [f["column"] for f in sets["listed"]["features"]] == ["share@1", "total@1"]
-    assert "listed_later" in {s["name"] for s in kept["training_sets"]}
+    # All of them are JSON, for whoever lists them elsewhere.
+    model, made, trained = (
+        {one["name"]: one for one in json.loads(json.dumps([k.to_dict() for k in kept]))}
+        for kept in (lasting.models(), lasting.feature_sets(), lasting.training_sets())
+    )
+    assert model["listed-1"]["training_set"] == "listed_later"
+    assert [f["column"] for f in made["listed"]["features"]] == ["share@1", "total@1"]
+    assert "listed_later" in trained
 
 
 def test_lift_takes_sets_for_what_is_in_them(lasting: Session) -> None:

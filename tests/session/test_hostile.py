@@ -142,7 +142,7 @@ HTML: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("said", TEXTS.values(), ids=TEXTS)
-def test_what_people_write_stays_text(store: Session, said: str, tmp_path: Path) -> None:
+def test_fault_36_what_people_write_stays_text(store: Session, said: str, tmp_path: Path) -> None:
     seen = set()
     for what, thing in shown(store, said, tmp_path):
         seen.add(what)
@@ -159,14 +159,14 @@ def test_what_people_write_stays_text(store: Session, said: str, tmp_path: Path)
     assert {"lift", "lifts", "training set", "model", "feature set"} <= seen
 
 
-def test_a_column_whose_name_arrow_cannot_say_is_refused(store: Session) -> None:
+def test_fault_36_a_column_whose_name_arrow_cannot_say_is_refused(store: Session) -> None:
     frame = labels("x").rename({"base x": "base\0x"})
     with pytest.raises(UsageError, match="a NUL in their names"):
         store.training_set(frame, "total")
 
 
 @pytest.mark.parametrize("said", TEXTS.values(), ids=TEXTS)
-def test_a_name_is_a_name(store: Session, said: str) -> None:
+def test_fault_36_a_name_is_a_name(store: Session, said: str) -> None:
     alias = said.replace('"', '""')
     refused = [
         lambda: store.feature_set(said, ["total"]),

@@ -121,8 +121,9 @@ def test_second_version_bootstraps_in_the_shadow_and_rolls_back(session: Session
     assert session.verify("reading_time").version == 2
 
 
-def test_promote_on_an_empty_stream_is_live_from_the_first_event(session: Session) -> None:
-    """FAULTS 22."""
+def test_fault_22_promote_on_an_empty_stream_is_live_from_the_first_event(
+    session: Session,
+) -> None:
     session.upload(pl.DataFrame(read_events(0, 1)).clear(), "read_events", time="ts")
     session.define("reading_time", SUM_SQL)
     status = session.promote("reading_time")
@@ -253,8 +254,9 @@ def test_rollback_without_a_former_version_is_refused(ready: Session) -> None:
         ready.rollback("reading_time")
 
 
-def test_two_notebooks_promote_at_once(ready: Session) -> None:
-    """FAULTS 32: one wins, the other is told who and when."""
+def test_fault_32_of_two_notebooks_that_promote_at_once_one_is_told_who_and_when(
+    ready: Session,
+) -> None:
     other = Session(ready.connection, actor="bob")
     mine = ready.catalog.refresh
     ready.define("reading_time", SUM_SQL.replace("SUM(readtime)", "SUM(readtime + 1)"))
@@ -268,8 +270,13 @@ def test_two_notebooks_promote_at_once(ready: Session) -> None:
         return state
 
     ready.catalog.refresh = overtaken  # type: ignore[method-assign]
-    with pytest.raises(ConflictError, match="bob"):
+    with pytest.raises(ConflictError, match="changed by somebody else") as caught:
         ready.promote("reading_time")
+    group = ready.catalog.refresh().group("reading_time")
+    assert caught.value.found == f"bob, {group.at:%Y-%m-%d %H:%M:%S} UTC"
+    # Bob's is what serves, and the only version that there is.
+    assert ready.serve("total_readtime", user="u1")["total_readtime"] == [sum((1 + 2, 8 + 2))]
+    assert [v.number for v in group.versions] == [1]
     other.close()
 
 
@@ -322,8 +329,8 @@ def test_retire_frees_the_state_of_a_version_that_does_not_serve(ready: Session)
     assert ready.verify("reading_time").ok
 
 
-def test_an_overflow_is_told_by_promote_and_status(ready: Session) -> None:
-    """FAULTS 26: the worker stops at the event that overflows and says so; nothing is wrapped."""
+def test_fault_26_an_overflow_is_told_by_promote_and_status(ready: Session) -> None:
+    """The worker stops at the event that overflows and says so; nothing is wrapped."""
     ready.append([{"user": "u1", "readtime": 2**62, "ts": BEGIN}] * 2, "read_events")
     with pytest.raises(FeatureStoreError, match="64 bits"):
         ready.promote("reading_time")
@@ -391,8 +398,45 @@ def test_the_catalogs_own_stream_is_not_for_uploads(embedded_session: Session) -
     assert embedded_session.features() == []
 
 
-def test_keys_are_not_floats(embedded_session: Session) -> None:
-    """FAULTS 28: -0.0, NaN and 1e-17 apart are no identities."""
+def test_fault_26_nan_and_infinity_come_through_log_worker_and_serving(session: Session) -> None:
+    """NaN equals itself and is greater than all else, in preview, training and serving."""
+    nan, inf = float("nan"), float("inf")
+    readings = {"a": [1.0, nan, 2.0], "b": [inf, 5.0], "c": [-inf, inf], "d": [None, -inf]}
+    events = [
+        {"place": place, "x": x, "ts": BEGIN + timedelta(minutes=n)}
+        for place, xs in readings.items()
+        for n, x in enumerate(xs)
+    ]
+    session.upload(pl.DataFrame(events), "readings", time="ts")
+    preview = session.feature(
+        "weather",
+        "SELECT place, SUM(x) AS total, MIN(x) AS least, MAX(x) AS most, COUNT(x) AS n, "
+        "COUNT(DISTINCT x) AS kinds, LAST(x) AS latest FROM readings GROUP BY place",
+    )
+    assert preview.dead == 0
+    wanted = {
+        "a": (nan, 1.0, nan, 3, 3, 2.0), "b": (inf, 5.0, inf, 2, 2, 5.0),
+        "c": (nan, -inf, inf, 2, 2, inf), "d": (-inf, -inf, -inf, 1, 1, -inf),
+    }  # fmt: skip
+    names = ("total", "least", "most", "n", "kinds", "latest")
+
+    def shown(rows: Any) -> dict[str, list[str]]:
+        return {row["place"]: [str(row[name]) for name in names] for row in rows}
+
+    expected = {place: [str(value) for value in values] for place, values in wanted.items()}
+    assert shown(preview.frame.rows(named=True)) == expected
+    session.promote("weather")
+    served = session.serve(list(names), place=list(wanted))
+    assert shown(served.rows) == expected
+    assert shown(served.to_polars().rows(named=True)) == expected
+    labels = [{"place": place, "ts": BEGIN + timedelta(hours=1)} for place in wanted]
+    assert shown(session.training_set(labels, list(names)).to_polars().rows(named=True)) == expected
+    outcome = session.verify("weather")
+    assert (outcome.ok, outcome.values) == (True, len(wanted) * len(names))
+
+
+def test_fault_28_keys_are_not_floats(embedded_session: Session) -> None:
+    """-0.0, NaN and 1e-17 apart are no identities."""
     embedded_session.upload([{"place": 1.5, "ts": BEGIN}], "visits")
     with pytest.raises(DefinitionError, match="cannot be DOUBLE"):
         embedded_session.define("v", "SELECT place, COUNT(*) AS n FROM visits GROUP BY place")
@@ -503,19 +547,33 @@ def test_a_catalog_survives_what_others_write_into_it(ready: Session) -> None:
     again.close()
 
 
-def test_promoting_again_rebuilds_what_is_damaged(ready: Session) -> None:
-    """FAULTS 30."""
+@pytest.mark.parametrize("fault", ["30: damaged", "10: evicted", "10: no position"])
+def test_fault_10_30_a_rebuild_is_offered_and_promoting_again_is_it(
+    ready: Session, fault: str
+) -> None:
     ready.promote("reading_time")
     shard = ready.catalog.refresh().group("reading_time").version(1).definition.shard
     client = redis.from_url(ready.store.url)
-    damaged = [k for k in client.scan_iter() if b":e:" in k and shard.encode() in k]
-    assert len(damaged) == 7
-    for key in damaged:
-        client.set(key, b"no value of ours")
-    with pytest.raises(IntegrityError, match="damaged"):
-        ready.serve("total_readtime", user="u1")
+    stored = [k for k in client.scan_iter() if b":e:" in k and shard.encode() in k]
+    assert len(stored) == 7
+    if fault == "30: damaged":
+        client.mset(dict.fromkeys(stored, b"no value of ours"))
+    elif fault == "10: evicted":
+        client.delete(*stored)
+    else:
+        client.delete(b"fs:{%s}:m" % shard.encode())
+    if "position" not in fault:
+        with pytest.raises(IntegrityError, match="damaged") as caught:
+            ready.serve("total_readtime", user="u1")
+        assert "promote" in str(caught.value.remedy)
     ready.append(read_events(10, 7), "read_events")
-    until(lambda: ready.status("reading_time")[0].state == "failing", what="the damage to be told")
+
+    def told() -> str | None:
+        (status,) = ready.status("reading_time")
+        return status.error if status.state == "failing" else None
+
+    error = until(told, what="the damage to be told")
+    assert "rebuild the feature from the ledger: promote it again" in error
     ready.promote("reading_time")
     wanted = sum(n for n in range(17) if n % 7 == 1)
     assert ready.serve("total_readtime", user="u1")["total_readtime"] == [wanted]

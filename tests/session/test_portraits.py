@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from html import unescape
 
 import polars as pl
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fs_notebook import timelines
 from fs_notebook.compute.preview import Progress
 from fs_notebook.errors import CancelledError, UnknownName
+from fs_notebook.model.drift import kolmogorov_smirnov
 from fs_notebook.session import Session
 from tests.support.sessions import BEGIN, SUM_SQL, read_events
 
@@ -95,7 +97,7 @@ def test_a_portrait_says_which_values_it_is_of(known: Session) -> None:
     known.define("reading_time", SUM_SQL)
     labels = pl.DataFrame({"user": [f"u{n % 7}" for n in range(70)],
                            "ts": [BEGIN + n * DAY / 70 for n in range(70)]})  # fmt: skip
-    known.training_set(labels, ["reading_time"], name="spring")
+    training = known.training_set(labels, ["reading_time"], name="spring")
     before = known.portrait("reading_time")
     assert before.what == "previewed values of 7 entities"
     assert known.health("reading_time") == []
@@ -112,5 +114,19 @@ def test_a_portrait_says_which_values_it_is_of(known: Session) -> None:
     known.promote("reading_time")
     after = known.portrait("reading_time")
     assert "'spring' learnt of v1 of total_readtime, not of what is shown." in after.notes
-    assert "PSI" in repr(after)
+    (moved,) = after.likenesses
+    assert moved.then is not None
+    assert moved.now is not None
+    assert (moved.ks, moved.js) == (moved.then.ks(moved.now), moved.then.js(moved.now))
+    # A maximum lies below all but the first of the sums that were learnt from.
+    raw = kolmogorov_smirnov(training.frame["total_readtime"].drop_nulls().cast(pl.Float64)
+                             .to_numpy(), moved.values.cast(pl.Float64).to_numpy())  # fmt: skip
+    assert moved.ks == pytest.approx(raw, abs=max(*moved.then.shares, *moved.now.shares))
+    assert moved.psi is not None
+    told = f"PSI {moved.psi:.3f}, KS {moved.ks:.3f}, JS {moved.js:.3f} against spring"
+    assert told in repr(after)
+    shown = after._repr_html_()
+    for measure in (moved.psi, moved.ks, moved.js):
+        assert f">{measure:.3f}</td>" in shown
+    assert "'spring' learnt of v1" in unescape(shown)
     assert [h.version for h in known.health("reading_time")] == [1, 2]

@@ -78,6 +78,7 @@ def test_a_set_by_shards_is_the_set(session: Session, tmp_path: Path) -> None:
     assert parted.fingerprint == whole.fingerprint
     again = session.training_set_again("parted", labels())
     assert again.fingerprint == whole.fingerprint
+    assert again.frame.equals(parted.frame)
     path, out = tmp_path / "labels.parquet", tmp_path / "train.parquet"
     labels().write_parquet(path)
     for given_labels in (path, str(path), labels()):
@@ -90,8 +91,7 @@ def test_a_set_by_shards_is_the_set(session: Session, tmp_path: Path) -> None:
     ordered = session.training_set(labels(), "set:mixed", out=out)
     columns = [*labels().columns, "worth@1", "mean@1", "top@1"]
     assert ordered.to_polars().columns == columns
-    with pytest.raises(UsageError, match="not kept in the catalog"):
-        session.training_set(labels(), FEATURES, out=out, name="both", **given)
+    assert session.training_set(path, FEATURES, out=out, name="both", **given).name == "both"
 
 
 @pytest.mark.parametrize("to", [None, "2024-01-01T00:40:00"])
@@ -128,6 +128,9 @@ def test_ray_gives_the_same_frames_in_the_same_order(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3_000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert "huge" in found.pop("error")
+    workers = found.pop("workers")
+    assert len(set(workers)) == 2
+    assert found.pop("here") not in workers
     assert found.pop("backfills") == [True, True]
     assert found.pop("engine") == "ray"
     assert all(found.values()), found

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import random
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +26,11 @@ from fs_notebook.errors import (
     UsageError,
 )
 from fs_notebook.log.protocol import PUBLISHED
+from fs_notebook.model.digest import columns_digest, frame_digest, lazy_digest
 from fs_notebook.model.training import TrainingSet
 from fs_notebook.position import START
 from fs_notebook.session import Session
+from fs_notebook.shards.dealing import Limits
 from fs_notebook.worker.connection import Connection
 from tests.support.sessions import BEGIN, until
 
@@ -40,6 +46,8 @@ RATED = """SELECT r.user, SUM(r.x * p.rate) AS worth FROM reads r
     JOIN rates p ON r.article = p.article GROUP BY r.user"""
 SHARE = "SELECT user, :k * mean / NULLIF(total, 0) AS share FROM recent JOIN reading USING (user)"
 FEATURES = ["reading", "recent", "share", "worth"]
+FEATURED = ["total", "spread", "top", "latest", "decayed", "many", "mean", "most", "middle",
+            "share", "worth"]  # fmt: skip
 
 
 def reads(seed: int, count: int = 120) -> list[dict[str, Any]]:
@@ -220,6 +228,146 @@ def test_labels_of_a_file_are_read_again(session: Session, tmp_path: Path) -> No
         session.training_set_again("of_file")
 
 
+def file_of(frame: pl.DataFrame, path: Path) -> str:
+    """Write rows as a file of the kind that its name says."""
+    match path.suffix:
+        case ".csv":
+            frame.write_csv(path)
+        case ".ndjson" | ".jsonl":
+            lines = [json.dumps(row, default=datetime.isoformat) for row in frame.to_dicts()]
+            path.write_text("\n".join(lines))
+        case ".parquet":
+            frame.write_parquet(path)
+        case _:
+            frame.write_ipc(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "ndjson", "jsonl", "arrow", "feather"])
+def test_labels_may_be_a_file_of_any_kind(session: Session, tmp_path: Path, kind: str) -> None:
+    table = pl.DataFrame(clicks(3)).with_columns(pl.col("ts") + pl.duration(microseconds=1))
+    by_hand = session.training_set(table, FEATURES)
+    path = file_of(table, tmp_path / f"labels.{kind}")
+    made = session.training_set(path, FEATURES, name="of_file")
+    assert (made.time, made.rows, made.label_columns) == ("ts", 40, tuple(table.columns))
+    # In JSON and CSV whole numbers, truths and times are what they were.
+    assert made.frame.equals(by_hand.frame)
+    assert made.first == by_hand.first
+    more(session)
+    assert ipc(session.training_set_again("of_file")) == ipc(made)
+    out = tmp_path / "train.parquet"
+    assert session.training_set_again("of_file", out=out).to_polars().equals(made.frame)
+
+
+def test_times_in_json_are_told_from_other_texts(session: Session, tmp_path: Path) -> None:
+    path = tmp_path / "labels.ndjson"
+    rows = [
+        {"user": "u1", "day": "2024-01-01", "said": "2024-01-01 or so", "odd": "2024-13-45",
+         "mixed": "2024-01-01T00:00:00Z", "none": None},
+        {"user": "u2", "day": "2024-01-02", "said": "x", "odd": "2024-01-01",
+         "mixed": "2024-01-01T00:00:00", "none": None},
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = session.training_set(path, "total")
+    assert made.time == "day"
+    kinds = {name: made.frame.schema[name] for name in ("day", "said", "odd", "mixed")}
+    assert kinds == {"day": pl.Date, "said": pl.String, "odd": pl.String, "mixed": pl.String}
+    assert made.first == BEGIN
+    path.write_text('{"user": "u1", "at": "2024-01-01T01:00:00+01:00"}')
+    assert session.training_set(path, "total").first == BEGIN
+    path.write_text('{"user": "u1", "at": "noon"}')
+    with pytest.raises(UsageError, match="no column that holds times"):
+        session.training_set(path, "total")
+
+
+def test_labels_may_be_an_uploaded_table_or_a_keyed_stream(session: Session) -> None:
+    """A keyed stream has all of its rows as labels, not the newest of each key alone."""
+    rows = pl.DataFrame(clicks(3))
+    by_hand = session.training_set(rows, FEATURES)
+    session.upload(rows, "keyed", time="ts", key="user")
+    session.upload(rows.with_row_index("n"), "tabled", table=True, key="n")
+    keyed = session.training_set("keyed", FEATURES, name="keyed")
+    assert keyed.frame.select(by_hand.frame.columns).equals(by_hand.frame)
+    tabled = session.training_set("tabled", FEATURES, name="tabled")
+    assert tabled.frame.select(by_hand.frame.columns).equals(by_hand.frame)
+    session.upload(rows, "keyed")
+    more(session)
+    for made in (keyed, tabled):
+        assert ipc(session.training_set_again(made.name)) == ipc(made)
+
+
+def sums(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_written_set_is_kept_and_made_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever arrived since, and however much memory there is by now."""
+    labels = pl.DataFrame(clicks(3, 300)).rename({"user": "who"}).with_columns(
+        pl.col("ts").dt.convert_time_zone("Europe/Madrid"),
+        genre=pl.col("who").cast(pl.Categorical), list=pl.concat_list("k", "k"),
+        blob=pl.lit(b"x"), kind=pl.col("who").cast(pl.Enum([f"u{n}" for n in range(6)])),
+    )  # fmt: skip
+    path, out, again = (tmp_path / f"{n}.parquet" for n in ("labels", "train", "again"))
+    labels.write_parquet(path, row_group_size=70)
+    given: dict[str, Any] = {"entity": {"user": "who"}, "lag": "3m"}
+    whole = session.training_set(path, FEATURES, **given)
+    made = session.training_set(path, FEATURES, out=out, name="large", **given)
+    held = session.training_set(labels, FEATURES, shards=3, name="parted", **given)
+    assert made.labels_fingerprint == whole.labels_fingerprint
+    assert made.fingerprint == whole.fingerprint
+    assert made.spreads.keys() == whole.spreads.keys()
+    assert "large" in repr(made)
+    assert made.fingerprint[:12] in made._repr_html_()
+    saved = {s.name: s.recipe for s in session.training_sets()}
+    assert saved["large"].rows == 300
+    assert saved["large"].encoding is not None
+    # 256 key shards were one task for each stored group.
+    assert {sum(sizes) for sizes in saved["large"].tasks} == {256}
+    before, first = sums(out), made.to_polars()
+    more(session)
+    assert sums(session.training_set(path, FEATURES, out=out, **given).path) != before
+    small = Limits(buffer_bytes=500, task_bytes=300)
+    monkeypatch.setattr(Limits, "here", lambda: small)
+    other = Session(session.connection, actor="somebody")
+    for asked_for in (None, str(path), labels, pl.scan_parquet(path)):
+        made = other.training_set_again("large", asked_for, out=again)
+        assert (made.name, sums(again)) == ("large", before)
+        assert made.fingerprint == whole.fingerprint
+        assert not [n for n in made.notes if "not the same" in n]
+        assert other.save_training_set(made, "large").name == "large"
+    # What was written may be held, and what was held may be written.
+    kept = other.training_set_again("large")
+    assert kept.to_polars().select(FEATURED).equals(first.select(FEATURED))
+    assert kept.frame.select(labels.columns).equals(labels)
+    assert ipc(other.training_set_again("parted", labels)) == ipc(held)
+    written = other.training_set_again("parted", labels, out=again)
+    assert written.to_polars().select(FEATURED).equals(held.frame.select(FEATURED))
+    for wrong in (labels.reverse(), labels.reverse().lazy()):
+        with pytest.raises(UsageError, match="not the labels of the training set 'large'"):
+            other.training_set_again("large", wrong, out=again)
+    other.close()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6])
+def test_a_digest_is_that_of_its_parts(rows: int) -> None:
+    frame = pl.DataFrame(
+        {
+            "s": ["a", None, "", "ü", "b", None], "n": [1, None, 3, -4, 5, 6],
+            "x": [0.5, float("nan"), None, -0.0, float("inf"), 1.0],
+            "b": [True, None, False, True, True, False],
+            "l": [[1], None, [], [2, None], [3], [4]], "d": [BEGIN + n * MINUTE for n in range(6)],
+        }
+    ).with_columns(c=pl.col("s").cast(pl.Categorical), t=pl.struct("s", "n"))[:rows]  # fmt: skip
+    for size in (1, 2, 5):
+        parts = list(frame.iter_slices(size))
+        found = columns_digest(frame.schema, rows, lambda c, p=parts: [one[c] for one in p])
+        assert found == frame_digest(frame)
+    assert lazy_digest(frame.lazy()) == frame_digest(frame)
+    assert frame_digest(frame.reverse()) != frame_digest(frame) or rows < 2
+
+
 def test_other_labels_are_refused(session: Session) -> None:
     labels = pl.DataFrame(clicks(3))
     session.training_set(labels, "total", name="mine")
@@ -308,6 +456,35 @@ def test_what_looks_like_a_leak_is_told(session: Session) -> None:
     assert "every row that has both" in shown
     assert "coverage" in shown
     assert session.training_set(labels, ["total", "mean", "share"]).notes == ()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_card_tells_nulls_coverage_and_from_when_to_when(
+    session: Session, tmp_path: Path, written: bool
+) -> None:
+    labels = [{"user": u, "ts": BEGIN + n * MINUTE} for u in ("u1", "nobody") for n in (0, 300)]
+    # At the beginning nothing was read, and nobody never reads: u1's last row alone has values.
+    session.define("few", "SELECT user, MAX(n) FILTER (WHERE n > 90) AS huge, COUNT(*) AS reads "
+                   "FROM reads GROUP BY user")  # fmt: skip
+    out = tmp_path / "train.parquet" if written else None
+    made = session.training_set(labels, ["total", "few"], out=out)
+    assert made.nulls == {"total": 0.75, "huge": 1.0, "reads": 0.0}
+    assert made.coverage == {"total": 0.25, "huge": 0.25, "reads": 0.25}
+    told, shown = repr(made), unescape(re.sub("<[^>]*>", "|", made._repr_html_()))
+    assert "4 labels × 3 features" in told
+    assert "nulls: total 75%, huge 100%, reads 0%" in told
+    assert "coverage: total 25%, huge 25%, reads 25%" in told
+    span = f"{BEGIN:%Y-%m-%d %H:%M} to {BEGIN + 300 * MINUTE:%Y-%m-%d %H:%M} UTC"
+    assert span in told
+    cells = [c for c in re.split(r"[|\s]*[|][|\s]*", shown) if c]
+    assert cells[cells.index("time (ts)") + 1] == span
+    place = cells.index("coverage")
+    assert cells[place - 2 : place + 2] == ["feature", "type", "coverage", "nulls"]
+    assert [cells[n : n + 4] for n in range(place + 2, place + 14, 4)] == [
+        ["total", "BIGINT", "25%", "75%"],
+        ["huge", "BIGINT", "25%", "100%"],
+        ["reads", "BIGINT", "25%", "0%"],
+    ]
 
 
 def test_as_known_leaves_out_what_was_not_published(session: Session) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from fs_notebook.clock import SYSTEM
 from fs_notebook.online.redis_store import RedisStore
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.session import Session
@@ -15,6 +17,7 @@ from fs_notebook.worker.connection import Connection
 from tests.support.redis import RedisServer
 from tests.support.sessions import read_events, stop_all, until
 
+SECOND, SLACK = 1.0, 5.0
 USERS = [f"u{n}" for n in range(7)]
 TEXT = "SELECT user, {0} AS a, {0} AS b, COUNT(*) * {1} AS n FROM read_events GROUP BY user"
 V1, V2 = TEXT.format("SUM(readtime)", 1), TEXT.format("SUM(readtime) * -1", -1)
@@ -112,6 +115,23 @@ def test_a_rollback_folds_nothing(session: Session) -> None:
         until(
             lambda n=number: session.serve("n", user="u1")["n"] == [{1: 101, 2: -101}[n]]  # type: ignore[misc]
         )
+
+
+@pytest.mark.redis
+def test_a_reader_elsewhere_has_the_former_version_a_second_after_the_call(
+    session: Session, own_redis: RedisServer
+) -> None:
+    """Waited for as long as a second may take on a machine that is busy with other things."""
+    with closing(RedisStore(own_redis.url)) as store:
+        reader = FeatureReader(store)
+        for value in (100, -100, 100):
+            called_s = SYSTEM.monotonic_s()
+            session.rollback("reading")
+            left_s = SECOND * SLACK - (SYSTEM.monotonic_s() - called_s)
+            until(
+                lambda v=value: reader.read("n", user=["u1"])["n"] == [v],  # type: ignore[misc]
+                seconds_max=left_s, what=f"{value} within a second of the call",
+            )  # fmt: skip
 
 
 @pytest.mark.redis

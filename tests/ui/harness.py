@@ -20,6 +20,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,10 +33,12 @@ from urllib.parse import urlparse
 import nbformat
 import psutil
 from axe_playwright_python.sync_playwright import Axe
+from pictures import is_blank
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
-ARTIFACTS = ROOT / "tests" / "artifacts"
+# What tests leave to be looked at; a CI that keeps files says where.
+ARTIFACTS = Path(os.environ.get("CI_ARTIFACTS") or ROOT / "tests" / "artifacts")
 START_S = 60
 WAIT_MS = 30_000
 
@@ -213,6 +216,18 @@ class Lab:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(timeout=10)
 
+    def kill(self) -> None:
+        """End the server as no server expects it: nothing of it gets to say goodbye."""
+        process, self._process = self._process, None
+        assert process is not None
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+    def is_gone(self) -> bool:
+        """Tell whether nobody listens where the server did."""
+        with contextlib.closing(socket.socket()) as found:
+            return found.connect_ex(("127.0.0.1", self.port)) != 0
+
     def url(self, path: str) -> str:
         """Return the address of a page, with the token."""
         return f"{self.base}{path}?token={self.token}&reset"
@@ -307,12 +322,20 @@ class BarePage:
             for node in one["nodes"]
         ]
 
-    def screenshot(self, name: str) -> Path:
-        """Save what is to be seen now under `tests/artifacts/`."""
+    def screenshot(self, name: str, *, whole: bool = False) -> Path:
+        """Keep what is to be seen now, or the whole page; there must be something to be seen."""
         ARTIFACTS.mkdir(parents=True, exist_ok=True)
         path = ARTIFACTS / f"{name}.png"
-        self.page.screenshot(path=path, animations="disabled")
+        path.unlink(missing_ok=True)
+        self.page.screenshot(path=path, animations="disabled", full_page=whole)
+        assert not is_blank(path.read_bytes()), f"{path} shows nothing"
         return path
+
+    def keep(self, name: str, figures: Mapping[str, float]) -> None:
+        """Keep figures beside the screenshots."""
+        ARTIFACTS.mkdir(parents=True, exist_ok=True)
+        (ARTIFACTS / f"{name}.json").write_text(json.dumps(figures))
+        print(f"{name}: {figures}")
 
     def assert_clean(self) -> None:
         """Nothing was complained about on the console and nobody else was asked for anything."""
@@ -457,6 +480,17 @@ class LabPage(BarePage):
 
     def card(self, name: str) -> Locator:
         return self.sidebar.get_by_role("region", name=name, exact=True)
+
+    def drag(self, name: str, index: int) -> None:
+        """Drag a row out of the sidebar, and hold it over a cell; the caller lets go."""
+        begin, target = self.row(name).bounding_box(), self.cell(index).bounding_box()
+        assert begin is not None
+        assert target is not None
+        mouse = self.page.mouse
+        mouse.move(begin["x"] + 60, begin["y"] + 10)
+        mouse.down()
+        mouse.move(begin["x"] + 90, begin["y"] + 30, steps=4)
+        mouse.move(target["x"] + 200, target["y"] + 10, steps=8)
 
     def theme(self, name: str) -> None:
         """Change the theme (`JupyterLab Dark`) and wait until it shows."""

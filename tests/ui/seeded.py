@@ -9,7 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from fs_notebook.catalog.catalog import STREAM
-from fs_notebook.catalog.model import DRAFTED
+from fs_notebook.catalog.model import DRAFTED, VALIDATED
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
 
@@ -44,9 +44,15 @@ def fill(home: Path) -> None:
     session.define("reading_time", SUM, tags=["reading"], owner="ann",
                    description="Time spent reading")  # fmt: skip
     session.promote("reading_time")
+    labels = events(5_000).select("user", "ts").tail(3_000)
+    session.training_set(labels, ["reading_time"], name="spring")
     session.define("reading_time", SUM.replace("SUM(readtime)", "SUM(readtime * 2)"),
                    tags=["reading"], owner="ann", description="Time spent reading")  # fmt: skip
     session.promote("reading_time")
+    lift = {"target": "bought", "metric": "ROC AUC", "difference": 0.0512, "low": 0.031,
+            "high": 0.0702, "verdict": "helps"}  # fmt: skip
+    served = session.catalog.refresh().groups["reading_time"].latest.fingerprint
+    session.catalog.record(VALIDATED, "reading_time", {**lift, "fingerprint": served})
     session.define("reading_ratio",
                    "SELECT total_readtime / 1000.0 AS reading_ratio FROM total_readtime",
                    tags=["ratio"], owner="bob")  # fmt: skip

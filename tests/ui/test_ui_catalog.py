@@ -18,14 +18,29 @@ CELLS = [
     LONG + SQL,
     "print('last')",
 ]
+VIEW = "%%view long_reads --description 'a minute and more'\nSELECT user FROM reads -- all"
+POLARS = 'fs.stream("reads").with_columns(minutes=pl.col("readtime") / 60)  # FROM WHERE'
+COLOURED = [VIEW, f"%%view in_polars -l polars\n{POLARS}", CELLS[1], "select = 1 or None"]
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, bundle):
-    names = ["list", "promote", "other", "narrow", "keys", "edit", "state", "look", "reload"]
+    names = [
+        "list",
+        "promote",
+        "other",
+        "narrow",
+        "keys",
+        "edit",
+        "state",
+        "look",
+        "reload",
+        "tool",
+    ]
+    books = {f"{name}.ipynb": CELLS for name in names}
     with Lab(
         tmp_path_factory.mktemp("lab"),
-        notebooks={f"{name}.ipynb": CELLS for name in names},
+        notebooks={**books, "colours.ipynb": COLOURED},
         service="fake_catalog_service:open_service",
     ) as lab:
         yield lab
@@ -83,6 +98,55 @@ def test_a_click_promotes_the_whole_cell_and_the_sidebar_goes_live(chromium, lab
     page.screenshot("promoted")
     page.assert_clean()
     other.assert_clean()
+
+
+def test_views_in_sql_have_its_colours_and_no_bar(chromium, lab):
+    page = chromium.open(lab, "colours.ipynb")
+    view = page.cell(0)
+    expect(view.locator(".fs-cm-keyword")).to_have_text(["SELECT", "FROM"])
+    expect(view.locator(".fs-cm-magic")).to_have_text("%%view")
+    expect(view.locator(".fs-cm-option")).to_have_text("--description")
+    expect(view.locator(".fs-cm-comment").first).to_have_text(re.compile("^--"))
+    expect(page.cell(2).locator(".fs-cm-magic")).to_have_text("%%feature")
+    expect(page.cell(2).locator(".fs-Bar")).to_have_count(1)
+    # What is Python, in a view or not, has no colour of SQL.
+    for index in (1, 3):
+        expect(page.cell(index).locator("[class*='fs-cm-']")).to_have_count(0)
+    for index in (0, 1, 3):
+        expect(page.cell(index).locator(".fs-Bar")).to_have_count(0)
+    keyword, plain = (
+        view.locator(selector).first.evaluate("one => getComputedStyle(one).color")
+        for selector in (".fs-cm-keyword", ".cm-line")
+    )
+    assert keyword != plain
+    page.screenshot("view-colours")
+    # The cell's first line says what it is, while it is written.
+    page.write_cell(0, VIEW.replace("%%view", "%%view -l polars"))
+    expect(view.locator("[class*='fs-cm-']")).to_have_count(0)
+    page.write_cell(3, VIEW)
+    expect(page.cell(3).locator(".fs-cm-keyword")).to_have_count(2)
+    page.assert_clean()
+
+
+def test_the_cell_toolbar_promotes_the_active_feature_cell_and_no_other(chromium, lab):
+    page = chromium.open(lab, "tool.ipynb", width=1400, height=1000)
+    button = page.page.locator(".jp-cell-toolbar [data-command='fs-notebook:promote']")
+    page.select_cell(1)
+    expect(button).to_be_visible()
+    for other in (0, 4):
+        page.select_cell(other)
+        # The toolbar moved to the cell: it is there, and the button is not in it.
+        expect(page.cell(other).locator(".jp-cell-toolbar")).to_be_visible()
+        expect(button).not_to_be_visible()
+    page.select_cell(2)
+    expect(page.cell(2).locator(".jp-cell-toolbar")).to_be_visible()
+    expect(button).to_be_visible()
+    page.screenshot("cell-toolbar")
+    with page.page.expect_request("**/fs-notebook/promote*") as sent:
+        button.click()
+    assert json.loads(sent.value.post_data) == {"source": CELLS[2]}
+    expect(page.bar_state("reading_time")).to_contain_text("live v3")
+    page.assert_clean()
 
 
 def test_a_refusal_is_explained_and_the_button_is_free_again(chromium, lab):

@@ -11,7 +11,7 @@ import os
 import re
 
 import pytest
-from harness import ARTIFACTS, Chromium
+from harness import Chromium
 from shown import CELLS, displays, shown
 
 from fs_notebook.jupyter import _RICH
@@ -127,7 +127,7 @@ def test_displays_are_read_in_a_bare_page(chromium, sent, look):
         assert width > 100, name
         assert height > 15, name
         assert words, name
-    page.page.screenshot(path=ARTIFACTS / f"elsewhere-{look}.png", full_page=True)
+    page.screenshot(f"elsewhere-{look}", whole=True)
     assert page.page.evaluate(CONTRAST) == []
     page.assert_clean()
 
@@ -161,6 +161,6 @@ def test_widgets_are_read_in_a_bare_page(chromium, sent, look):
         box = page.page.locator(f"[data-of='{name}'] .fsw").bounding_box()
         assert box["width"] > 200, name
         assert box["height"] > 20, name
-    page.page.screenshot(path=ARTIFACTS / f"elsewhere-widgets-{look}.png", full_page=True)
+    page.screenshot(f"elsewhere-widgets-{look}", whole=True)
     assert page.page.evaluate(CONTRAST) == []
     page.assert_clean()

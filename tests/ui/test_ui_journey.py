@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from harness import Lab
 from playwright.sync_api import expect
@@ -32,20 +33,26 @@ CELLS = [
     "%%feature broken --entity user\nSELECT user, SUM(redtime) AS x FROM read_events GROUP BY user",
 ]
 
+KILLED = (
+    "%%feature clicked --entity user\n"
+    "SELECT user, COUNT(*) AS clicks FROM click_events GROUP BY user"
+)
+
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory, bundle):
     folder = tmp_path_factory.mktemp("journey")
     settings = {"confirmPromote": "always"}
-    with Lab(folder, notebooks={"journey.ipynb": CELLS}, settings=settings) as lab:
+    books = {"journey.ipynb": CELLS, "killed.ipynb": [KILLED]}
+    with Lab(folder, notebooks=books, settings=settings) as lab:
         yield lab
 
 
-def served(home: Path) -> int | None:
+def served(home: Path, feature: str = "total_readtime") -> int | None:
     """Return what the store serves for u1, read by a process of ours, not the notebook's."""
     session = Session(Connection.remembered(home))
     try:
-        return session.serve("total_readtime", user="u1")["total_readtime"][0]
+        return session.serve(feature, user="u1")[feature][0]
     except FeatureStoreError:
         return None
     finally:
@@ -139,3 +146,45 @@ def test_an_error_is_one_message_in_the_cell(chromium, lab):
     expect(output).not_to_contain_text("Traceback")
     expect(page.bar_state("broken")).to_have_text("draft")
     page.screenshot("journey-error")
+
+
+def _clicks(home: Path, count: int) -> None:
+    """Append clicks of u1, from a process of ours."""
+    session = Session(Connection.remembered(home))
+    clicks = [{"user": "u1", "ts": f"2024-01-01T00:{n:02d}:00Z"} for n in range(count)]
+    session.upload(pl.DataFrame(clicks), "click_events", time="ts")
+    session.close()
+
+
+@pytest.mark.timeout(240)
+def test_fault_31_the_server_killed_leaves_the_worker_and_what_it_serves(chromium, lab):
+    """Fault 31: the promotion was the server's, the worker is nobody's child."""
+    _clicks(lab.home, 20)
+    page = chromium.open(lab, "killed.ipynb")
+    page.bar("clicked").get_by_role("button", name="Promote").click()
+    page.page.get_by_role("dialog").get_by_role("button", name="Promote").click()
+    expect(page.bar_state("clicked")).to_contain_text("live v1", timeout=30_000)
+    assert served(lab.home, "clicks") == 20
+
+    lab.kill()
+    assert lab.is_gone()
+    _clicks(lab.home, 30)
+    until = time.monotonic() + 20
+    while served(lab.home, "clicks") != 50:
+        assert time.monotonic() < until, "the worker went with the server"
+    assert lab.is_gone()
+
+    # Lab says by a dialog of its own that the server is gone; a person loads the page again.
+    chromium.close_pages()
+    lab.start()
+    page = chromium.open(lab, "killed.ipynb")
+    page.open_sidebar()
+    expect(page.row("clicked")).to_contain_text("live v1")
+    # The same version serves on: nobody promoted it anew, nothing was folded twice.
+    page.row("clicked").click()
+    card = page.card("clicked")
+    expect(card).to_contain_text("v1 of 1")
+    expect(card.get_by_role("button", name=re.compile("Roll back"))).to_have_count(0)
+    page.screenshot("server-killed")
+    assert served(lab.home, "clicks") == 50
+    page.assert_clean()

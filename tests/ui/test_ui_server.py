@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from harness import Lab, measured
 from playwright.sync_api import expect
@@ -67,6 +69,64 @@ def test_promote_can_be_made_to_ask_first(chromium, tmp_path):
         button.click()
         expect(page.bar_state("reading_time")).to_contain_text("live v4")
         page.assert_clean()
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory, bundle):
+    settings = {"confirmPromote": "always", "dragged": "definition"}
+    folder = tmp_path_factory.mktemp("asking")
+    books = {"card.ipynb": ["1 + 1"], "drag.ipynb": ["1 + 1", "2 + 2"]}
+    with Lab(folder, notebooks=books, service=SERVICE, settings=settings) as lab:
+        yield lab
+
+
+def test_the_sidebars_card_asks_promotes_and_goes_back(chromium, asking):
+    page = chromium.open(asking, "card.ipynb", width=1400, height=1000)
+    page.open_sidebar()
+    page.row("last_articles").click()
+    card = page.card("last_articles")
+    expect(card).to_contain_text("v1 of 2")
+    back = card.get_by_role("button", name="Roll back last_articles to v1")
+    expect(back).to_have_count(0)
+    promote = card.get_by_role("button", name="Promote last_articles")
+    promote.click()
+    dialog = page.page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Promote last_articles?")
+    expect(dialog).to_contain_text("v2; v1 serves until it is live")
+    page.screenshot("card-question")
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.row("last_articles")).to_contain_text("live v1")
+
+    promote.click()
+    with page.page.expect_request("**/fs-notebook/promote*") as sent:
+        dialog.get_by_role("button", name="Promote").click()
+    # From the card it is the catalog's own latest version, whatever any cell says.
+    assert json.loads(sent.value.post_data) == {"name": "last_articles"}
+    expect(page.row("last_articles")).to_contain_text("live v2")
+    expect(card).to_contain_text("v2 of 2")
+    page.screenshot("card-promoted")
+    with page.page.expect_request("**/fs-notebook/rollback*") as sent:
+        back.click()
+    assert json.loads(sent.value.post_data) == {"name": "last_articles"}
+    expect(page.row("last_articles")).to_contain_text("live v1")
+    expect(card).to_contain_text("v1 of 2")
+    expect(back).to_have_count(0)
+    page.assert_clean()
+
+
+def test_what_is_dragged_becomes_the_definition_where_the_setting_says_so(chromium, asking):
+    page = chromium.open(asking, "drag.ipynb", width=1400, height=1000)
+    page.open_sidebar()
+    page.drag("reading_time", 1)
+    page.page.mouse.up()
+    expect(page.bar("reading_time")).to_be_visible()
+    text = page.cell_text(1)
+    assert text.startswith("%%feature reading_time --entity user --tags reading")
+    assert text.endswith(
+        "SELECT user, SUM(t) AS total_reading_time\nFROM read_events\nGROUP BY user"
+    )
+    assert "fs.serve" not in text
+    page.assert_clean()
 
 
 def test_a_bootstrap_shows_how_far_it_is(chromium, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fs_notebook.testing import SimulatedLog
 from fs_notebook.testing.clock import SimulatedClock
 from fs_notebook.worker.audits import Audit, Audits, audit_name, parse_every, run_audit
 from fs_notebook.worker.loop import Worker
-from fs_notebook.worker.verify import verify
+from fs_notebook.worker.verify import drawn, verify
 from tests.support.sessions import SUM_SQL, read_events, until
 from tests.worker.test_handover import (
     STREAM,
@@ -31,6 +32,7 @@ from tests.worker.test_handover import (
     run_until_caught_up,
 )
 from tests.worker.test_metrics import READING, fetched, runner_of, url_in, value
+from tests.worker.test_shared import PARTITIONS, Room
 
 
 @dataclass
@@ -133,7 +135,7 @@ def test_a_sample_is_compared_and_another_one_the_next_time() -> None:
     assert (whole.entities, whole.sampled_from, whole.ok) == (40, None, True)
     some = verify(definition(), 1, log, store, now_us=now_us, entities_max=5)
     assert (some.entities, some.sampled_from, some.ok, some.values) == (5, 40, True, 20)
-    assert "5 of 40 entities" in repr(some)
+    assert "5 of 40 entities (a sample, seed" in repr(some)
     # One damaged value of forty is found by some of the samples, not by all.
     keys = sorted(store.entities(worker.shard))
     other, wrong = keys[:2]
@@ -149,6 +151,38 @@ def test_a_sample_is_compared_and_another_one_the_next_time() -> None:
     ]
     assert {True, False} == set(outcomes)
     assert not verify(definition(), 1, log, store, now_us=now_us, entities_max=40).ok
+
+
+def test_a_seed_draws_the_same_entities_again_spread_over_all_of_them() -> None:
+    keys = [b"%04d" % n for n in range(1_000)]
+    first = drawn(keys, 100, 1)
+    assert drawn(reversed(keys), 100, 1) == first
+    assert len(set(first) & set(drawn(keys, 100, 2))) < 40
+    # None of the ten hundreds is left out, nor has one of them most of the sample.
+    hundreds = Counter(key[:2] for key in first)
+    assert len(hundreds) == 10
+    assert max(hundreds.values()) < 30
+
+
+def test_a_sample_of_shared_work_is_of_entities_whose_state_lies_in_several_shards() -> None:
+    room = Room(3)
+    made = room.define("page")
+    for _ in range(30):
+        room.send(4)
+    room.sim.run(made, shared=True)
+    log, store, now_us = room.sim.log, room.sim.store.memory, room.sim.clock.now_us()
+    whole = verify(made, 1, log, store, now_us=now_us, partitions=PARTITIONS)
+    assert (whole.ok, whole.entities, whole.sampled_from) == (True, 3, None)
+    some = verify(made, 1, log, store, now_us=now_us, partitions=PARTITIONS, entities_max=2, seed=0)
+    assert (some.ok, some.entities, some.sampled_from, some.seed) == (True, 2, 3, 0)
+    assert some.events == whole.events
+    assert 0 < some.values < whole.values
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_sample_of_nothing_is_refused(count: int) -> None:
+    with pytest.raises(UsageError, match="number of entities"):
+        verify(definition(), 1, SimulatedLog(), MemoryStore(), now_us=0, entities_max=count)
 
 
 def test_the_outcome_is_in_status_and_metrics(embedded_session: Session) -> None:

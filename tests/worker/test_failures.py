@@ -305,7 +305,7 @@ def test_last_words_are_read_by_who_knows_the_process(tmp_path: Path) -> None:
     assert left(path, os.getpid() + 1) is None
 
 
-def test_an_overflow_in_a_live_worker(embedded_session: Session) -> None:
+def test_fault_26_an_overflow_in_a_live_worker(embedded_session: Session) -> None:
     """The whole way: a real worker fails, is tried again, and tells; promoting anew mends it."""
     session = embedded_session
     rows = [{"user": "a", "readtime": LARGE, "ts": BEGIN}]

@@ -245,8 +245,8 @@ def _worker_pid(session: Session, other_than: int | None = None) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_kill_nine_four_times_while_events_arrive(session: Session) -> None:
-    """FAULTS 1, 2, 3 and 31: the runner starts the next one; no event lost, none counted twice.
+def test_fault_01_02_03_31_kill_nine_four_times_while_events_arrive(session: Session) -> None:
+    """The runner starts the next one; no event lost, none counted twice.
 
     `test_kills.py` kills far more often, without a runner.
     """
@@ -289,8 +289,10 @@ def test_kill_nine_four_times_while_events_arrive(session: Session) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_worker_outlives_the_kernel_and_a_new_runner_takes_over(embedded_session: Session) -> None:
-    """FAULTS 31 and 5: promote in a process that is killed; then kill the runner as well."""
+def test_fault_05_31_worker_outlives_the_kernel_and_a_new_runner_takes_over(
+    embedded_session: Session,
+) -> None:
+    """Promote in a process that is killed; then kill the runner as well."""
     session = embedded_session
     session.upload(read_events(0, 100), "read_events", time="ts")
     session.define("reading_time", SUM_SQL)
@@ -323,6 +325,42 @@ def test_worker_outlives_the_kernel_and_a_new_runner_takes_over(embedded_session
     session.append(read_events(114, 7), "read_events")
     until(lambda: served(121), what="the new worker's work")
     assert session.verify("reading_time").ok
+
+
+@pytest.mark.timeout(120)
+def test_fault_31_worker_outlives_the_terminal(embedded_session: Session) -> None:
+    """Promote at a terminal that is closed; whoever reads from it is hung up on."""
+    session = embedded_session
+    session.upload(read_events(0, 100), "read_events", time="ts")
+    session.define("reading_time", SUM_SQL)
+    # The first terminal that the leader of a session opens is the one that it belongs to.
+    script = (
+        "import os, time, fs_notebook as fs; os.open(os.ttyname(0), os.O_RDWR); fs.connect(); "
+        "fs.promote('reading_time'); print('promoted', flush=True); time.sleep(600)"
+    )
+    terminal, there = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], env=dict(session.connection.environment()),
+        stdin=there, stdout=there, stderr=there, start_new_session=True,
+    )  # fmt: skip
+    os.close(there)
+    said = b""
+    while b"promoted" not in said:
+        said += os.read(terminal, 1_000)
+    worker, runner = _worker_pid(session), runner_pid(session.connection)
+    assert runner is not None
+    assert os.getsid(process.pid) == process.pid
+    assert process.pid not in (os.getsid(worker), os.getsid(runner))
+    os.close(terminal)
+    assert process.wait(30) == -signal.SIGHUP
+    session.append(read_events(100, 7), "read_events")
+    wanted = sum(n for n in range(107) if n % 7 == 1)
+    until(
+        lambda: session.serve("total_readtime", user="u1")["total_readtime"] == [wanted],
+        what="events after the terminal's end",
+    )
+    assert _worker_pid(session) == worker
+    assert runner_pid(session.connection) == runner
 
 
 def test_batches_gathered_for_the_bootstrap_are_the_same_events_in_order(log: Any) -> None:

@@ -19,10 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from fs_notebook.cli import main
 from fs_notebook.errors import UnreachableError, UsageError
+from fs_notebook.jupyter.display import StatusTable
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.position import START
 from fs_notebook.session import Session
+from fs_notebook.testing import SimulatedLog
 from fs_notebook.testing.clock import BEGIN_US, SimulatedClock
+from fs_notebook.views import bytes_text
+from fs_notebook.worker.loop import Worker
 from fs_notebook.worker.metrics import (
     Watched,
     WorkerMetrics,
@@ -30,7 +34,9 @@ from fs_notebook.worker.metrics import (
     metrics_served,
     parse_address,
 )
+from fs_notebook.worker.sizes import state_bytes
 from tests.support.sessions import SUM_SQL, read_events, until
+from tests.worker.test_handover import STREAM, definition, run_until_caught_up
 
 READING = {"feature": "reading_time", "version": "1"}
 RUNNER = "import sys; from fs_notebook.cli import main; main(sys.argv[1:])"
@@ -108,6 +114,15 @@ def test_a_runner_tells_of_its_workers(embedded_session: Session) -> None:
         rate = value(samples, "events_per_second", **READING)
         assert rate is not None
         assert rate >= 0
+        until(
+            lambda: (value(fetched(url), "state_bytes", **READING) or 0) > 7 * len("u1"),
+            what="the size of the state",
+        )
+        (status,) = session.status("reading_time")
+        assert status.state_bytes is not None
+        assert 7 * len("u1") < status.state_bytes < 1_000
+        assert f"state {status.state_bytes} bytes" in repr(status)
+        assert f"{status.state_bytes} bytes" in StatusTable([status]).html()
         total_s = value(samples, "commit_seconds_sum", **READING)
         assert total_s is not None
         assert 0 < total_s < 60
@@ -120,6 +135,55 @@ def test_a_runner_tells_of_its_workers(embedded_session: Session) -> None:
             what="the restart to be counted",
         )
     assert session.serve("total_readtime", user="u1")["total_readtime"] != [None]
+
+
+def test_late_events_and_dead_letters_are_counted() -> None:
+    log, store = SimulatedLog(), MemoryStore()
+    log.create(STREAM)
+    windowed = definition("""
+        SELECT user, COUNT(*) OVER w AS recent FROM read_events
+        WINDOW w AS (PARTITION BY user ORDER BY ts
+                     RANGE BETWEEN INTERVAL 10 MINUTE PRECEDING AND CURRENT ROW)
+    """)
+    payloads = [
+        b'{"user": "u1", "readtime": 1, "ts": "2024-01-01T12:00:00Z"}',
+        b'{"user": "u1", "readtime": 1, "ts": "2024-01-01T11:00:00Z"}',
+        b'{"user": "u1", "readtime": ',
+        b'{"user": "u1", "readtime": "many", "ts": "2024-01-01T12:00:00Z"}',
+    ]
+    log.send(STREAM.name, payloads)
+    worker = Worker(windowed, log, store)
+    run_until_caught_up(worker, log, store, worker.shard)
+    watched = Watched("reading_time", 1, worker.shard, 7, True)
+    with metrics_served(WorkerMetrics(store, lambda: [watched]), "127.0.0.1:0") as url:
+        samples = fetched(url)
+    assert value(samples, "events_total", **READING) == 2
+    assert value(samples, "late_total", **READING) == 1
+    assert value(samples, "dead_letters_total", **READING) == 2
+    assert value(samples, "state_bytes", **READING) is None
+
+
+def test_the_size_of_a_state_is_counted_or_estimated_from_a_sample() -> None:
+    store = MemoryStore()
+    assert state_bytes(store, "s") is None
+    lease = store.claim("s", fingerprint="f")
+    assert state_bytes(store, "s") == 0
+    puts = {b"%04d" % n: b"x" * (90 + n % 13) for n in range(500)}
+    lease = store.commit(lease, cut=START, puts=puts, info={"entities": 500})
+    taken = sum(len(k) + len(v) for k, v in puts.items())
+    assert state_bytes(store, "s", sample=len(puts) + 1) == taken
+    assert state_bytes(store, "s", sample=100) == pytest.approx(taken, rel=0.05)
+    # Of a state whose entities were not counted nothing is made up.
+    store.commit(lease, cut=START, puts={}, info={})
+    assert state_bytes(store, "s", sample=100) is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (12_340, "12.3 kB"), (5 * 10**12, "5000.0 GB")],
+)
+def test_bytes_in_words(count: int, text: str) -> None:
+    assert bytes_text(count) == text
 
 
 def test_two_runners_do_not_share_a_port(embedded_session: Session) -> None:

@@ -7,10 +7,12 @@ of what was sent, or the worker ended and said why.
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +20,24 @@ from typing import Any
 import psutil
 import pytest
 
+from fs_notebook.catalog.model import Definition
+from fs_notebook.clock import SYSTEM
+from fs_notebook.compute.fold import Fold
+from fs_notebook.compute.preview import preview
 from fs_notebook.errors import FeatureStoreError
 from fs_notebook.ingest import fit, to_frame
+from fs_notebook.language.sql import SourceColumns, compile_sql
 from fs_notebook.log.pulsar import PulsarLog
 from fs_notebook.online.codec import pack_key, unpack_value
 from fs_notebook.online.redis_store import RedisStore
+from fs_notebook.online.states import StateCodec
+from fs_notebook.position import START, Cut
+from fs_notebook.worker.loop import Worker
+from fs_notebook.worker.verify import verify
 from tests.support.broker import Broker, free_ports, start, stop
 from tests.support.forks import Forks, forks
 from tests.support.redis import RedisServer
-from tests.support.sessions import read_events, until
+from tests.support.sessions import BEGIN, read_events, until
 from tests.worker.test_handover import STREAM, definition
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.redis, pytest.mark.timeout(180)]
@@ -212,6 +223,7 @@ def test_fault_10_a_value_that_was_evicted_ends_the_worker_and_a_rebuild_mends_i
     assert "IntegrityError" in said
     assert "'u3'" in said
     assert "evicted or deleted" in said
+    assert "promote it again" in said
     pair.store.drop(SHARD)
     pair.work()
     pair.settled()
@@ -288,6 +300,93 @@ def test_fault_15_history_that_was_trimmed_ends_the_worker(pair: Pair) -> None:
     after = pair.store.state(SHARD)
     assert after is not None
     assert after.cut == before.cut
+
+
+def test_fault_16_a_position_beyond_the_end_of_the_topic_ends_the_worker(pair: Pair) -> None:
+    """The store is newer than the ledger, which was restored from a copy, or is another one."""
+    pair.send(300)
+    worker = pair.work()
+    pair.settled()
+    os.kill(worker, signal.SIGKILL)
+    lease = pair.store.claim(SHARD, fingerprint=definition().fingerprint)
+    assert lease.cut is not None
+    beyond = Cut(tuple(p._replace(entry=p.entry + 1_000) for p in lease.cut))
+    pair.store.commit(lease, cut=beyond, puts={}, info=lease.info)
+    again = pair.work()
+    said = pair.words(again)
+    assert "UnknownPosition" in said
+    assert "has no position" in said
+    # What arrives meanwhile is not folded from somewhere in between either.
+    pair.send(50)
+    assert "UnknownPosition" in pair.words(pair.work())
+    after = pair.store.state(SHARD)
+    assert after is not None
+    assert (after.cut, after.info["events"]) == (beyond, 300)
+
+
+TIES = """
+SELECT user, LAST(readtime) AS latest, FIRST(readtime) AS earliest, LAST_N(readtime, 3) AS newest
+FROM ties GROUP BY user
+"""
+
+
+@pytest.mark.parametrize("json_only", [True, False], ids=["json", "arrow"])
+def test_fault_25_of_equal_event_times_the_position_decides(
+    broker: Broker, own_redis: RedisServer, json_only: bool
+) -> None:
+    """In history and live, in the worker as in a preview; several partitions and messages."""
+    log = PulsarLog(f"{broker.url}/{broker.namespace()}", admin_url=broker.admin_url)
+    stream = replace(STREAM, name="ties", partitions=2, json_only=json_only)
+    source = SourceColumns(stream.name, stream.columns, stream.time)
+    plan = compile_sql(TIES, name="ties", find_source=lambda name: source)
+    made = Definition("ties", TIES, plan, stream)
+    numbers = iter(random.Random(25).sample(range(10_000), 120))
+    with closing(log), closing(RedisStore(own_redis.url)) as store:
+        log.create(stream)
+        worker = Worker(made, log, store)
+        for count in (1, 40, 19):
+            rows = [
+                {"user": f"u{n % 3}", "readtime": next(numbers), "ts": BEGIN} for n in range(count)
+            ]
+            log.append(stream, fit(to_frame(rows), stream))
+        appended = False
+
+        def is_done() -> bool:
+            nonlocal appended
+            state = store.state(worker.shard)
+            if state is None or state.info.get("phase") != "live":
+                return False
+            if not appended:
+                appended = True
+                rows = [
+                    {"user": f"u{n % 3}", "readtime": next(numbers), "ts": BEGIN} for n in range(60)
+                ]
+                log.append(stream, fit(to_frame(rows), stream))
+            return state.cut == log.end(stream.name)
+
+        worker._should_stop = is_done
+        worker.run()
+        by_user: dict[str, list[tuple[tuple[int, ...], int]]] = {}
+        for batch in log.read(stream, start=START, end=log.end(stream.name)):
+            places = batch.positions().rows()
+            events = batch.rows.select("user", "readtime").rows()
+            for place, (user, readtime) in zip(places, events, strict=True):
+                by_user.setdefault(user, []).append((place, readtime))
+        assert sum(map(len, by_user.values())) == 120
+        assert len({place[0] for events in by_user.values() for place, _ in events}) == 2
+        wanted = {}
+        for user, events in by_user.items():
+            ordered = [n for _, n in sorted(events)]
+            wanted[user] = (ordered[-1], ordered[0], ordered[:-4:-1])
+        previewed = preview("ties", plan, stream, log, clock=SYSTEM).frame
+        names = ("user", "latest", "earliest", "newest")
+        assert {user: tuple(row) for user, *row in previewed.select(names).rows()} == wanted
+        keys = [pack_key((user,)) for user in wanted]
+        fold = Fold(plan)
+        state = StateCodec(fold).decode(keys, store.snapshot(worker.shard, keys)[1])
+        frame = fold.values(state, now_us=None).select(*fold.keys, *names[1:])
+        assert {user: tuple(row) for user, *row in frame.rows()} == wanted
+        assert verify(made, 1, log, store, now_us=SYSTEM.now_us()).ok
 
 
 def test_fault_17_a_topic_that_was_deleted_and_made_again_ends_the_worker(pair: Pair) -> None:

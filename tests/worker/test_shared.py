@@ -17,11 +17,14 @@ import pytest
 
 from fs_notebook.catalog.model import Definition
 from fs_notebook.log.protocol import Stream
+from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.protocol import part_shard
 from fs_notebook.online.states import StateCodec, is_bucket
+from fs_notebook.position import START
 from fs_notebook.testing import Fault, Simulation
 from fs_notebook.testing.clock import BEGIN_US
 from fs_notebook.types import Type
+from fs_notebook.worker.records import record_built
 
 SCHEDULES = int(os.environ.get("FS_NOTEBOOK_SCHEDULES", "16"))
 PARTITIONS = 4
@@ -64,10 +67,11 @@ class Room:
         assert isinstance(made, Definition)
         return made
 
-    def send(self, count: int) -> None:
+    def send(self, count: int, partition: int | None = None) -> None:
         """Send events of some users, each user's to a partition of its own."""
-        partition = self.chance.randrange(PARTITIONS)
-        mine = [u for i, u in enumerate(USERS) if i % PARTITIONS == partition]
+        if partition is None:
+            partition = self.chance.randrange(PARTITIONS)
+        mine = [u for i, u in enumerate(USERS) if i % PARTITIONS == partition % PARTITIONS]
         payloads = []
         for _ in range(count):
             second = BEGIN_US // 1_000_000 + self.chance.randrange(-90, 30)
@@ -134,6 +138,53 @@ def test_shares_change_hands_under_any_faults_and_nothing_is_lost_or_doubled(
         room.compare(made, key)
         struck += len(room.sim.faults.struck)
     assert struck > SCHEDULES // 4
+
+
+@pytest.mark.parametrize("key", ["user", "page"])
+@pytest.mark.timeout(3600)
+def test_fault_18_partitions_that_are_added_are_shared_as_well(key: str) -> None:
+    for seed in range(SCHEDULES // 4):
+        room = Room(seed, rates=FAULTS)
+        made = room.define(key)
+        room.send(5)
+
+        def grow(room: Room = room) -> None:
+            with room.sim.faults.calm():
+                room.sim.log.add_partitions(STREAM.name, PARTITIONS + 2)
+            for partition in (PARTITIONS, 0, PARTITIONS + 1, PARTITIONS):
+                # Users of the first partition: their events, and states, lie in several now.
+                room.send(room.chance.randrange(1, 5), partition)
+
+        room.sim.meanwhile(partial(room.send, 3), grow, partial(room.send, 3))
+        room.sim.run(made, workers=1 + seed % 2, shared=True)
+        room.compare(made, key)
+        parts = [room.sim.store.memory.state(part_shard(made.shard, n)) for n in range(6)]
+        assert all(part is not None for part in parts)
+        room.send(4, PARTITIONS + 1)
+        room.sim.run(made, shared=True)
+        room.compare(made, key)
+
+
+def test_fault_18_what_served_serves_on_until_the_added_partitions_are_built() -> None:
+    store = MemoryStore()
+
+    def record(partitions: int) -> dict[str, Any]:
+        return {"shard": "s", "partitions": partitions}
+
+    def build(partition: int) -> None:
+        lease = store.claim(part_shard("s", partition), fingerprint="f")
+        store.commit(lease, cut=START, puts={}, info={"built": True})
+
+    build(0)
+    # Before anything served, a part of the state is not served.
+    assert record_built(record(2), None, store) is None
+    build(1)
+    assert record_built(record(2), None, store) == record(2)
+    assert record_built(record(3), record(2), store) == record(2)
+    build(2)
+    assert record_built(record(3), record(2), store) == record(3)
+    store.drop(part_shard("s", 0))
+    assert record_built(record(3), record(2), store) is None
 
 
 def test_values_of_several_shards_expire_with_no_event() -> None:

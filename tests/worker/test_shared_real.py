@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import threading
 from collections import defaultdict
@@ -12,12 +13,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from fs_notebook.errors import UsageError
 from fs_notebook.online.protocol import part_shard
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
+from fs_notebook.worker.places import log_path
 from fs_notebook.worker.runner import ensure_runner, orphans, runner_pid, stop_runner
 from fs_notebook.worker.shared import subscription_of
 from tests.support.broker import Broker
@@ -184,6 +187,62 @@ def test_status_says_who_owns_what_and_partitions_move_when_workers_come_and_go(
     session.promote("by_page")
     session.retire("by_page", 1)
     assert all(session.store.state(part_shard(shard, n)) is None for n in range(PARTITIONS))
+
+
+def test_fault_04_18_a_machine_that_stood_still_and_partitions_that_were_added(
+    session: Session, place: Connection, broker: Broker
+) -> None:
+    """The one that stood still is no consumer any more when it goes on, and others have its work.
+
+    Then the topic gets more partitions: what served serves on until they are folded, too.
+    """
+    session.define("by_page", SQL.format(key="page"))
+    session.promote("by_page", workers=2)
+    shard = session.catalog.refresh().group("by_page").version(1).definition.shard
+    topic = "persistent/" + "/".join(place.log.split("/")[-2:]) + "/reads"
+    path = log_path(place, shard)
+
+    def owner(partition: int) -> int | None:
+        health = session.store.health(part_shard(shard, partition))
+        return None if health is None else int(health["pid"])
+
+    def epoch(partition: int) -> int:
+        state = session.store.state(part_shard(shard, partition))
+        return 0 if state is None else state.epoch
+
+    zombie = until(lambda: owner(0), what="an owner")
+    before, said = epoch(0), len(path.read_text())
+    os.kill(zombie, signal.SIGSTOP)
+    try:
+        broker.admin("PUT", f"{topic}/unload")
+        until(lambda: epoch(0) > before and owner(0) != zombie, what="another owner")
+        session.append(reads(2_000, 200), "reads")
+        until(lambda: served(session, "page", 2_200), what="the new owner")
+    finally:
+        os.kill(zombie, signal.SIGCONT)
+    pattern = re.compile("partition 0 (was taken over|is let go)")
+    until(lambda: pattern.search(path.read_text()[said:]), what="the zombie to stop")
+    assert psutil.pid_exists(zombie)
+    assert epoch(0) > before
+    assert served(session, "page", 2_200)
+
+    broker.admin("POST", f"{topic}/partitions", PARTITIONS + 2)
+    for first in range(2_200, 2_500, 50):
+        session.append(reads(first, 50), "reads")
+        assert session.serve("by_page", page=["p0"])["page_events"] != [None]
+    added = part_shard(shard, PARTITIONS + 1)
+
+    def is_folded() -> bool:
+        # At no time is there nothing that serves, nor less than before.
+        (events,) = session.serve("page_events", page=["p0"])["page_events"]
+        assert events >= naive("page", 2_200)["p0"][1]
+        return session.store.state(added) is not None and served(session, "page", 2_500)
+
+    until(is_folded, what="the added partitions")
+    folded = [session.store.state(part_shard(shard, n)) for n in range(PARTITIONS + 2)]
+    assert all(state is not None and state.info["events"] > 0 for state in folded)
+    outcome = session.verify("by_page")
+    assert (outcome.mismatches, outcome.entities, outcome.events) == (0, PAGES, 2_500)
 
 
 def test_workers_share_a_topic_on_a_redis_cluster(

@@ -292,8 +292,9 @@ def test_fault_10_a_value_that_is_gone_is_an_error_and_a_rebuild_mends_it() -> N
     sim.store.memory.evict(shard, lost)
     for _ in range(12):
         sender.send(3)
-    with pytest.raises(IntegrityError, match="evicted"):
+    with pytest.raises(IntegrityError, match="evicted") as caught:
         worker_of(sim).run()
+    assert "promote it again" in str(caught.value.remedy)
     # What does not touch it may have been folded before; it is not taken for a new entity.
     assert lost not in sim.store.memory.entities(shard)
     report = sim.store.memory.health(shard)

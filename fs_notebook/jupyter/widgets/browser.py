@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.search import Entry, Found, Term, parse_query
 from fs_notebook.compute.preview import OnProgress
 from fs_notebook.errors import FeatureStoreError, UnknownName
@@ -20,6 +19,7 @@ from fs_notebook.jupyter.widgets.figures import (
 )
 from fs_notebook.jupyter.widgets.panel import action, script, synced
 from fs_notebook.jupyter.widgets.promoting import Promoting
+from fs_notebook.portraits import PAST_EVENTS_MAX, history_events
 from fs_notebook.views import views_of
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ POLL_S = 1.0
 WINDOW_MAX = 120
 FACETS = ("tag", "entity", "owner", "source", "type", "status")
 FACET_VALUES_MAX = 60
-PAST_EVENTS_MAX = 500_000
-"""Of longer histories how a feature moved in time is drawn when it is asked for."""
 SHOWN_IN_TEXT = 20
 
 
@@ -136,19 +134,12 @@ class CatalogBrowser(Promoting):
         """Read the values of the card that is open; first what is quick."""
         found = portrait_json(self.session.portrait(name, on_progress=report))
         self._if_open(name, portrait=found)
-        events = self._events(name)
+        session = self.session
+        events = history_events(session.log, session.catalog.refresh().group(name))
         if events is not None and events <= PAST_EVENTS_MAX:
             self._draw(name, report)
         else:
             self._if_open(name, past={"name": name, "events": events, "features": None})
-
-    def _events(self, name: str) -> int | None:
-        """Return how many events a group's history has, where the ledger counts them."""
-        session = self.session
-        facts = getattr(session.log, "facts", None)
-        streams = streams_of(session.catalog.refresh().group(name).latest)
-        counts: list[Any] = [None if facts is None else facts(s).events for s in streams]
-        return None if None in counts else sum(counts)
 
     def _draw(self, name: str, report: OnProgress) -> None:
         drawn = past_json(self.session.past(name, on_progress=report))

@@ -58,12 +58,12 @@ def portrait_json(found: Portrait) -> Json:
 
 def _likeness(one: Likeness) -> Json:
     labels = ("now", "training" if one.training is None else f"in {one.training}")
-    then = None if one.then is None else one.then.wider(one.values)
-    now = one.now if then is None else then.again(one.values)
+    now, then = one.drawn()
     drawn = chart_json(one.values.alias(one.feature), one.type, now, then, labels)
     if one.beyond:
         drawn["facts"].append(f"{percent(one.beyond)} beyond training's range")
-    return {**drawn, "psi": one.psi, "training": one.training}
+    measures = {"psi": one.psi, "ks": one.ks, "js": one.js}
+    return {**drawn, **measures, "training": one.training}
 
 
 def past_json(found: Sequence[Past]) -> list[Json]:

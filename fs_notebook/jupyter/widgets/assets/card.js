@@ -146,6 +146,25 @@ function versionsPart(panel, versions) {
   ];
 }
 
+/** What was measured last for each target and metric, the newest first. */
+function liftWords({ lifts, versions }) {
+  const newest = new Map();
+  for (const one of lifts) {
+    const key = JSON.stringify([one.target, one.metric]);
+    if (!newest.has(key)) {
+      newest.set(key, one);
+    }
+  }
+  const signed = value => `${value < 0 ? '−' : '+'}${short(Math.abs(value))}`;
+  return [...newest.values()].map(one => {
+    const of = versions.find(version => version.fingerprint === one.fingerprint);
+    return [
+      one.verdict,
+      `for ${one.target}: ${one.metric} ${signed(one.difference)}, 95% interval ${signed(one.low)} to ${signed(one.high)} (${of ? of.label : 'another definition'})`
+    ];
+  });
+}
+
 /** Draw a card into its places; `open` is how its lineage leads to another one. */
 function drawCard(panel, card, places, status, open) {
   const { view } = card;
@@ -233,7 +252,13 @@ function drawCard(panel, card, places, status, open) {
   parts.draw(places.lineage, card.lineage, () =>
     part('Lineage', true, drawLineage(card.lineage, open))
   );
-  parts.draw(places.uses, [card.uses, card.history, card.lifts], () => [
+  parts.draw(places.uses, [card.uses, card.history, card.lifts, card.versions], () => [
+    card.lifts.length > 0 &&
+      part(
+        'Lift',
+        true,
+        liftWords(card).map(([verdict, told]) => h('p', {}, h('strong', {}, verdict), ' ', told))
+      ),
     part(
       'Read by',
       false,

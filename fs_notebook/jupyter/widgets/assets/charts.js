@@ -178,9 +178,14 @@ function histogram(label, now, then, labels) {
   );
 }
 
+/** A further measure of how far two distributions are apart, where it is known. */
+function beside(name, measure) {
+  return typeof measure === 'number' ? ` · ${name} ${measure.toFixed(3)}` : '';
+}
+
 /** A feature's distribution with its caption: `then` is what it is compared with. */
 function chart(one) {
-  const { feature, type, facts, now, then, labels, psi } = one;
+  const { feature, type, facts, now, then, labels, psi, ks, js } = one;
   const drawn = now && now.counts.some(Boolean);
   const label = `Distribution of ${feature}: ${facts.join(', ')}`;
   const svg = drawn && (now.names.length ? nameBars : histogram)(label, now, then, labels);
@@ -197,7 +202,7 @@ function chart(one) {
     );
   const moved =
     typeof psi === 'number' &&
-    h('span', {}, `PSI ${psi.toFixed(3)}${psi > 0.25 ? ': shifted' : ''}`);
+    h('span', {}, `PSI ${psi.toFixed(3)}${psi > 0.25 ? ': shifted' : ''}${beside('KS', ks)}${beside('JS', js)}`);
   return h(
     'figure',
     { 'aria-label': feature },
