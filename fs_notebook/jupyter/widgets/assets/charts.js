@@ -202,7 +202,11 @@ function chart(one) {
     );
   const moved =
     typeof psi === 'number' &&
-    h('span', {}, `PSI ${psi.toFixed(3)}${psi > 0.25 ? ': shifted' : ''}${beside('KS', ks)}${beside('JS', js)}`);
+    h(
+      'span',
+      {},
+      `PSI ${psi.toFixed(3)}${psi > 0.25 ? ': shifted' : ''}${beside('KS', ks)}${beside('JS', js)}`
+    );
   return h(
     'figure',
     { 'aria-label': feature },
