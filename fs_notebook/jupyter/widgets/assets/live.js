@@ -50,19 +50,22 @@ export default widget(
     const drawHead = () => {
       const [entity, paused] = [panel.get('entity'), panel.get('paused')];
       panel.parts.draw(head, [entity, paused], () => {
+        const look = event => {
+          event.preventDefault();
+          panel.ask('look_at', { texts: inputs.map((one, n) => `${entity[n][0]}=${one.value}`) });
+        };
         const inputs = entity.map(([name, text]) =>
           h('input', {
             class: 'fsw-input',
             'aria-label': name,
             value: text,
             'data-key': `key ${name}`,
-            spellcheck: 'false'
+            spellcheck: 'false',
+            // A front end may keep the browser from submitting a form by Enter.
+            on: { keydown: event => event.key === 'Enter' && look(event) }
           })
         );
-        head.onsubmit = event => {
-          event.preventDefault();
-          panel.ask('look_at', { texts: inputs.map((one, n) => `${entity[n][0]}=${one.value}`) });
-        };
+        head.onsubmit = look;
         return [
           entity.map(([name], n) => h('label', {}, `${name} `, inputs[n])),
           h('button', { type: 'submit', class: 'fsw-button', 'data-key': 'look' }, 'Look'),
