@@ -41,6 +41,7 @@ from fs_notebook.worker.failures import report_name
 from fs_notebook.worker.records import served_record, withdraw
 from fs_notebook.worker.runner import ensure_runner, runner_log, runner_pid
 from fs_notebook.worker.shared import members_of, partitions_of, stored_shards
+from fs_notebook.worker.sizes import forget_size
 
 T = TypeVar("T")
 
@@ -344,6 +345,7 @@ class Promotions:
             self.store.drop(part)
         for report in (report_name(shard), audit_name(shard)):
             self.store.heartbeat(report, {}, ttl_seconds=0.001)
+        forget_size(self.store, shard)
 
     def _record(self, group: Group, version: Version) -> dict[str, object]:
         partitions = partial(partitions_of, self.store)

@@ -52,6 +52,11 @@ def told_size(store: OnlineStore, shard: str) -> int | None:
     return None if size is None else int(size)
 
 
+def forget_size(store: OnlineStore, shard: str) -> None:
+    """Take away what was said of the size of a version's state."""
+    store.heartbeat(size_name(shard), {}, ttl_seconds=0.001)
+
+
 class Sizes:
     """A thread that measures one version after the other and tells what it found.
 
@@ -100,3 +105,6 @@ class Sizes:
             if known:
                 report = {"bytes": sum(known), "at_us": self._clock.now_us()}
                 self._store.heartbeat(size_name(shard), report, ttl_seconds=TTL_SECONDS)
+            if all(self._store.state(part) is None for part in parts):
+                # It was retired meanwhile: whoever waited for that has taken the report away.
+                forget_size(self._store, shard)

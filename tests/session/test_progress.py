@@ -65,7 +65,7 @@ def test_the_command_line_shows_it_on_stderr(session: Session, gate: Path) -> No
     done = run("promote", "reading_time")
     assert "reading_time v1 live (serving)" in done.stdout
     assert "%" not in done.stdout
-    assert re.search(r"Bootstrapping █+░+ [1-9][0-9]?%, [0-9,]+ events", done.stderr)
+    assert re.search(r"Bootstrapping █+░+ [1-9][0-9]?%, ", done.stderr)
     assert re.search(r"Bootstrapping: done after [0-9.,]+ s", done.stderr)
     assert run("promote", "reading_time", "--quiet").stderr == ""
 

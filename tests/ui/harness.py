@@ -33,8 +33,9 @@ from urllib.parse import urlparse
 import nbformat
 import psutil
 from axe_playwright_python.sync_playwright import Axe
-from pictures import is_blank
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, sync_playwright
+
+from tests.ui.pictures import is_blank
 
 ROOT = Path(__file__).resolve().parents[2]
 # What tests leave to be looked at; a CI that keeps files says where.
