@@ -164,8 +164,7 @@ class Promotions:
                     f"Interrupted the waiting only: the worker of {group.name!r} "
                     f"v{version.number} goes on.\n  Try: %feature status {group.name}"
                 ) from None
-        _, status, _ = self._patiently(lambda: self._look(group.name, version))
-        return status
+        return self._patiently(lambda: self._look(group.name, version))[1]
 
     def _promote_inputs(
         self,
@@ -188,11 +187,12 @@ class Promotions:
         begun_s = retrying_since_s = self.clock.monotonic_s()
         runner_lost = False
         while True:
-            group, status, is_served = self._patiently(lambda: self._look(name, version))
+            group, status = self._patiently(lambda: self._look(name, version))
             serving = group.serving
             if serving is not None and serving.number == version.number:
                 # The record alone may be of before a rebuild, the worker's word of before a flip.
-                if status.state == "live" and is_served:
+                is_served = partial(self._is_served, group, version)
+                if status.state == "live" and self._patiently(is_served):
                     return
             elif group.wanted != version.number:
                 raise ConflictError(
@@ -235,12 +235,14 @@ class Promotions:
             on_progress(Progress(status.progress, status.events, elapsed_s, "bootstrapping"))
             self.clock.sleep_s(0.05)
 
-    def _look(self, name: str, version: Version) -> tuple[Group, Status, bool]:
-        """Return group and status, and whether what is served under the name is that version."""
+    def _look(self, name: str, version: Version) -> tuple[Group, Status]:
         group = self.catalog.refresh().groups[name]
-        status = status_of(group, version, self.store)
-        published = self.store.published()[1].get(name)
-        return group, status, published == self._record(group, version)
+        return group, status_of(group, version, self.store)
+
+    def _is_served(self, group: Group, version: Version) -> bool:
+        """Tell whether what is served under the group's name is that version."""
+        published = self.store.published()[1].get(group.name)
+        return published == self._record(group, version)
 
     def _patiently(self, look: Callable[[], T]) -> T:
         """Look again for a while where the store does not answer: big commits keep it busy."""

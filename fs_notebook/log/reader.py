@@ -37,6 +37,8 @@ QUEUE_UNKNOWN = 100
 """Where nothing tells how large entries are."""
 _QUEUE_MIN = 4
 _LOOK = 1
+LOOK_MS = 5_000
+"""How long to wait for a message that is looked at alone."""
 CHUNK_BYTES_MAX = 16 * 2**20
 WAIT_MS = 100
 SILENT_S = 30.0
@@ -116,27 +118,27 @@ def end_of(cursors: Cursors, part: Part) -> Position | None:
     return Position(part.partition, ledger, entry, batch)
 
 
-def first_of(cursors: Cursors, part: Part) -> Position | None:
-    """Return the position of the earliest event that is left in a partition that has some."""
-    cursor = cursors.cursor(part.topic, None, queue=_LOOK)
+def first_message(cursor: Cursor) -> Message | None:
+    """Return the first message that a cursor gives, None if none comes soon, and close it."""
     try:
-        first = cursor.next(5_000)
+        return cursor.next(LOOK_MS)
     finally:
         cursor.close()
+
+
+def first_of(cursors: Cursors, part: Part) -> Position | None:
+    """Return the position of the earliest event that is left in a partition that has some."""
+    first = first_message(cursors.cursor(part.topic, None, queue=_LOOK))
     return None if first is None else Position(part.partition, *place(first))
 
 
 def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
     """Return how many positions the message at `at`, which was sent alone, takes."""
-    cursor = cursors.cursor(part.topic, at, queue=_LOOK)
-    try:
-        message = cursor.next(5_000)
-        if message is None or place(message)[:2] != at[1:3]:
-            return 1
-        payload = message.data()
-        return arrow_rows(payload) if is_arrow(message, payload) else 1
-    finally:
-        cursor.close()
+    message = first_message(cursors.cursor(part.topic, at, queue=_LOOK))
+    if message is None or place(message)[:2] != at[1:3]:
+        return 1
+    payload = message.data()
+    return arrow_rows(payload) if is_arrow(message, payload) else 1
 
 
 def sampled(
@@ -352,16 +354,11 @@ class PartReader:
         if at > self._start[1:] and self._ends_chunks():
             self._skipping = False
             return
-        cursor = self._cursors.cursor(self.part.topic, None, queue=_LOOK)
-        try:
-            earliest = cursor.next(5_000)
-        finally:
-            cursor.close()
-        if earliest is not None and self._start[1:] < place(earliest):
+        earliest = first_of(self._cursors, self.part)
+        if earliest is not None and self._start < earliest:
             raise HistoryLost(
                 f"Events of stream {self.part.stream!r} after {self._start} are gone.",
-                found=f"the earliest that is left is {self.part.partition}:"
-                + ":".join(map(str, place(earliest))),
+                found=f"the earliest that is left is {earliest}",
                 remedy="read from the start of what is left, and keep the topic for ever: "
                 + keeping(self.part.topic),
             )
@@ -378,7 +375,7 @@ class PartReader:
         before = start._replace(entry=max(start.entry - CHUNKS_MAX, 0), batch=0)
         cursor = self._cursors.cursor(self.part.topic, before, queue=_QUEUE_MIN)
         try:
-            while (message := cursor.next(5_000)) is not None:
+            while (message := cursor.next(LOOK_MS)) is not None:
                 at = place(message)
                 if at >= start[1:]:
                     return at == start[1:]

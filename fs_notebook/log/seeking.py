@@ -19,7 +19,7 @@ from fs_notebook.log import frames
 from fs_notebook.log.decode import arrow_rows
 from fs_notebook.log.messages import Message, is_arrow, place
 from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
-from fs_notebook.log.reader import Cursor, Cursors, Part
+from fs_notebook.log.reader import LOOK_MS, Cursor, Cursors, Part, first_message
 from fs_notebook.position import Position
 from fs_notebook.types import TIME
 
@@ -29,7 +29,6 @@ STEPS_MS = (100, 5_000, 300_000, 18_000_000, 864_000_000)
 The entry before the one that it finds is looked at too: often the last that can be passed over.
 """
 Promised = Callable[[Stream], int | None]
-_WAIT_MS = 5_000
 _QUEUE = 4
 
 
@@ -60,7 +59,7 @@ def begin_at(
     """
     if start is not None and not _is_there(cursors, part, start):
         return start
-    last = _first(cursors.cursor(part.topic, end, queue=_QUEUE))
+    last = first_message(cursors.cursor(part.topic, end, queue=_QUEUE))
     if last is None or place(last)[:2] != end[1:3]:
         return start
     if _is_before(last, before_us):
@@ -69,7 +68,7 @@ def begin_at(
         since_ms = before_us // 1000 - step_ms
         if since_ms <= 0:
             break
-        found = _first(cursors.since(part.topic, since_ms))
+        found = first_message(cursors.since(part.topic, since_ms))
         if found is not None and not _is_before(found, before_us):
             found = _entry_before(cursors, part, found)
         if found is not None and _is_before(found, before_us):
@@ -104,26 +103,21 @@ def _is_before(message: Message, moment_us: int) -> bool:
     return (message.publish_timestamp() + 1) * 1000 <= moment_us
 
 
-def _first(cursor: Cursor) -> Message | None:
-    try:
-        return cursor.next(_WAIT_MS)
-    finally:
-        cursor.close()
-
-
 def _entry_before(cursors: Cursors, part: Part, message: Message) -> Message | None:
     """Return the first message of the entry before a message's own, in the same ledger."""
     ledger, entry, _ = place(message)
     if entry == 0:
         return None
-    return _first(cursors.cursor(part.topic, Position(0, ledger, entry - 1, 0), queue=_QUEUE))
+    return first_message(
+        cursors.cursor(part.topic, Position(0, ledger, entry - 1, 0), queue=_QUEUE)
+    )
 
 
 def _is_there(cursors: Cursors, part: Part, at: Position) -> bool:
     """Tell whether there is an event at a position."""
     cursor = cursors.cursor(part.topic, at, queue=_QUEUE)
     try:
-        while (message := cursor.next(_WAIT_MS)) is not None:
+        while (message := cursor.next(LOOK_MS)) is not None:
             found = place(message)
             if found[:2] != at[1:3]:
                 return False

@@ -111,14 +111,14 @@ def check_labels(recipe: TrainingRecipe, labels: Any) -> None:
     """
     if isinstance(labels, pl.LazyFrame) or is_scanned(labels):
         lazy = labels if isinstance(labels, pl.LazyFrame) else pl.scan_parquet(labels)
-        found, schema = lazy_digest(lazy), lazy.collect_schema()
-        height = int(lazy.select(pl.len()).collect().item())
+        found = lazy_digest(lazy)
     else:
         frame = labels_frame(labels)
-        found, schema, height = frame_digest(frame), frame.schema, frame.height
+        found, lazy = frame_digest(frame), frame.lazy()
     if found == recipe.labels_fingerprint:
         return
-    columns = ", ".join(f"{n} {t}" for n, t in schema.items())
+    height = int(lazy.select(pl.len()).collect().item())
+    columns = ", ".join(f"{n} {t}" for n, t in lazy.collect_schema().items())
     asked = ", ".join(f"{n} {t}" for n, t in recipe.label_columns)
     raise UsageError(
         f"These are not the labels of the training set {recipe.name!r}.",
