@@ -344,7 +344,8 @@ class TrainingCalls:
             several candidates, each measured by itself and ranked: `Lifts`.
         labels, time, entity, lag, as_of
             As for `training_set`; or a training set that was made before, with the candidates in
-            it, and nothing is replayed.
+            it, and nothing is replayed. Of one in a file an even part is measured with, a million
+            labels at most: `WrittenTrainingSet.part` takes more.
         target
             The labels' column to predict.
         base
@@ -368,8 +369,14 @@ class TrainingCalls:
         from fs_notebook.model.measure import measure_lift, measure_lifts
         from fs_notebook.model.setting import check_options
         from fs_notebook.model.training import TrainingSet
+        from fs_notebook.model.written import WrittenTrainingSet
 
         check_options(options)
+        notes: tuple[str, ...] = ()
+        if isinstance(labels, WrittenTrainingSet):
+            whole, labels = labels.rows, labels.part(together=options.get("query"))
+            if labels.rows < whole:
+                notes = (f"measured with {labels.rows:,} labels, an even part of {whole:,}",)
         state = self.catalog.refresh()
         each = [name] if isinstance(name, (str, PinnedSet)) else list(name)
         asked = [spelt(state, _names(one)) for one in each]
@@ -402,8 +409,11 @@ class TrainingCalls:
         if isinstance(name, (str, PinnedSet)):
             lift = measure_lift(training, candidate=candidates[0], **given)
             self._record_lift(asked[0], lift, target)
-            return lift
+            return replace(lift, notes=(*notes, *lift.notes))
         lifts = measure_lifts(training, candidates=candidates, **given)
+        lifts = replace(
+            lifts, lifts=tuple(replace(o, notes=(*notes, *o.notes)) for o in lifts.lifts)
+        )
         named = {", ".join(c): names for c, names in zip(candidates, asked, strict=True)}
         for one in lifts:
             self._record_lift(named[one.name], one, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from fs_notebook.errors import UsageError
+from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.model.asked import AsOf, Chosen
 from fs_notebook.model.card import card, count
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 BATCH_ROWS = 65_536
 SPREAD_ROWS_MAX = 1_000_000
 """Of more rows than that a part tells how they are spread."""
+PART_ROWS_MAX = 1_000_000
+"""What of it is measured with in memory, unless more is asked for."""
 PIECE_ROWS = 4 * BATCH_ROWS
 """What one process of several reads of it at a time."""
 
@@ -126,6 +128,36 @@ class WrittenTrainingSet:
     def to_polars(self) -> pl.DataFrame:
         """Return all rows, which have to fit memory."""
         return pl.read_parquet(self.path)
+
+    def part(self, rows: int = PART_ROWS_MAX, *, together: str | None = None) -> TrainingSet:
+        """Return an even share of the rows, about so many, as a training set in memory.
+
+        Parameters
+        ----------
+        rows
+            How many: of more than that every n-th one is taken.
+        together
+            A column whose rows of one value are taken all or none: of every n-th value, chosen by
+            their hashes.
+
+        Raises
+        ------
+        UsageError
+            If there is no such column, or the share is no share.
+        """
+        if rows < 1:
+            raise UsageError("A part has one row or more.", found=str(rows), remedy="rows=100_000")
+        step = max(-(-self.rows // rows), 1)
+        scan = self.scan().cast({name: self.schema[name] for name in self.schema})
+        if together is not None and together not in self.schema:
+            raise unknown_name("column", together, self.schema)
+        if step > 1 and together is None:
+            scan = scan.gather_every(step)
+        elif step > 1:
+            scan = scan.filter(pl.col(together).hash(0) % step == 0)
+        frame = scan.collect(engine="streaming")
+        names = {f.name for f in fields(TrainingSet)} & {f.name for f in fields(self)}
+        return TrainingSet(frame=frame, **{name: getattr(self, name) for name in names})
 
     @cached_property
     def fingerprint(self) -> str:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import partialmethod
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import polars as pl
 import pytest
 
-from fs_notebook.errors import DefinitionError, FeatureStoreError, NameTaken, UsageError
+from fs_notebook.errors import (
+    DefinitionError,
+    FeatureStoreError,
+    NameTaken,
+    UnknownName,
+    UsageError,
+)
+from fs_notebook.model.written import WrittenTrainingSet
 from fs_notebook.session import Session
 from tests.support.sessions import read_events, until
 
@@ -240,7 +249,9 @@ def test_a_draft_that_folds_what_serves(fraud: Session) -> None:
     assert fraud.promote("amount_ratio").version == 1
 
 
-def test_lift_of_a_derived_feature(fraud: Session) -> None:
+def test_lift_of_a_derived_feature(
+    fraud: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = 400
     users = [f"u{n % 3}" for n in range(rows)]
     at = [NOW - timedelta(days=20) + timedelta(minutes=n) for n in range(rows)]
@@ -267,6 +278,20 @@ def test_lift_of_a_derived_feature(fraud: Session) -> None:
         "amount_ratio", fraud.training_set(labels, "amount_ratio"), "fraud", baseline=[]
     )
     assert (same.with_, same.without, same.low) == (lift.with_, lift.without, lift.low)
+    written = fraud.training_set(labels, "amount_ratio", out=tmp_path / "made.parquet")
+    filed = fraud.lift("amount_ratio", written, "fraud", baseline=[])
+    assert (filed.with_, filed.without, filed.low) == (lift.with_, lift.without, lift.low)
+    frame = fraud.training_set(labels, "amount_ratio").frame
+    assert written.part().frame.equals(frame)
+    assert written.part(150).frame.equals(frame.gather_every(3))
+    together = written.part(200, together="user").frame
+    assert together.equals(frame.filter(pl.col("user").is_in(together.get_column("user"))))
+    with pytest.raises(UnknownName, match="usr"):
+        written.part(together="usr")
+    monkeypatch.setattr(WrittenTrainingSet, "part", partialmethod(WrittenTrainingSet.part, 250))
+    (some,) = fraud.lift(["amount_ratio"], written, "fraud", baseline=[])
+    assert some.notes[0] == "measured with 200 labels, an even part of 400"
+    assert fraud.lift("amount_ratio", written, "fraud", baseline=[]).notes == some.notes
     with pytest.raises(UsageError, match="it has no mean_amount_30d"):
         fraud.lift("mean_amount_30d", fraud.training_set(labels, "amount_ratio"), "fraud")
     with pytest.raises(UsageError, match="as it is"):
