@@ -10,8 +10,11 @@ NOTEBOOK ?= 01_flights
 # that they kill), and are shared out by the file.
 SHARED := $(addprefix tests/,kernel language compute model testing log online server http jupyter \
 	transfer benchmarks session test_notebooks.py test_datasets.py test_architecture.py \
-	$(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py failures.py))
+	$(addprefix worker/test_,every_cut.py simulated.py shared.py metrics.py failures.py processes.py))
 SOURCES := pyproject.toml hatch_build.py
+
+# Hundreds of processes import the package: what they compile is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo lab test soak bench lint clean
 

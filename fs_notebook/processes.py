@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
+
+import psutil
 
 
 def start_detached(
@@ -26,6 +33,37 @@ def start_detached(
             check=True, start_new_session=True, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink,
             cwd=folder, env=dict(env),
         )  # fmt: skip
+
+
+def ended(processes: Iterable[psutil.Process], *, seconds_max: float) -> list[psutil.Process]:
+    """Wait until processes have ended, and return those that have not after `seconds_max`.
+
+    One has ended once it can do nothing more: some systems' first process takes a second until it
+    takes note of that.
+    """
+    end_s = time.monotonic() + seconds_max
+    while (alive := [p for p in processes if _is_alive(p)]) and time.monotonic() < end_s:
+        time.sleep(0.01)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def exit_now(code: int) -> NoReturn:
+    """End this process with an exit code, all that it said written out.
+
+    An interpreter that takes itself apart looks for garbage for a second; the system frees all
+    of it at once. Only for a process whose work is done and committed: nothing else is run.
+    """
+    logging.shutdown()
+    for said in (sys.stdout, sys.stderr):
+        said.flush()
+    os._exit(code)
 
 
 @contextmanager

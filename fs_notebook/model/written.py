@@ -151,10 +151,10 @@ class WrittenTrainingSet:
         scan = self.scan().cast({name: self.schema[name] for name in self.schema})
         if together is not None and together not in self.schema:
             raise unknown_name("column", together, self.schema)
-        if step > 1 and together is None:
-            scan = scan.gather_every(step)
-        elif step > 1:
+        if step > 1 and together is not None:
             scan = scan.filter(pl.col(together).hash(0) % step == 0)
+        elif step > 1:
+            scan = scan.gather_every(step)
         frame = scan.collect(engine="streaming")
         names = {f.name for f in fields(TrainingSet)} & {f.name for f in fields(self)}
         return TrainingSet(frame=frame, **{name: getattr(self, name) for name in names})

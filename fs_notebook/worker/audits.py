@@ -21,6 +21,7 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.compute.preview import parse_span
 from fs_notebook.errors import FeatureStoreError, UnknownName, UsageError
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.processes import exit_now
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.verify import Verification, verify
 
@@ -210,4 +211,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_now(main(sys.argv[1:]))

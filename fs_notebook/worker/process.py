@@ -17,6 +17,7 @@ from fs_notebook.catalog import Catalog, Definition
 from fs_notebook.catalog.lineage import workers
 from fs_notebook.clock import SYSTEM, new_id
 from fs_notebook.errors import FeatureStoreError, FencedError, UnknownName
+from fs_notebook.processes import exit_now
 from fs_notebook.worker.connection import Connection, default_actor
 from fs_notebook.worker.crew import Crew
 from fs_notebook.worker.failures import Failure, leave
@@ -84,4 +85,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_now(main(sys.argv[1:]))

@@ -29,7 +29,7 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.processes import start_detached
+from fs_notebook.processes import ended, exit_now, start_detached
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.child import RESTART_SECONDS, Child, at_work
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
@@ -442,8 +442,7 @@ def _end(processes: list[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.terminate()
-    _, stuck = psutil.wait_procs(processes, timeout=STOP_SECONDS_MAX * 2)
-    for process in stuck:
+    for process in ended(processes, seconds_max=STOP_SECONDS_MAX * 2):
         # It hangs on a store or a ledger that is gone. Killing loses nothing: what is committed
         # is committed, and the rest is folded again.
         with suppress(psutil.NoSuchProcess):
@@ -517,4 +516,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_now(main())
