@@ -27,6 +27,7 @@ import psutil
 
 from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import UnreachableError, UsageError
+from fs_notebook.processes import ended
 
 _SOCKET_PATH_MAX = 100
 _POLL_SECONDS = 0.005
@@ -61,7 +62,7 @@ def ensure_embedded(home: Path, *, clock: Clock = SYSTEM, seconds_max: float = 6
         if path is not None and _ask(path) != "silent":
             _await_ready(path, folder, clock, seconds_max, alive_fd=None)
             return _url(path)
-        _end_unreachable(folder, clock, seconds_max)
+        _end_unreachable(folder, seconds_max)
         path = _socket_path(folder)
         path.unlink(missing_ok=True)
         _start(folder, path, clock, seconds_max)
@@ -86,7 +87,7 @@ def stop_embedded(home: Path, *, clock: Clock = SYSTEM, seconds_max: float = 30.
         path = _remembered(folder)
         if path is None or _ask(path, b"SHUTDOWN\r\n") == "silent":
             server.terminate()
-        _await_end(server, folder, clock, seconds_max)
+        _await_end(server, folder, seconds_max)
         if path is not None:
             with suppress(OSError):
                 path.parent.rmdir()
@@ -214,26 +215,22 @@ def _await_ready(
         clock.sleep_s(_POLL_SECONDS)
 
 
-def _await_end(server: psutil.Process, folder: Path, clock: Clock, seconds_max: float) -> None:
-    deadline = clock.monotonic_s() + seconds_max
-    # A container without an init keeps the ended process as a zombie.
-    while server.is_running() and server.status() != psutil.STATUS_ZOMBIE:
-        if clock.monotonic_s() > deadline:
-            raise UnreachableError(
-                f"The embedded Redis of {str(folder.parent)!r} does not end.",
-                found=f"process {server.pid} after {seconds_max:g} seconds",
-                remedy=f"look at {folder / 'redis.log'}",
-            )
-        clock.sleep_s(_POLL_SECONDS)
+def _await_end(server: psutil.Process, folder: Path, seconds_max: float) -> None:
+    if ended([server], seconds_max=seconds_max):
+        raise UnreachableError(
+            f"The embedded Redis of {str(folder.parent)!r} does not end.",
+            found=f"process {server.pid} after {seconds_max:g} seconds",
+            remedy=f"look at {folder / 'redis.log'}",
+        )
 
 
-def _end_unreachable(folder: Path, clock: Clock, seconds_max: float) -> None:
+def _end_unreachable(folder: Path, seconds_max: float) -> None:
     # A server whose socket was cleaned away still writes its append-only file; a second one
     # beside it would damage that.
     server = _server(folder)
     if server is not None:
         server.terminate()
-        _await_end(server, folder, clock, seconds_max)
+        _await_end(server, folder, seconds_max)
 
 
 def _server(folder: Path) -> psutil.Process | None:
