@@ -32,7 +32,7 @@ from fs_notebook.errors import (
     UnreachableError,
     UsageError,
 )
-from fs_notebook.language.unions import streams_of as parts_of
+from fs_notebook.language.sources import streams_of as parts_of
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.views import Status, status_of
 from fs_notebook.worker.audits import audit_name

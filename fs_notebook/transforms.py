@@ -18,8 +18,8 @@ from fs_notebook.errors import NameTaken, UsageError, plain_lines
 from fs_notebook.language.cell import check_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.polars_frame import StreamFrame
-from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.relation import Relation, Resolver, SourceColumns, view_relation
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.log.protocol import EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.sources import Sources

@@ -11,7 +11,7 @@ from fs_notebook.catalog.stored import Facts, Stored, deferred
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.pinning import Pin
 from fs_notebook.language.plan import Plan
-from fs_notebook.language.unions import streams_of
+from fs_notebook.language.sources import streams_of
 from fs_notebook.log.protocol import Stream
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from fs_notebook.language.polars_rows import PolarsRows
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.log.protocol import Stream
 from fs_notebook.position import START, Cut
 

@@ -11,7 +11,7 @@ from fs_notebook.catalog.definition import AnyDefinition, DerivedDefinition
 from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.catalog.model import CatalogState, Group
 from fs_notebook.errors import UsageError, plain, unknown_name
-from fs_notebook.language.unions import streams_of as parts_of
+from fs_notebook.language.sources import streams_of as parts_of
 from fs_notebook.online.board import SET
 
 NODES_MAX = 400

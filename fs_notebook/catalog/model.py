@@ -43,7 +43,7 @@ from fs_notebook.catalog.sets import (
 )
 from fs_notebook.catalog.stored import WRONG, changed, collector_at_rest, told, unreadable
 from fs_notebook.errors import NameTaken, UsageError, unknown_name
-from fs_notebook.language.polars_rows import PolarsRows
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.log.protocol import Stream
 
 DECLARED, UPLOADED, DRAFTED, DISCARDED, PROMOTED, LIVE, ROLLED_BACK, RETIRED, VALIDATED = (

@@ -20,7 +20,7 @@ from fs_notebook.compute.composed import stream_from_dict
 from fs_notebook.errors import FeatureStoreError, UnreadableEntry, plain
 from fs_notebook.language.derived import DerivedPlan, is_derived
 from fs_notebook.language.plan import Plan
-from fs_notebook.language.unions import streams_of
+from fs_notebook.language.sources import streams_of
 from fs_notebook.log.protocol import Stream
 
 # What decoding something else than what was expected can raise.

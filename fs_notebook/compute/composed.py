@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from fs_notebook.language.plan import Branch, Join, Plan
-from fs_notebook.language.unions import BETWEEN, streams_of
+from fs_notebook.language.sources import BETWEEN, streams_of
 from fs_notebook.log.protocol import Batch, Stream
 from fs_notebook.position import Cut
 

@@ -20,7 +20,7 @@ from fs_notebook.compute.composed import Place, UnionStream, in_turn
 from fs_notebook.compute.rows import compile_expr, overflow_named
 from fs_notebook.language.expr import columns_of
 from fs_notebook.language.plan import Branch
-from fs_notebook.language.unions import streams_of
+from fs_notebook.language.sources import streams_of
 from fs_notebook.log.protocol import PARTITION, PUBLISHED, Batch, EventLog, Stream
 from fs_notebook.position import START, Cut
 from fs_notebook.types import TIME

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from fs_notebook.errors import DefinitionError
-from fs_notebook.language.polars_rows import PolarsRows, RowStep
 from fs_notebook.language.polars_tree import Node, tree_of
+from fs_notebook.language.row_steps import PolarsRows, RowStep
 
 Named = tuple[tuple[str | None, pl.Expr], ...]
 Columns = str | pl.Expr | Sequence[str | pl.Expr]

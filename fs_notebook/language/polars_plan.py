@@ -31,10 +31,10 @@ from fs_notebook.language.polars_aggregates import Called, called_by
 from fs_notebook.language.polars_expr import AGGREGATE_KINDS, PolarsTranslator
 from fs_notebook.language.polars_frame import Aggregates
 from fs_notebook.language.polars_functions import HANDLERS
-from fs_notebook.language.polars_rows import PolarsRows
 from fs_notebook.language.polars_text import named_text, render, shortened
 from fs_notebook.language.polars_tree import Node, tree_of
 from fs_notebook.language.relation import Relation, conjunction
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.language.rules import not_a_key
 from fs_notebook.language.unions import canonical
 from fs_notebook.types import Type

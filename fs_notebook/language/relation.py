@@ -22,8 +22,9 @@ from fs_notebook.language.operations import is_open
 from fs_notebook.language.parse import check_clauses, parse_rows
 from fs_notebook.language.plan import Branch, Join
 from fs_notebook.language.rules import common
+from fs_notebook.language.sources import BETWEEN
 from fs_notebook.language.sql_expr import Translator, refuse
-from fs_notebook.language.unions import BETWEEN, by_place, selects_of, unite
+from fs_notebook.language.unions import by_place, selects_of, unite
 from fs_notebook.types import Type
 
 DEPTH_MAX = 20

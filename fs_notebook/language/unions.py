@@ -30,22 +30,15 @@ from fs_notebook.language.parse import check_clauses
 from fs_notebook.language.pinning import open_calls
 from fs_notebook.language.plan import Branch, Plan
 from fs_notebook.language.rules import common
+from fs_notebook.language.sources import BETWEEN, streams_of
 from fs_notebook.language.sql_expr import refuse
 from fs_notebook.types import Type
 
 if TYPE_CHECKING:
     from fs_notebook.language.relation import Relation
 
-BETWEEN = " + "
-"""Stands between the names of streams in the name of a union, or of pairs; no stream's holds it."""
-
 BRANCHES_MAX = 16
 """Streams in a union: all of their partitions are numbered in the 15 bits that a fold has."""
-
-
-def streams_of(source: str) -> tuple[str, ...]:
-    """Return the streams that a plan's source is made of, in order: of a stream itself alone."""
-    return tuple(source.split(BETWEEN))
 
 
 def selects_of(node: exp.SetOperation, text: str) -> list[exp.Query]:

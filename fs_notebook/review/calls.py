@@ -19,7 +19,7 @@ from fs_notebook.catalog.lineage import streams_of
 from fs_notebook.definitions import Definitions
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.language.polars_plan import PolarsDefinition
-from fs_notebook.language.polars_rows import PolarsRows
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.log.protocol import Stream
 from fs_notebook.review.outcome import (
     CHANGED,

@@ -10,8 +10,9 @@ import pytest
 from fs_notebook.errors import DefinitionError, unknown_name
 from fs_notebook.language.plan import Plan
 from fs_notebook.language.relation import SourceColumns
+from fs_notebook.language.sources import streams_of
 from fs_notebook.language.sql import compile_sql
-from fs_notebook.language.unions import BRANCHES_MAX, streams_of
+from fs_notebook.language.unions import BRANCHES_MAX
 from fs_notebook.types import Type
 
 SOURCES = {

@@ -9,7 +9,7 @@ import pytest
 
 import fs_notebook as fs
 from fs_notebook.errors import DefinitionError, FeatureStoreError, UsageError
-from fs_notebook.language.polars_rows import PolarsRows
+from fs_notebook.language.row_steps import PolarsRows
 from fs_notebook.session import Session
 from tests.support.sessions import BEGIN, read_events, until
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 
 from fs_notebook.processes import ended
 from tests.support.sessions import until
@@ -36,3 +37,15 @@ def test_what_was_said_is_written_out_before_the_end() -> None:
     )
     assert (done.returncode, done.stdout) == (3, "done")
     assert "ended well" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["process", "runner"])
+def test_it_starts_without_what_only_definitions_need(module: str) -> None:
+    code = (
+        f"import sys, fs_notebook.worker.{module};"
+        "print(*sorted({'sqlglot', 'sklearn', 'altair', 'IPython'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == []
