@@ -372,16 +372,12 @@ class TrainingCalls:
         from fs_notebook.model.written import WrittenTrainingSet
 
         check_options(options)
-        notes: tuple[str, ...] = ()
-        if isinstance(labels, WrittenTrainingSet):
-            whole, labels = labels.rows, labels.part(together=options.get("query"))
-            if labels.rows < whole:
-                notes = (f"measured with {labels.rows:,} labels, an even part of {whole:,}",)
         state = self.catalog.refresh()
         each = [name] if isinstance(name, (str, PinnedSet)) else list(name)
         asked = [spelt(state, _names(one)) for one in each]
         every = list(dict.fromkeys([*base, *(n for one in asked for n in one)]))
-        if isinstance(labels, TrainingSet):
+        notes: tuple[str, ...] = ()
+        if isinstance(labels, (TrainingSet, WrittenTrainingSet)):
             wanted = _columns(state, every)
             missing = [c for c in wanted if c not in labels.features]
             if missing or (time, entity, lag, as_of) != (None, None, None, "event"):
@@ -390,7 +386,14 @@ class TrainingCalls:
                     found=f"it has no {', '.join(missing)}" if missing else "other options",
                     remedy="the labels instead, so that a set is made of them",
                 )
-            training = labels.ordered([f for f in labels.features if not base or f in wanted])
+            if isinstance(labels, TrainingSet):
+                held = labels
+            else:
+                held = labels.part(together=options.get("query"))
+                if held.rows < labels.rows:
+                    whole = f"{labels.rows:,}"
+                    notes = (f"measured with {held.rows:,} labels, an even part of {whole}",)
+            training = held.ordered([f for f in labels.features if not base or f in wanted])
         else:
             training = self.training_set(
                 labels, every, time=time, entity=entity, lag=lag, as_of=as_of,
@@ -410,10 +413,8 @@ class TrainingCalls:
             lift = measure_lift(training, candidate=candidates[0], **given)
             self._record_lift(asked[0], lift, target)
             return replace(lift, notes=(*notes, *lift.notes))
-        lifts = measure_lifts(training, candidates=candidates, **given)
-        lifts = replace(
-            lifts, lifts=tuple(replace(o, notes=(*notes, *o.notes)) for o in lifts.lifts)
-        )
+        found = measure_lifts(training, candidates=candidates, **given)
+        lifts = replace(found, lifts=tuple(replace(o, notes=(*notes, *o.notes)) for o in found))
         named = {", ".join(c): names for c, names in zip(candidates, asked, strict=True)}
         for one in lifts:
             self._record_lift(named[one.name], one, target)

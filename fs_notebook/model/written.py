@@ -148,7 +148,7 @@ class WrittenTrainingSet:
         if rows < 1:
             raise UsageError("A part has one row or more.", found=str(rows), remedy="rows=100_000")
         step = max(-(-self.rows // rows), 1)
-        scan = self.scan().cast({name: self.schema[name] for name in self.schema})
+        scan = self.scan().cast(pl.Schema(self.schema))
         if together is not None and together not in self.schema:
             raise unknown_name("column", together, self.schema)
         if step > 1 and together is not None:
