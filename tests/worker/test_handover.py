@@ -334,8 +334,10 @@ def test_fault_31_worker_outlives_the_terminal(embedded_session: Session) -> Non
     session.upload(read_events(0, 100), "read_events", time="ts")
     session.define("reading_time", SUM_SQL)
     # The first terminal that the leader of a session opens is the one that it belongs to.
+    # A hang-up ends it as it does at any terminal, even if nohup started the tests.
     script = (
-        "import os, time, fs_notebook as fs; os.open(os.ttyname(0), os.O_RDWR); fs.connect(); "
+        "import os, signal, time, fs_notebook as fs; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+        "os.open(os.ttyname(0), os.O_RDWR); fs.connect(); "
         "fs.promote('reading_time'); print('promoted', flush=True); time.sleep(600)"
     )
     terminal, there = os.openpty()
