@@ -22,10 +22,10 @@ import polars as pl
 
 from fs_notebook import errors
 from fs_notebook.errors import FeatureStoreError, UnreachableError
+from fs_notebook.log.cursors import Part
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded
 from fs_notebook.log.protocol import DeadLetter, Stream
-from fs_notebook.log.reader import Part
 from fs_notebook.log.reader_process import (
     DONE,
     EVENT_US,

@@ -10,6 +10,7 @@ import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.log import frames
+from fs_notebook.log.cursors import Part
 from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.lanes import Stopped
 from fs_notebook.log.messages import Decoded, cut_batches, dress
@@ -26,7 +27,6 @@ from fs_notebook.log.protocol import (
     Stream,
 )
 from fs_notebook.log.pulsar import PulsarLog
-from fs_notebook.log.reader import Part
 from fs_notebook.log.seeking import Promised, PromiseWarning, broken, nothing
 from fs_notebook.log.segments import Loaded, Segment, SegmentCache
 from fs_notebook.position import Cut, Position

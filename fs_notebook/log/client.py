@@ -14,10 +14,10 @@ from typing import Any, cast
 
 from fs_notebook.errors import ConflictError, FeatureStoreError, UnreachableError, UsageError
 from fs_notebook.log.access import Access
+from fs_notebook.log.cursors import PAUSE_MS, Cursor, Taken
 from fs_notebook.log.framing import Lot
 from fs_notebook.log.knock import TOKEN_REMEDY, knock, refused, silent
-from fs_notebook.log.messages import Message
-from fs_notebook.log.reader import Cursor
+from fs_notebook.log.places import Message
 from fs_notebook.log.sending import BATCH_MESSAGES, PENDING_MAX
 from fs_notebook.position import Position
 
@@ -312,7 +312,7 @@ class _Producer:
             send(builder.build(), answer)
 
 
-class _Cursor:
+class _Cursor(Cursor):
     """A reader without the client's wrapping of each message, which costs a fifth of the time."""
 
     def __init__(self, reader: Any, client: Client, topic: str) -> None:
@@ -335,6 +335,30 @@ class _Cursor:
             raise KeyboardInterrupt from None
         except self._failed as error:
             raise self._client._error(f"read {self._topic}", error) from None
+
+    def take(self, count: int, bytes_max: int, wait_ms: int) -> Taken:
+        messages: list[Message] = []
+        payloads: list[bytes] = []
+        size = 0
+        # The loop has little in it but the client's calls.
+        take, pause_ms = self._next, min(wait_ms, PAUSE_MS)
+        try:
+            for _ in range(count):
+                message = take(wait_ms)
+                wait_ms = pause_ms
+                payload = message.data()
+                messages.append(message)
+                payloads.append(payload)
+                size += len(payload)
+                if size >= bytes_max:
+                    break
+        except self._timeout:
+            pass
+        except self._interrupted:
+            raise KeyboardInterrupt from None
+        except self._failed as error:
+            raise self._client._error(f"read {self._topic}", error) from None
+        return messages, payloads, size
 
     def is_connected(self) -> bool:
         return bool(self._reader.is_connected())

@@ -11,10 +11,11 @@ import numpy as np
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import FeatureStoreError, StreamChanged
+from fs_notebook.log.cursors import Cursors, Part
 from fs_notebook.log.messages import Chunk, decode, regrouped
 from fs_notebook.log.payloads import PayloadReader
 from fs_notebook.log.protocol import Batch
-from fs_notebook.log.reader import CHUNK_BYTES_MAX, WAIT_MS, Cursors, Part, PartReader
+from fs_notebook.log.reader import CHUNK_BYTES_MAX, WAIT_MS, PartReader
 from fs_notebook.position import Cut, Position
 
 LINGER_MS = 2
@@ -114,7 +115,7 @@ class _Follower:
                     linger_ms=LINGER_MS,
                     stopped=_Held(self._clock),
                 )
-                if chunk is not None and chunk.messages:
+                if chunk is not None and chunk.payloads:
                     self._put(chunk)
         except BaseException as error:  # noqa: BLE001 - it goes on in the other thread.
             self._put(error)

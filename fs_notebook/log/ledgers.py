@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from fs_notebook.errors import UnreachableError
 from fs_notebook.log.admin import Admin, Refused, Topic
+from fs_notebook.log.cursors import QUEUE_UNKNOWN
 from fs_notebook.log.facts import KEPT, Facts
-from fs_notebook.log.reader import QUEUE_UNKNOWN, queue_for
+from fs_notebook.log.reader import queue_for
 from fs_notebook.log.retention import keeping
 from fs_notebook.position import Position
 

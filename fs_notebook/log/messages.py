@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from fs_notebook.errors import UsageError
 from fs_notebook.log import beside, frames
-from fs_notebook.log.decode import ARROW_MAGIC, decode_arrow
+from fs_notebook.log.decode import decode_arrow
 from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.places import Ints, Message, Place, Places, place, places, spot
 from fs_notebook.log.protocol import (
     BATCH,
     ENTRY,
@@ -27,173 +27,8 @@ from fs_notebook.log.protocol import (
 from fs_notebook.position import Position
 from fs_notebook.types import TIME
 
-Place = tuple[int, int, int]
-"""Ledger, entry, index: where a message lies in its partition."""
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-Places = tuple[Ints, Ints, Ints]
-"""Ledgers, entries and indices of several messages."""
-
-
-class MessageId(Protocol):
-    def ledger_id(self) -> int: ...
-    def entry_id(self) -> int: ...
-    def batch_index(self) -> int: ...
-
-
-class Message(Protocol):
-    """What is used of the client's messages."""
-
-    def data(self) -> bytes: ...
-    def message_id(self) -> MessageId: ...
-    def publish_timestamp(self) -> int: ...
-    def event_timestamp(self) -> int: ...
-    def properties(self) -> dict[str, str]: ...
-    def partition_key(self) -> str: ...
-    def int_schema_version(self) -> int: ...
-    def encryption_context(self) -> Any: ...
-
-
-NOTED_BYTES = 2**16
 BATCH_BYTES = 32 * 2**20
 """About how large a batch may be in memory, whatever the number of its rows."""
-
-
-class Noted:
-    """What is asked of a large message later, without the client's own copy of its payload."""
-
-    def __init__(self, message: Message, payload: bytes) -> None:
-        at = message.message_id()
-        self._place = (at.ledger_id(), at.entry_id(), at.batch_index())
-        self._payload = payload
-        self._published, self._event = message.publish_timestamp(), message.event_timestamp()
-        self._properties, self._key = message.properties(), message.partition_key()
-        self._version = message.int_schema_version()
-        self._encryption = message.encryption_context()
-
-    def data(self) -> bytes:
-        return self._payload
-
-    def message_id(self) -> MessageId:
-        return self
-
-    def ledger_id(self) -> int:
-        return self._place[0]
-
-    def entry_id(self) -> int:
-        return self._place[1]
-
-    def batch_index(self) -> int:
-        return self._place[2]
-
-    def publish_timestamp(self) -> int:
-        return self._published
-
-    def event_timestamp(self) -> int:
-        return self._event
-
-    def properties(self) -> dict[str, str]:
-        return self._properties
-
-    def partition_key(self) -> str:
-        return self._key
-
-    def int_schema_version(self) -> int:
-        return self._version
-
-    def encryption_context(self) -> Any:
-        return self._encryption
-
-
-def place(message: Message) -> Place:
-    """Return (ledger, entry, batch index); a message that was sent alone has index 0."""
-    at = message.message_id()
-    return at.ledger_id(), at.entry_id(), max(at.batch_index(), 0)
-
-
-def is_arrow(message: Message, payload: bytes) -> bool:
-    """Tell whether a message is an Arrow batch, whose rows are events of their own.
-
-    Only one that was sent alone can be: inside a batch its rows would have no positions.
-    """
-    return payload[:4] == ARROW_MAGIC and message.message_id().batch_index() < 0
-
-
-def places(messages: Sequence[Message]) -> Places:
-    """Return the ledgers, entries and batch indices of `messages`.
-
-    Asking a message for its place costs as much as receiving it, so that most are inferred: inside
-    an entry indices grow one by one, hence two messages of one entry whose indices differ by as
-    much as their ranks have every index between them. Entries are found by galloping. A message
-    that comes a second time shifts all that follow, which ends the run there.
-    """
-    count = len(messages)
-    ledger, entry, batch = (np.empty(count, np.int64) for _ in range(3))
-    start, guess = 0, 1
-    while start < count:
-        first = place(messages[start])
-        run = _run(messages, start, first, guess)
-        ledger[start : start + run] = first[0]
-        entry[start : start + run] = first[1]
-        batch[start : start + run] = np.arange(first[2], first[2] + run)
-        start, guess = start + run, run
-    return ledger, entry, batch
-
-
-def _run(messages: Sequence[Message], start: int, first: Place, guess: int) -> int:
-    """Return how many messages from `start` on lie in its entry at successive indices."""
-
-    def inside(length: int) -> bool:
-        last = place(messages[start + length - 1])
-        return last == (first[0], first[1], first[2] + length - 1)
-
-    most = len(messages) - start
-    known, beyond = 1, most + 1
-    step = min(max(guess, 2), most)
-    while known < step < beyond:
-        if inside(step):
-            known, step = step, min(step * 2 if step > guess else step + 1, most)
-        else:
-            beyond = step
-    while beyond - known > 1:
-        middle = (known + beyond) // 2
-        if inside(middle):
-            known = middle
-        else:
-            beyond = middle
-    return known
-
-
-def spot(places_: Places, index: int) -> Place:
-    """Return one of several places."""
-    return int(places_[0][index]), int(places_[1][index]), int(places_[2][index])
-
-
-def above_each(places_: Places, bound: Place) -> Bools:
-    """Return which places lie beyond `bound`."""
-    ledger, entry, batch = places_
-    same = ledger == bound[0]
-    beyond: Bools = (ledger > bound[0]) | (
-        same & ((entry > bound[1]) | ((entry == bound[1]) & (batch > bound[2])))
-    )
-    return beyond
-
-
-def above(places_: Places, bound: Place | None) -> Bools:
-    """Return which places lie beyond `bound` and beyond all places before them."""
-    ledger, entry, batch = places_
-    step_l, step_e, step_b = np.diff(ledger), np.diff(entry), np.diff(batch)
-    grows = (step_l > 0) | ((step_l == 0) & ((step_e > 0) | ((step_e == 0) & (step_b > 0))))
-    if grows.all():
-        return np.ones(len(ledger), np.bool_) if bound is None else above_each(places_, bound)
-    keep = np.zeros(len(ledger), np.bool_)
-    for index in range(len(ledger)):
-        at = spot(places_, index)
-        if bound is None or at > bound:
-            keep[index] = True
-            bound = at
-    return keep
 
 
 @dataclass
@@ -202,6 +37,10 @@ class Chunk:
 
     `after` and `until` are places inside Arrow messages where reading starts (exclusive) and
     stops (inclusive); messages of JSON are cut before they come here, with their `places`.
+
+    `messages` has one for each payload. Holding as many costs a fifth of the time of a replay:
+    plain messages may have come without, with one for each entry in `heads` and with `again`,
+    which gets the event timestamps of those at some places in ms, should they be asked for.
     """
 
     partition: int
@@ -211,6 +50,20 @@ class Chunk:
     after: Place | None = None
     until: Place | None = None
     places: Places | None = None
+    heads: dict[tuple[int, int], Message] = field(default_factory=dict)
+    again: Callable[[Places], Ints] | None = None
+
+    def head(self, index: int) -> Message:
+        """Return a message of the entry in which a plain message lies."""
+        if self.messages:
+            return self.messages[index]
+        assert self.places is not None
+        return self.heads[spot(self.places, index)[:2]]
+
+
+def asks_each(stream: Stream) -> bool:
+    """Tell whether decoding needs every message, not just the payloads and one an entry."""
+    return bool(stream.meta) or stream.time is None
 
 
 @dataclass
@@ -228,7 +81,7 @@ class Decoded:
 
 def decode(chunk: Chunk, reader: PayloadReader) -> Iterator[Decoded]:
     """Yield what the chunk holds: one frame of plain events, or one for each Arrow message."""
-    if not chunk.messages:
+    if not chunk.payloads:
         return
     if not chunk.arrow or not reader.takes_arrow:
         yield _decode_plain(chunk, reader)
@@ -257,43 +110,48 @@ def _check_readable(message: Message, stream: Stream) -> None:
 
 
 def _decode_plain(chunk: Chunk, reader: PayloadReader) -> Decoded:
-    messages: Sequence[Message] = chunk.messages
-    spots = places(messages) if chunk.places is None else chunk.places
-
-    def starts(ledgers: Ints, entries: Ints) -> list[int]:
-        """Where entries begin: all messages of one were published at once, by one producer."""
-        changes = (np.diff(ledgers) != 0) | (np.diff(entries) != 0)
-        return np.flatnonzero(np.concatenate(([True], changes))).tolist() if len(ledgers) else []
+    if chunk.places is None:
+        chunk.places = places(chunk.messages)
+    spots, count = chunk.places, len(chunk.payloads)
+    begins = _starts(spots)
+    sizes = np.diff([*begins, count])
+    for begin in begins:
+        _check_readable(chunk.head(begin), reader.stream)
 
     def versions() -> list[tuple[int, int | None]]:
-        begins = starts(spots[0], spots[1])
-        counts = np.diff([*begins, len(messages)]).tolist()
-        return [(n, _version(messages[i])) for n, i in zip(counts, begins, strict=True)]
+        told = [_version(chunk.head(begin)) for begin in begins]
+        return list(zip(sizes.tolist(), told, strict=True))
 
-    for begin in starts(spots[0], spots[1]):
-        _check_readable(messages[begin], reader.stream)
     rows, bad = reader.rows(chunk.payloads, versions)
     dead = tuple(
         DeadLetter(Position(chunk.partition, *spot(spots, i)), reason, chunk.payloads[i])
         for i, reason in sorted(bad.items())
     )
     end = Position(chunk.partition, *spot(spots, -1))
-    good, held = messages, spots
-    if bad:
-        good = [m for i, m in enumerate(messages) if i not in bad]
-        left = np.delete(np.arange(len(messages)), list(bad))
-        held = (spots[0][left], spots[1][left], spots[2][left])
+    left = np.delete(np.arange(count), list(bad)) if bad else slice(None)
+    held = (spots[0][left], spots[1][left], spots[2][left])
+    good = [m for i, m in enumerate(chunk.messages) if i not in bad] if bad else chunk.messages
 
     def published_us() -> Ints:
-        begins = starts(held[0], held[1])
-        told = np.array([good[i].publish_timestamp() for i in begins], np.int64)
-        return np.repeat(told, np.diff([*begins, len(good)])) * 1000
+        told = [chunk.head(begin).publish_timestamp() for begin in begins]
+        published: Ints = np.repeat(np.array(told, np.int64), sizes)[left] * 1000
+        return published
 
     def event_us() -> Ints:
+        if not chunk.messages and chunk.again is not None:
+            return chunk.again(held) * 1000
         return np.fromiter((m.event_timestamp() for m in good), np.int64, len(good)) * 1000
 
     rows = _with_beside(rows, reader.stream, good, published_us, event_us)
     return Decoded(chunk.partition, rows, end, dead, lambda: held, published_us, event_us)
+
+
+def _starts(spots: Places) -> list[int]:
+    """Return where entries begin: all messages of one were published at once, by one producer."""
+    if not len(spots[0]):
+        return []
+    changes = (np.diff(spots[0]) != 0) | (np.diff(spots[1]) != 0)
+    return np.flatnonzero(np.concatenate(([True], changes))).tolist()
 
 
 def _version(message: Message) -> int | None:

@@ -27,27 +27,20 @@ from fs_notebook.log.access import Access
 from fs_notebook.log.admin import Admin, Refused, Topic
 from fs_notebook.log.apart import ReaderProcesses
 from fs_notebook.log.client import Client
+from fs_notebook.log.cursors import Part, end_of, first_of, rows_at
 from fs_notebook.log.facts import Drift, Facts
 from fs_notebook.log.follow import follow
 from fs_notebook.log.framing import route
 from fs_notebook.log.infer import infer_columns
 from fs_notebook.log.lanes import Stopped, in_lanes
 from fs_notebook.log.ledgers import entry_before, facts_of, queue_of
-from fs_notebook.log.messages import Chunk, Decoded, decode, regrouped
+from fs_notebook.log.messages import Chunk, Decoded, asks_each, decode, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.ownership import Ownership, forget
 from fs_notebook.log.partitions import side_by_side
 from fs_notebook.log.payloads import PayloadReader, Version
 from fs_notebook.log.protocol import EARLIEST, Batch, Stream
-from fs_notebook.log.reader import (
-    Part,
-    PartReader,
-    chunks_until,
-    end_of,
-    first_of,
-    rows_at,
-    sampled,
-)
+from fs_notebook.log.reader import PartReader, chunks_until, sampled
 from fs_notebook.log.retention import keeping, warn_retention
 from fs_notebook.log.seeking import Promised, begin_at, nothing
 from fs_notebook.log.sending import Sent, open_producer, send
@@ -388,7 +381,8 @@ class PulsarLog:
 
         def chunks(stopped: Stopped) -> Iterator[Chunk]:
             queue = queue_of(self._admin, part.topic, start, end)
-            reader = PartReader(self._client, part, start, queue=queue)
+            each = asks_each(stream)
+            reader = PartReader(self._client, part, start, queue=queue, each=each)
             try:
                 yield from chunks_until(
                     reader,

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
-from fs_notebook.log.decode import ARROW_MAGIC, arrow_rows
+from fs_notebook.log.cursors import (
+    CHUNKS_MAX,
+    LOOK_MS,
+    QUEUE_UNKNOWN,
+    Cursors,
+    Part,
+    Taken,
+    event_ms_of,
+    first_of,
+)
+from fs_notebook.log.decode import arrow_rows
 from fs_notebook.log.lanes import Stopped
-from fs_notebook.log.messages import (
+from fs_notebook.log.messages import Chunk
+from fs_notebook.log.places import (
     NOTED_BYTES,
-    Chunk,
+    Ints,
     Message,
     Noted,
     Place,
     Places,
+    Run,
     above,
     above_each,
     is_arrow,
     place,
-    places,
+    places_of,
+    runs,
     spot,
 )
 from fs_notebook.log.retention import keeping
@@ -33,12 +45,11 @@ from fs_notebook.position import Position
 QUEUE_BYTES = 32 * 2**20
 """What the client may hold of a partition before it is asked for; it counts in messages."""
 QUEUE_MESSAGES = 10_000
-QUEUE_UNKNOWN = 100
-"""Where nothing tells how large entries are."""
 _QUEUE_MIN = 4
-_LOOK = 1
-LOOK_MS = 5_000
-"""How long to wait for a message that is looked at alone."""
+WIDER = 4
+FAR_ENTRIES = 100
+FAR_MESSAGES = 1_000
+"""More messages ahead are worth opening a cursor only where many came, and many will."""
 CHUNK_BYTES_MAX = 16 * 2**20
 WAIT_MS = 100
 SILENT_S = 30.0
@@ -48,53 +59,14 @@ STALL_S_MAX = 150.0
 LOST_MS = 2_000
 """After so long without a message a reader asks whether its connection is lost."""
 LOOK_AGAIN = 64
-CHUNKS_MAX = 100
-"""Chunks of one message, 5 MB each: where one begins is looked for so many entries before."""
+"""So many messages are taken at most before who follows looks whether the first are held long."""
+BLOCK_MESSAGES = 256
+"""So many are taken at most before a reader looks where it is and whether to go on."""
 _ALL_ROWS = 2**62
 
 
 def _never() -> bool:
     return False
-
-
-class Cursor(Protocol):
-    """A reader of the client, stripped to what is used."""
-
-    def next(self, timeout_ms: int) -> Message | None:
-        """Return the next message, or None if there was none in time."""
-        ...
-
-    def close(self) -> None: ...
-
-
-class Cursors(Protocol):
-    """Where cursors come from: the client."""
-
-    url: str
-
-    def cursor(self, topic: str, start: Position | None, *, queue: int) -> Cursor:
-        """Open a reader at `start`'s entry (inclusive), or at the earliest message.
-
-        It fetches up to `queue` messages before they are asked for.
-        """
-        ...
-
-    def last(self, topic: str) -> Message | None:
-        """Return the topic's newest message, or None if it is empty."""
-        ...
-
-    def is_lost(self, cursor: Cursor) -> bool:
-        """Tell whether a cursor has no connection though there is a broker that answers."""
-        ...
-
-
-@dataclass(frozen=True)
-class Part:
-    """One partition of a stream."""
-
-    stream: str
-    topic: str
-    partition: int
 
 
 def queue_for(entry_bytes: float, *, share: int = 1) -> int:
@@ -104,41 +76,6 @@ def queue_for(entry_bytes: float, *, share: int = 1) -> int:
     than would do, which costs little, and never more. `share` is how many readers have one bound.
     """
     return int(min(max(QUEUE_BYTES / share / max(entry_bytes, 1), _QUEUE_MIN), QUEUE_MESSAGES))
-
-
-def end_of(cursors: Cursors, part: Part) -> Position | None:
-    """Return the position of the partition's newest event, or None if it has none."""
-    message = cursors.last(part.topic)
-    if message is None:
-        return None
-    ledger, entry, batch = place(message)
-    payload = message.data()
-    if is_arrow(message, payload):
-        batch = arrow_rows(payload) - 1
-    return Position(part.partition, ledger, entry, batch)
-
-
-def first_message(cursor: Cursor) -> Message | None:
-    """Return the first message that a cursor gives, None if none comes soon, and close it."""
-    try:
-        return cursor.next(LOOK_MS)
-    finally:
-        cursor.close()
-
-
-def first_of(cursors: Cursors, part: Part) -> Position | None:
-    """Return the position of the earliest event that is left in a partition that has some."""
-    first = first_message(cursors.cursor(part.topic, None, queue=_LOOK))
-    return None if first is None else Position(part.partition, *place(first))
-
-
-def rows_at(cursors: Cursors, part: Part, at: Position) -> int:
-    """Return how many positions the message at `at`, which was sent alone, takes."""
-    message = first_message(cursors.cursor(part.topic, at, queue=_LOOK))
-    if message is None or place(message)[:2] != at[1:3]:
-        return 1
-    payload = message.data()
-    return arrow_rows(payload) if is_arrow(message, payload) else 1
 
 
 def sampled(
@@ -166,17 +103,25 @@ class PartReader:
     whatever comes next.
 
     It begins with `queue` messages ahead, and goes on with fewer where they turn out to be larger
-    than `QUEUE_BYTES` allow.
+    than `QUEUE_BYTES` allow, or with more where they are far smaller. Whoever needs no more of
+    plain messages than their payloads asks for them without `each`.
     """
 
     def __init__(
-        self, cursors: Cursors, part: Part, start: Position | None, *, queue: int = QUEUE_UNKNOWN
+        self,
+        cursors: Cursors,
+        part: Part,
+        start: Position | None,
+        *,
+        queue: int = QUEUE_UNKNOWN,
+        each: bool = True,
     ) -> None:
         self.part = part
         self._cursors = cursors
         self._start = start
         self._after: Place | None = None if start is None else start[1:]
-        self._held: Message | None = None
+        self._each = each
+        self._held: deque[tuple[Message, bytes]] = deque()
         self._checked = start is None
         self._skipping = start is not None
         self._seen: Place | None = self._after
@@ -186,6 +131,7 @@ class PartReader:
         """Whether the event at that very end was there."""
         self._queue = queue
         self._silent_ms = 0
+        self._widened = False
         self._cursor = cursors.cursor(part.topic, start, queue=queue)
 
     def close(self) -> None:
@@ -206,50 +152,107 @@ class PartReader:
         A chunk has messages of one kind. `wait_ms` is how long to wait for the first,
         `linger_ms` for each further one. Once it is `stopped`, it returns what it has.
         """
-        messages: list[Message] = []
-        payloads: list[bytes] = []
-        chunk = Chunk(self.part.partition, False, messages, payloads, self._after, end)
-        size = count = seen = 0
-        due = 1
-        timeout_ms = wait_ms
-        take = self._cursor.next
-        while count < rows_max and size < CHUNK_BYTES_MAX:
-            message = self._held or take(timeout_ms)
-            self._held = None
-            if message is None:
-                break
-            if not self._checked:
-                self._check_start(message)
-            payload = message.data()
-            arrow = payload[:4] == ARROW_MAGIC and is_arrow(message, payload)
-            if not messages:
-                chunk.arrow = arrow
-                timeout_ms = linger_ms
-            elif chunk.arrow != arrow:
-                self._held = message
-                break
-            messages.append(message if len(payload) < NOTED_BYTES else Noted(message, payload))
-            payloads.append(payload)
-            if size // NOTED_BYTES != (size + len(payload)) // NOTED_BYTES and stopped():
-                break
-            size += len(payload)
-            count += _rows(message, payload) if arrow else 1
-            seen += 1
-            if seen % LOOK_AGAIN == 0 and stopped():
-                break
-            if seen >= due:
-                before = _messages_before(end, place(message), arrow) if end else LOOK_AGAIN
-                if before <= 0:
-                    break
-                due = seen + before
-        if not messages:
+        first = self._taken(wait_ms)
+        if first is None:
             self._mend(wait_ms)
             return None
+        if not self._checked:
+            self._check_start(first[0])
+        self._held.appendleft(first)
+        chunk = Chunk(self.part.partition, is_arrow(*first), after=self._after, until=end)
+        gather = self._gather_arrow if chunk.arrow else self._gather_plain
+        size = gather(chunk, rows_max, linger_ms, stopped)
+        seen = len(chunk.payloads)
         self._silent_ms = 0
         self._sift(chunk, end)
-        if not self.reached and self._queue * size / len(payloads) > 2 * QUEUE_BYTES:
-            self._narrow(queue_for(size / seen))
+        if not self.reached:
+            self._fit(size, seen, end)
         return chunk
+
+    def _taken(self, timeout_ms: int) -> tuple[Message, bytes] | None:
+        if self._held:
+            return self._held.popleft()
+        message = self._cursor.next(timeout_ms)
+        return None if message is None else (message, message.data())
+
+    def _gather_arrow(self, chunk: Chunk, rows_max: int, linger_ms: int, stopped: Stopped) -> int:
+        """Take Arrow batches into the chunk; return their size in bytes."""
+        size = count = 0
+        while count < rows_max and size < CHUNK_BYTES_MAX:
+            taken = self._taken(linger_ms)
+            if taken is None:
+                break
+            message, payload = taken
+            if not is_arrow(message, payload):
+                self._held.appendleft(taken)
+                break
+            chunk.messages.append(message if len(payload) < NOTED_BYTES else Noted(*taken))
+            chunk.payloads.append(payload)
+            size += len(payload)
+            count += _rows(message, payload)
+            at_end = chunk.until is not None and place(message)[:2] >= chunk.until[:2]
+            if at_end or stopped():
+                break
+        return size
+
+    def _gather_plain(self, chunk: Chunk, rows_max: int, linger_ms: int, stopped: Stopped) -> int:
+        """Take plain messages into the chunk; return their size in bytes.
+
+        They come in blocks. After each it looks where it is, and whether to go on.
+        """
+        found: list[Run] = []
+        size = 0
+        # Another thread may change its mind meanwhile: a chunk is all of one or the other.
+        each = self._each
+        block = before = 1
+        block_max = LOOK_AGAIN if chunk.until is None else BLOCK_MESSAGES
+        mixed = False
+        while before > 0 and len(chunk.payloads) < rows_max and size < CHUNK_BYTES_MAX:
+            count = min(block, before, rows_max - len(chunk.payloads))
+            messages, payloads, taken = self._block(count, linger_ms)
+            here = runs(messages)
+            plain = _plain(here, messages, payloads)
+            if plain < len(messages):
+                self._held.extend(list(zip(messages, payloads, strict=True))[plain:])
+                messages, payloads, mixed = messages[:plain], payloads[:plain], True
+                here, taken = runs(messages), sum(map(len, payloads))
+            if not messages:
+                break
+            # Only the last one may be large.
+            if len(payloads[-1]) >= NOTED_BYTES:
+                messages[-1] = Noted(messages[-1], payloads[-1])
+            found += here
+            if each:
+                chunk.messages += messages
+            else:
+                _note_heads(chunk, messages, here)
+            chunk.payloads += payloads
+            size += taken
+            if mixed or stopped():
+                break
+            block = before = min(2 * block, block_max)
+            if chunk.until is not None:
+                (ledger, entry, index), run = here[-1]
+                before = _messages_before(chunk.until, (ledger, entry, index + run - 1))
+        chunk.places = places_of(found)
+        if not each:
+            chunk.again = self._event_ms
+        return size
+
+    def _block(self, count: int, linger_ms: int) -> Taken:
+        """Return up to `count` messages, which end with one that is large."""
+        if not self._held:
+            return self._cursor.take(count, NOTED_BYTES, linger_ms)
+        message, payload = self._held.popleft()
+        return [message], [payload], len(payload)
+
+    def _event_ms(self, places_: Places) -> Ints:
+        """Return the event timestamps of messages, which are read again for it.
+
+        From here on each message is kept: if one is asked for, so are others.
+        """
+        self._each = True
+        return event_ms_of(self._cursors, self.part, places_)
 
     def _mend(self, waited_ms: int) -> None:
         """Open the cursor anew where its connection is lost though the broker answers.
@@ -261,17 +264,32 @@ class PartReader:
             return
         self._silent_ms = 0
         if self._cursors.is_lost(self._cursor):
-            lost = self._cursor
-            with suppress(UnreachableError):
-                self._open(self._queue)
-                lost.close()
+            self._open_instead(self._queue)
 
-    def _narrow(self, queue: int) -> None:
-        """Go on with fewer messages ahead, from the entry that was read last."""
-        if self._queue <= queue or self._seen is None or self._skipping:
+    def _fit(self, size: int, seen: int, end: Place | None) -> None:
+        """Go on with another number of messages ahead, where one fits messages far better.
+
+        What was known before is how large entries are, not how many messages lie in each.
+        """
+        if self._seen is None or self._skipping:
             return
-        self._cursor.close()
-        self._open(queue)
+        queue = queue_for(size / seen)
+        if queue < self._queue and self._queue * size > 2 * QUEUE_BYTES * seen:
+            self._cursor.close()
+            self._open(queue)
+            return
+        ledger, entry, _ = self._seen
+        far = end is not None and (end[0] > ledger or end[1] - entry >= FAR_ENTRIES)
+        if far and queue > WIDER * self._queue and seen >= FAR_MESSAGES and not self._widened:
+            self._widened = True
+            self._open_instead(queue)
+
+    def _open_instead(self, queue: int) -> None:
+        """Open a cursor in place of the one there is, which stays if that cannot be done."""
+        held = self._cursor
+        with suppress(UnreachableError):
+            self._open(queue)
+            held.close()
 
     def _open(self, queue: int) -> None:
         """Open a cursor at the entry that was read last."""
@@ -280,7 +298,8 @@ class PartReader:
             ledger, entry, _ = self._seen
             at = Position(self.part.partition, ledger, entry, 0)
         self._cursor = self._cursors.cursor(self.part.topic, at, queue=queue)
-        self._held, self._queue = None, queue
+        self._held.clear()
+        self._queue = queue
         # What was read last must still be there: else what follows it may be gone as well.
         self._start, self._checked = at, at is None
 
@@ -292,7 +311,8 @@ class PartReader:
         if chunk.arrow:
             self._sift_arrow(chunk, end)
             return
-        spots = places(chunk.messages)
+        spots = chunk.places
+        assert spots is not None
         if self._skipping:
             self._look_for_start(spots)
         keep = above(spots, self._seen)
@@ -307,7 +327,8 @@ class PartReader:
             self.exact = bool(kept.size) and spot(spots, int(kept[-1])) == end
         self._seen = last
         if not keep.all():
-            chunk.messages = [m for m, k in zip(chunk.messages, keep, strict=True) if k]
+            if chunk.messages:
+                chunk.messages = [m for m, k in zip(chunk.messages, keep, strict=True) if k]
             chunk.payloads = [p for p, k in zip(chunk.payloads, keep, strict=True) if k]
             spots = (spots[0][keep], spots[1][keep], spots[2][keep])
         chunk.places = spots
@@ -397,14 +418,32 @@ def _rows(message: Message, payload: bytes) -> int:
     return int(told) if told.isdigit() else arrow_rows(payload)
 
 
-def _messages_before(end: Place, at: Place, arrow: bool) -> int:
+def _note_heads(chunk: Chunk, messages: Sequence[Message], found: Sequence[Run]) -> None:
+    """Let the chunk hold one message of each entry."""
+    index = 0
+    for (ledger, entry, _), run in found:
+        chunk.heads.setdefault((ledger, entry), messages[index])
+        index += run
+
+
+def _plain(found: Sequence[Run], messages: Sequence[Message], payloads: Sequence[bytes]) -> int:
+    """Return how many messages come before the first Arrow batch, which is never in a batch."""
+    index = 0
+    for _, run in found:
+        if run == 1 and is_arrow(messages[index], payloads[index]):
+            break
+        index += run
+    return index
+
+
+def _messages_before(end: Place, at: Place) -> int:
     """Return how many messages can safely be taken before looking again; 0 at or past `end`.
 
     A message moves on by one entry at most, save for the broker's own markers, which cost
     no more than one waiting time at the very end.
     """
     if at[:2] >= end[:2]:
-        return 0 if arrow or at[:2] > end[:2] else max(end[2] - at[2], 0)
+        return 0 if at[:2] > end[:2] else max(end[2] - at[2], 0)
     return end[1] - at[1] if at[0] == end[0] else LOOK_AGAIN
 
 
@@ -450,7 +489,7 @@ def chunks_until(
                 )
             continue
         stalled_since = asked_at = clock.monotonic_s()
-        if chunk.messages:
+        if chunk.payloads:
             yield chunk
     if not reader.exact:
         raise UnknownPosition(

@@ -41,9 +41,9 @@ class _Out:
 
 
 def _run(task: dict[str, Any], logs: dict[str, Any], out: _Out) -> None:
+    from fs_notebook.log.cursors import Part
     from fs_notebook.log.protocol import Stream
     from fs_notebook.log.pulsar import PulsarLog
-    from fs_notebook.log.reader import Part
     from fs_notebook.position import Position
 
     place = json.dumps(task["place"])

@@ -16,10 +16,10 @@ from typing import Protocol
 import polars as pl
 
 from fs_notebook.log import frames
+from fs_notebook.log.cursors import LOOK_MS, Cursor, Cursors, Part, first_message
 from fs_notebook.log.decode import arrow_rows
-from fs_notebook.log.messages import Message, is_arrow, place
+from fs_notebook.log.places import Message, is_arrow, place
 from fs_notebook.log.protocol import PUBLISHED, Batch, Stream
-from fs_notebook.log.reader import LOOK_MS, Cursor, Cursors, Part, first_message
 from fs_notebook.position import Position
 from fs_notebook.types import TIME
 

@@ -11,9 +11,9 @@ import polars as pl
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import ConflictError, UnreachableError
+from fs_notebook.log.cursors import Part
 from fs_notebook.log.framing import Lot, is_json, lots
 from fs_notebook.log.protocol import Stream
-from fs_notebook.log.reader import Part
 from fs_notebook.position import Position
 
 PRODUCER_TRIES_MAX = 40

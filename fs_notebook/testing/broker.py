@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from fs_notebook.clock import Clock
 from fs_notebook.errors import UnreachableError, UsageError
-from fs_notebook.log.reader import Cursor
+from fs_notebook.log.cursors import Cursor
 from fs_notebook.position import Position
 from fs_notebook.testing.faults import Fault, Faults
 
@@ -248,7 +248,7 @@ class Broker:
         self._ledgers += 1
 
 
-class BrokerCursor:
+class BrokerCursor(Cursor):
     """Hands over a topic's messages in order, from one on."""
 
     def __init__(

@@ -21,12 +21,14 @@ from fs_notebook.errors import (
     unknown_name,
 )
 from fs_notebook.log import frames
+from fs_notebook.log.cursors import Part, end_of
 from fs_notebook.log.framing import is_json, messages, route
-from fs_notebook.log.messages import Decoded, decode, place, regrouped
+from fs_notebook.log.messages import Decoded, asks_each, decode, regrouped
 from fs_notebook.log.names import check_stream_name
 from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.places import place
 from fs_notebook.log.protocol import Batch, Shares, Stream
-from fs_notebook.log.reader import Part, PartReader, chunks_until, end_of
+from fs_notebook.log.reader import PartReader, chunks_until
 from fs_notebook.log.seeking import begin_at, nothing
 from fs_notebook.position import Cut, Position
 from fs_notebook.testing.broker import Broker, Sending, silent
@@ -404,7 +406,8 @@ class SimulatedLog:
     def _decoded(
         self, stream: Stream, part: Part, start: Position | None, end: Position, rows_max: int
     ) -> Iterator[Decoded]:
-        reader, payloads = PartReader(self._broker, part, start), PayloadReader(stream)
+        reader = PartReader(self._broker, part, start, each=asks_each(stream))
+        payloads = PayloadReader(stream)
         rows_max = min(rows_max, CHUNK_MESSAGES)
         for chunk in chunks_until(reader, end, rows_max=rows_max, clock=self.clock):
             yield from decode(chunk, payloads)
@@ -431,7 +434,7 @@ class SimulatedLog:
             found = False
             for reader in self._chance.sample(readers, len(readers)):
                 chunk = reader.collect(rows_max, end=None, wait_ms=0, linger_ms=0)
-                if chunk is not None and chunk.messages:
+                if chunk is not None and chunk.payloads:
                     found = True
                     decoded = decode(chunk, payloads)
                     yield from regrouped(decoded, stream, asked, (None, None), rows_max)

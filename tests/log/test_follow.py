@@ -11,11 +11,12 @@ import pytest
 
 from fs_notebook.clock import SYSTEM, Clock, SystemClock
 from fs_notebook.errors import HistoryLost
+from fs_notebook.log.cursors import Cursor, Part
 from fs_notebook.log.follow import CHUNKS_MAX, follow
-from fs_notebook.log.messages import place
 from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.places import place
 from fs_notebook.log.protocol import Batch
-from fs_notebook.log.reader import LOOK_AGAIN, Part
+from fs_notebook.log.reader import LOOK_AGAIN
 from fs_notebook.position import START, Position
 from tests.log.test_reader import STREAM, FakeMessage, log_of
 
@@ -23,7 +24,7 @@ ROWS_MAX = 100
 
 
 @dataclass
-class SingleCursor:
+class SingleCursor(Cursor):
     """Hands over one message a chunk, and tells how many it has handed over."""
 
     messages: list[FakeMessage]
@@ -88,7 +89,7 @@ class Ticking(SystemClock):
 
 
 @dataclass
-class SteadyCursor:
+class SteadyCursor(Cursor):
     """Hands over a message each millisecond, without a pause to the last."""
 
     messages: list[FakeMessage]

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fs_notebook.clock import SYSTEM, SystemClock
 from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
-from fs_notebook.log.messages import decode, place, places
+from fs_notebook.log.cursors import Cursor, Part
+from fs_notebook.log.messages import decode, dress
 from fs_notebook.log.payloads import PayloadReader
+from fs_notebook.log.places import place, places
 from fs_notebook.log.protocol import Stream
-from fs_notebook.log.reader import QUEUE_MESSAGES, SILENT_S, Part, PartReader, chunks_until
+from fs_notebook.log.reader import QUEUE_MESSAGES, SILENT_S, PartReader, chunks_until
 from fs_notebook.position import Position
 from fs_notebook.types import Type
 
 STREAM = Stream("x", (("n", Type.BIGINT),))
+TIMED = Stream("x", (("n", Type.BIGINT), ("ts", Type.TIMESTAMP)), time="ts")
 PART = Part("x", "persistent://public/default/x", 0)
 
 
@@ -41,9 +45,13 @@ class FakeId:
 class FakeMessage:
     at: tuple[int, int, int]
     number: int
+    ts: int | None = None
+    event_ms: int = 0
 
     def data(self) -> bytes:
-        return json.dumps({"n": self.number}).encode()
+        return json.dumps(
+            {"n": self.number} | ({} if self.ts is None else {"ts": self.ts})
+        ).encode()
 
     def message_id(self) -> FakeId:
         return FakeId(self.at)
@@ -52,7 +60,7 @@ class FakeMessage:
         return 1
 
     def event_timestamp(self) -> int:
-        return 0
+        return self.event_ms
 
     def properties(self) -> dict[str, str]:
         return {}
@@ -71,7 +79,7 @@ def log_of(sizes: list[int]) -> list[FakeMessage]:
 
 
 @dataclass
-class FakeCursor:
+class FakeCursor(Cursor):
     messages: list[FakeMessage]
 
     def next(self, timeout_ms: int) -> FakeMessage | None:
@@ -158,6 +166,71 @@ def test_fault_19_what_is_handed_over_twice_counts_once(
     assert got == list(range(first + 1, last + 1))
 
 
+TIMES = st.tuples(st.none() | st.integers(1, 9), st.integers(0, 9))
+
+
+@given(
+    SIZES,
+    st.data(),
+    st.integers(1, 40),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(0, 15))),
+)
+def test_times_are_the_same_whether_each_message_is_kept_or_none(
+    sizes: list[int], data: st.DataObject, rows_max: int, cuts: list[tuple[int, int]]
+) -> None:
+    """An event without a time of its own has its message's, which is then read again."""
+    messages = [
+        replace(m, ts=ts, event_ms=ms)
+        for m in log_of(sizes)
+        for ts, ms in [data.draw(TIMES, label=f"{m.at}")]
+    ]
+    end = Position(0, *place(messages[-1]))
+    found = []
+    for each in (True, False):
+        client = FakeClient(messages, [(where % (len(messages) + 1), back) for where, back in cuts])
+        reader = PartReader(client, PART, None, queue=QUEUE_MESSAGES, each=each)
+        frames = [
+            dress(one, TIMED, TIMED.names, positions=True)
+            for chunk in chunks_until(reader, end, rows_max=rows_max, clock=SYSTEM)
+            for one in decode(chunk, PayloadReader(TIMED))
+        ]
+        found.append(pl.concat(frames))
+        # Of those that are not kept, none is read again for nothing.
+        missing = any(m.ts is None for m in messages)
+        assert len(client.queues) == 1 or (missing and not each)
+    assert found[0].equals(found[1])
+    assert found[0].height == len(messages)
+
+
+def test_a_message_that_is_gone_before_its_time_is_asked_for_is_told() -> None:
+    messages = log_of([3, 2])
+    client = FakeClient(messages)
+    reader = PartReader(client, PART, None, queue=QUEUE_MESSAGES, each=False)
+    [chunk] = chunks_until(reader, Position(0, *place(messages[-1])), rows_max=99, clock=SYSTEM)
+    [decoded] = decode(chunk, PayloadReader(TIMED))
+    client.log = messages[3:]
+    with pytest.raises(HistoryLost, match="are gone while"):
+        dress(decoded, TIMED, TIMED.names)
+
+
+@pytest.mark.parametrize(("entries", "size", "opened"), [(200, 100, 2), (200, 3, 1), (90, 100, 1)])
+def test_many_small_messages_in_each_entry_are_fetched_with_more_ahead(
+    entries: int, size: int, opened: int
+) -> None:
+    """What was known before is the size of entries: 100 messages in each are 100 times smaller."""
+    log = [
+        FakeMessage((1, entry, index), entry * size + index)
+        for entry in range(entries)
+        for index in range(size)
+    ]
+    client = FakeClient(log)
+    reader = PartReader(client, PART, None, queue=20, each=False)
+    chunks = list(chunks_until(reader, Position(0, *place(log[-1])), rows_max=1_000, clock=SYSTEM))
+    got = [json.loads(p)["n"] for chunk in chunks for p in chunk.payloads]
+    assert got == list(range(len(log)))
+    assert client.queues == [20, QUEUE_MESSAGES][:opened]
+
+
 def test_larger_messages_than_expected_are_fetched_with_fewer_ahead() -> None:
     log = log_of([0] * 60)
     client = FakeClient(log)
@@ -198,7 +271,7 @@ class LateClient(FakeClient):
         ready = super().cursor(topic, start, queue=queue)
         clock, silent_s = self.clock, self.silent_s
 
-        class Late:
+        class Late(Cursor):
             def next(self, timeout_ms: int) -> FakeMessage | None:
                 if clock.now_s < silent_s:
                     clock.now_s += timeout_ms / 1000

@@ -15,9 +15,9 @@ import pytest
 
 from fs_notebook.errors import HistoryLost, UnknownPosition
 from fs_notebook.log.cache import CachedLog
+from fs_notebook.log.cursors import Cursor, Part
 from fs_notebook.log.protocol import Stream
 from fs_notebook.log.pulsar import PulsarLog
-from fs_notebook.log.reader import Part
 from fs_notebook.log.seeking import PromiseWarning, begin_at
 from fs_notebook.log.segments import SegmentCache
 from fs_notebook.position import Cut, Position
@@ -73,7 +73,7 @@ def test_a_kept_promise_changes_no_answer(seed: int) -> None:
 
 
 @dataclass
-class Held:
+class Held(Cursor):
     """A cursor over messages in a list."""
 
     left: Iterator[Stored]

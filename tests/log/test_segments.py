@@ -14,8 +14,8 @@ import pytest
 
 from fs_notebook.log.apart import ReaderProcesses
 from fs_notebook.log.cache import CachedLog
+from fs_notebook.log.cursors import Part
 from fs_notebook.log.protocol import BATCH, ENTRY, LEDGER, PUBLISHED, Stream
-from fs_notebook.log.reader import Part
 from fs_notebook.log.segments import PART, WRITTEN_S_MAX, CacheWarning, Segment, SegmentCache
 from fs_notebook.position import Cut, Position
 from fs_notebook.types import TIME, Type
