@@ -116,12 +116,13 @@ class AsyncRedisStore:
     def __init__(self, url: str, *, timeout_seconds: float = 20.0) -> None:
         self._wire = AsyncWire(url, timeout_seconds=timeout_seconds)
         self.url = self._wire.shown
+        self._values = redis_reads.Values(one_slot=True)
 
     async def answer(self, ask: Published | Values) -> Any:
         """Return what Redis answers to one ask, in one round trip."""
         if isinstance(ask, Published):
             return await self._asked(redis_reads.published())
-        return await self._asked(redis_reads.values(ask.generation, ask.shards))
+        return await self._asked(self._values.ask(ask.generation, ask.shards))
 
     async def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if Redis does not answer."""
@@ -132,10 +133,13 @@ class AsyncRedisStore:
         await self._wire.close()
 
     async def _asked(self, asked: redis_reads.Asked[T]) -> T:
-        try:
-            return asked.answer(await self._wire.read_again(asked.commands))
-        except UnknownScript:
-            return asked.answer(await self._wire.read_again(asked.spelt()))
+        while True:
+            try:
+                return asked.answer(await self._wire.read_again(asked.commands))
+            except (UnknownScript, redis_reads.Unsure):
+                if asked.otherwise is None:
+                    raise
+                asked = asked.otherwise()
 
 
 class Immediate:

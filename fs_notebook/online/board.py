@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -141,6 +141,17 @@ class Read:
     entity: tuple[str, ...] | None = None
 
 
+class Stored(NamedTuple):
+    """A version to be read: what is shown of it, each with its place in an entity's values.
+
+    `owners` are the names that the version was asked for by.
+    """
+
+    read: Read
+    shown: tuple[tuple[str, int], ...]
+    owners: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Part:
     """One part of a key: the entity that gives it, and its type."""
@@ -189,6 +200,19 @@ class Wanted:
         for ready, shown in self.derived.items():
             found[ready] = frozenset(self.owners[column] for column, _ in shown)
         return found
+
+    @cached_property
+    def stored(self) -> tuple[Stored, ...]:
+        """What is read, in order."""
+        return tuple(
+            Stored(read, tuple((c, read.ready.places[f]) for c, f in shown), self.owners_of[read])
+            for read, shown in self.reads.items()
+        )
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether what is shown is read in the order that it was asked for."""
+        return self.features == tuple(column for one in self.stored for column, _ in one.shown)
 
     def parts(self, columns: tuple[str, ...]) -> tuple[tuple[Part, ...], ...]:
         """Return the parts of each read's key, where these entities are given.

@@ -187,7 +187,7 @@ def unpack_head(blob: bytes) -> list[Any]:
         version, length = _FRONT.unpack_from(blob)
         if version != _VERSION:
             raise ValueError(f"format version {version}")
-        head: list[Any] = msgpack.unpackb(memoryview(blob)[_FRONT.size : _FRONT.size + length])
+        head: list[Any] = msgpack.unpackb(blob[_FRONT.size : _FRONT.size + length])
         if len(head) < 2:
             raise ValueError(f"{len(head)} parts")
         return head

@@ -97,8 +97,7 @@ class Reading:
             fetched = yield from self._fetched(board.generation, shards, widths)
             if fetched is not None:
                 found, at_us = fetched
-                rest = iter(found)
-                blobs = [[next(rest) for _ in range(width)] for width in widths]
+                blobs = _split(found, widths)
                 return (
                     yield from self._finished(
                         board, wanted, columns, count, keys, blobs, requests, at_us
@@ -160,29 +159,31 @@ class Reading:
         newest: dict[str, list[int | None]] = {}
         expired: dict[str, frozenset[int]] = {}
         done: dict[Read, tuple[list[Sequence[Any]], frozenset[int]]] = {}
-        for (read, shown), mine, found in zip(wanted.reads.items(), keys, blobs, strict=True):
-            rows, old = yield from self._values(read.ready, mine, found, now_us, board.generation)
+        for (read, shown, owners), mine, found in zip(wanted.stored, keys, blobs, strict=True):
+            ready = read.ready
+            rows, old = yield from self._values(ready, mine, found, now_us, board.generation)
             if wanted.derived:
                 done[read] = rows, old
             if not shown:
                 continue
-            places = read.ready.places
-            turned = [*map(list, zip(*rows, strict=True))] if rows else [[]] * (len(places) + 2)
-            for column, feature in shown:
-                made[column] = turned[places[feature]]
-            for owner in wanted.owners_of[read]:
+            turned = [*map(list, zip(*rows, strict=True))]
+            if not rows:
+                turned = [[]] * (len(ready.places) + 2)
+            for column, place in shown:
+                made[column] = turned[place]
+            for owner in owners:
                 newest[owner], expired[owner] = turned[0], old
-        for (ready, shown), given in zip(wanted.derived.items(), requests, strict=True):
-            inputs = [done[read] for read in wanted.inputs[ready]]
-            entity = {n: columns[n] for n in ready.served.plan.entity}
+        for (derived, asked), given in zip(wanted.derived.items(), requests, strict=True):
+            inputs = [done[read] for read in wanted.inputs[derived]]
+            entity = {n: columns[n] for n in derived.served.plan.entity}
             brought = [
                 {f: [row[read.ready.places[f]] for row in rows] for f, _ in needed.features}
                 for needed, read, (rows, _) in zip(
-                    ready.served.plan.inputs, wanted.inputs[ready], inputs, strict=True
+                    derived.served.plan.inputs, wanted.inputs[derived], inputs, strict=True
                 )
             ]
-            values = ready.values(
-                [f for _, f in shown],
+            values = derived.values(
+                [f for _, f in asked],
                 entities=entity, requests=given, inputs=brought, count=count,
             )  # fmt: skip
             times = [
@@ -190,13 +191,15 @@ class Reading:
                 for row_s in zip(*(rows for rows, _ in inputs), strict=True)
             ]
             gone: frozenset[int] = frozenset().union(*(old for _, old in inputs))
-            for column, feature in shown:
+            for column, feature in asked:
                 made[column] = values[feature]
-            for owner in wanted.owners_of[ready]:
+            for owner in wanted.owners_of[derived]:
                 newest[owner], expired[owner] = times, gone
+        if not wanted.in_order:
+            made = {n: made[n] for n in wanted.features}
         return FeatureVector(
             entities=tuple(columns), features=wanted.features,
-            columns={**columns, **{n: made[n] for n in wanted.features}},
+            columns={**columns, **made},
             schema=wanted.schema, owners=wanted.owners, versions=wanted.versions,
             newest_us=newest, expired=expired, at_us=now_us, fetched_us=min(fetched_us, now_us),
             count=count, notices=wanted.notices,
@@ -249,7 +252,7 @@ class Reading:
         return rows, frozenset(expired)
 
 
-def _split(items: Sequence[T], widths: Sequence[int]) -> list[Sequence[T]]:
+def _split(items: list[T], widths: Sequence[int]) -> list[list[T]]:
     """Return items in stretches of these lengths."""
     stretches, start = [], 0
     for width in widths:
@@ -337,11 +340,11 @@ _EXPECTED: Mapping[Type, tuple[type, str]] = {
 
 def coerced(value: Any, kind: Type, entity: str) -> Any:
     """Bring an entity's value to its key's type: the string '7' and the number 7 differ."""
-    if value is None:
-        return None
+    expected, remedy = _EXPECTED[kind]
+    if value is None or type(value) is expected:
+        return value
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
-    expected, remedy = _EXPECTED[kind]
     is_bool, is_moment = isinstance(value, bool), isinstance(value, datetime)
     fits = isinstance(value, expected)
     if kind is Type.BIGINT:

@@ -12,6 +12,8 @@ from fs_notebook.online.codec import unseal
 
 SERVING = b"fs:serving"
 GENERATION = b"generation"
+GENERATION_ALONE = b"fs:generation{fs:serving}"
+"""The generation once more, in a key of its own in the slot of `SERVING`: to be had with values."""
 GROUP = b"g:"
 _SHARDS_MAX = 4_096
 

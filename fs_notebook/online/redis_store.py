@@ -26,6 +26,7 @@ from fs_notebook.online import checks, cluster, redis_reads, scripts
 from fs_notebook.online.codec import corrupt, seal
 from fs_notebook.online.protocol import Lease, ShardState
 from fs_notebook.online.redis_keys import (
+    GENERATION_ALONE,
     GROUP,
     SERVING,
     health_key,
@@ -80,6 +81,7 @@ class RedisStore:
         made: type[Wire] | type[cluster.ClusterWire] = cluster.ClusterWire if is_cluster else Wire
         self._wire: Talk = made(address, timeout_seconds=timeout_seconds)
         self.url = self._wire.shown
+        self._values = redis_reads.Values(one_slot=not is_cluster)
 
     @property
     def address(self) -> str:
@@ -269,7 +271,8 @@ class RedisStore:
     def publish(self, group: str, record: Mapping[str, Any] | None) -> None:
         """Set or remove a group's serving record, and move the generation with it."""
         text = "" if record is None else checks.to_json(record)
-        (reply,) = self._wire.run(scripts.PUBLISH, [([SERVING], [GROUP + group.encode(), text])])
+        keys = [SERVING, GENERATION_ALONE]
+        (reply,) = self._wire.run(scripts.PUBLISH, [(keys, [GROUP + group.encode(), text])])
         if reply[0] == b"type":
             raise self._in_the_way(SERVING, reply[1])
 
@@ -281,13 +284,16 @@ class RedisStore:
         self, generation: int, shards: Sequence[tuple[str, Sequence[bytes]]]
     ) -> tuple[bool, list[list[bytes | None]]]:
         """Return values of several shards in one round trip, verified."""
-        return self._ask(redis_reads.values(generation, shards))
+        return self._ask(self._values.ask(generation, shards))
 
     def _ask(self, asked: redis_reads.Asked[T]) -> T:
-        try:
-            return asked.answer(self._wire.read_again(asked.commands))
-        except UnknownScript:
-            return asked.answer(self._wire.read_again(asked.spelt()))
+        while True:
+            try:
+                return asked.answer(self._wire.read_again(asked.commands))
+            except (UnknownScript, redis_reads.Unsure):
+                if asked.otherwise is None:
+                    raise
+                asked = asked.otherwise()
 
     def ping(self) -> None:
         """Raise `UnreachableError`, naming where, if Redis does not answer."""

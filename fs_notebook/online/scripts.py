@@ -214,7 +214,9 @@ local now = redis.call('TIME')
 local generation = math.max(
   tonumber(now[1]) * 1000000 + tonumber(now[2]),
   tonumber(redis.call('HGET', KEYS[1], 'generation') or '0') + 1)
-redis.call('HSET', KEYS[1], 'generation', string.format('%.0f', generation))
+local shown = string.format('%.0f', generation)
+redis.call('HSET', KEYS[1], 'generation', shown)
+redis.call('SET', KEYS[2], shown)
 if ARGV[2] == '' then
   redis.call('HDEL', KEYS[1], ARGV[1])
 else

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -302,8 +301,11 @@ class Wire(Explained):
         except (RedisError, OSError) as error:
             raise self.unreachable(error) from error
         begun = Exchange(self, connection, len(commands))
-        with begun.guarded():
+        try:
             connection.send_packed_command([packed(commands)])
+        except BaseException as error:
+            begun.failed(error)
+            raise
         return begun
 
     def _taken(self, look: bool) -> Any:
@@ -350,12 +352,16 @@ class Exchange:
     def replies(self) -> list[Any]:
         """Read the replies, refusals among them as errors, and give the connection back."""
         found: list[Any] = []
-        with self.guarded():
+        read = self._connection.read_response
+        try:
             for _ in range(self._count):
                 try:
-                    found.append(self._connection.read_response())
+                    found.append(read())
                 except ResponseError as error:
                     found.append(error)
+        except BaseException as error:
+            self.failed(error)
+            raise
         self._end()
         return found
 
@@ -365,16 +371,11 @@ class Exchange:
             self._connection.disconnect()
             self._end()
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        try:
-            yield
-        except (RedisError, OSError) as error:
-            self.abandon()
+    def failed(self, error: BaseException) -> None:
+        """Give the replies up; raise what a connection's own error means."""
+        self.abandon()
+        if isinstance(error, (RedisError, OSError)):
             raise self._wire.unreachable(error) from error
-        except BaseException:
-            self.abandon()
-            raise
 
     def _end(self) -> None:
         self._open = False

@@ -17,6 +17,8 @@ from fs_notebook.errors import IntegrityError, UnknownName, UsageError
 from fs_notebook.language.plan import Plan
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.online.protocol import OnlineStore
+from fs_notebook.online.redis_keys import GENERATION_ALONE
+from fs_notebook.online.redis_reads import WARY_READS
 from fs_notebook.online.serve import FeatureReader
 from fs_notebook.types import TIME
 from tests.online.conftest import BackDoor, RedisDoor
@@ -175,6 +177,43 @@ def test_several_groups_and_entities_are_one_round_trip(system_redis: RedisServe
         "cmdstat_exists": 1, "cmdstat_sismember": 1,
     }  # fmt: skip
     store.close()
+
+
+def test_only_a_read_that_meets_an_absent_value_looks_whether_it_was_lost(
+    system_redis: RedisServer,
+) -> None:
+    """It takes a second round trip for that, once; those to come look at once, for a while."""
+    door = RedisDoor(system_redis, system_redis.url)
+    door.client.flushall()
+    two_versions(door.store)
+    door.client.script_flush()
+    reader = reader_at(door.store, 5)
+    reader.read("total", user="a")
+    wire: Any = door.store._wire
+    sent: list[str] = []
+    begin = wire.begin
+
+    def noted(commands: Sequence[Any], **options: Any) -> Any:
+        sent.append(" ".join(c[0] for c in commands))
+        return begin(commands, **options)
+
+    def read(user: str) -> tuple[int | None, list[str]]:
+        sent.clear()
+        return reader.read("total", user=["b", user])["total"][1], list(sent)
+
+    wire.begin = noted
+    assert read("a") == (42, ["MGET"])
+    assert read("nobody") == (None, ["MGET", "EVALSHA HGET", "EVAL HGET"])
+    for _ in range(WARY_READS):
+        assert read("a") == (42, ["EVALSHA HGET"])
+    assert read("a") == (42, ["MGET"])
+    # A roll-back is seen by either.
+    versions = {v: s for _, v, s in reader.kept()}
+    publish(door.store, versions[1])
+    assert read("a")[0] == 30
+    # Where the generation is not told beside the values, it is asked for.
+    door.client.delete(GENERATION_ALONE)
+    assert read("a") == (30, ["MGET", "EVALSHA HGET"])
 
 
 def commands_of(door: RedisDoor) -> dict[str, int]:

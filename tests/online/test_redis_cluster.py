@@ -90,8 +90,8 @@ def test_workers_and_readers_work_over_all_nodes_in_one_trip_each(
     nodes = {redis_cluster.node_of(b"fs:{%s}:m" % definition(n).shard.encode()).port for n in names}
     assert len(nodes) > 1
     reader = FeatureReader(store)
-    # Each node knows the script by now.
-    reader.read([f"{n}_total" for n in names], user=["u0"])
+    # Each node knows the script by now, and that there are entities without a value.
+    reader.read([f"{n}_total" for n in names], user=["nobody"])
     trips: list[tuple[str, str]] = []
     begin = Wire.begin
 
