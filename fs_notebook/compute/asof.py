@@ -253,12 +253,16 @@ def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame, *, known: boo
     starts = starts[: count + 2]
     order = _by_entity_and_time(codes, times, count + 1)[: starts[-1]]
     code = _TimeCode.of(times, count)
+    # Of a frame in many pieces each row would be looked for: ten times the work.
+    whole = events.select(pl.exclude(*fold.keys)).rechunk()
+    sorted_events = whole.select(pl.all().gather(order))
+    sorted_codes = np.repeat(np.arange(count + 1), np.diff(starts))
     return _Ordered(
-        events=events.select(pl.exclude(*fold.keys).gather(order)),
+        events=sorted_events,
         entities=entities,
-        codes=codes[order],
+        codes=sorted_codes,
         starts=starts,
-        keys=code.pack(codes, times)[order],
+        keys=code.pack(sorted_codes, sorted_events[TIME].to_numpy()),
         time_of=code,
         published=events[PUBLISHED].to_numpy()[order] if known else None,
     )

@@ -49,22 +49,28 @@ def kept_ranges(
     if bound.once:
         return None
     columns = dict(zip("vtpq", (arg, TIME, *ORDER), strict=True))
-    present = events.get_column(arg).is_not_null().to_numpy()
-    # Of each event, how many before it are not null: ranges of these are ranges of those.
-    before = np.concatenate(([0], np.cumsum(present)))
-    first, last = before[low], before[np.maximum(low, high)]
+    values, first, last = events.get_column(arg), low, np.maximum(low, high)
+    there = None
+    if values.null_count():
+        present = values.is_not_null().to_numpy()
+        there = np.flatnonzero(present)
+        # Of each event, how many before it are not null: ranges of these are ranges of those.
+        before = np.concatenate(([0], np.cumsum(present)))
+        first, last = before[first], before[last]
     if bound.newest:
         first = np.maximum(first, last - bound.count)
     else:
         last = np.minimum(last, first + bound.count)
     sizes = last - first
     # A list of lists cannot be made of single ones by `concat_list`, which strings them together.
-    single = bound.count == 1 and not events.get_column(arg).dtype.is_nested()
+    single = bound.count == 1 and not values.dtype.is_nested()
     if alone and single:
-        return _values(bound, events.get_column(arg), present, first, sizes)
+        return _values(bound, values, there, first, sizes)
     if int(sizes.sum()) > ROWS_MAX:
         return None
-    places = np.flatnonzero(present)[spread(first, sizes)]
+    places = spread(first, sizes)
+    if there is not None:
+        places = there[places]
     rows = events.select(pl.col(c).gather(places).alias(n) for n, c in columns.items())
     schema = {f.name: f.dtype for f in bound.fields}
     if single:
@@ -81,14 +87,18 @@ def kept_ranges(
 
 
 def _values(
-    bound: Kept, values: pl.Series, present: npt.NDArray[np.bool_], first: Ints, sizes: Ints
+    bound: Kept, values: pl.Series, there: Ints | None, first: Ints, sizes: Ints
 ) -> pl.DataFrame:
-    """Return one value of each range, and nothing beside it."""
-    there = np.flatnonzero(present)
-    if not there.size:
+    """Return one value of each range, and nothing beside it.
+
+    `there` are the indices of the values that are not null, which `first` counts; None: all are.
+    """
+    count = len(values) if there is None else there.size
+    if not count:
         return pl.DataFrame([pl.repeat(None, first.size, dtype=f.dtype, eager=True).alias(f.name)
                              for f in bound.fields])  # fmt: skip
-    index = pl.Series(there[np.minimum(first, there.size - 1)])
+    first = np.minimum(first, count - 1)
+    index = pl.Series(first if there is None else there[first])
     if not sizes.all():
         index = index.set(pl.Series(sizes == 0), None)
     value, *others = bound.fields
