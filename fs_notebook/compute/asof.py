@@ -407,7 +407,14 @@ def _merged(
             states = kept_ranges(bound, events, args[0], low, high, alone=alone)
         if states is None:
             states = merged_ranges(bound, events, args, low, high)
-        return {n: states.get_column(f.name).cast(f.dtype).rename(n) for n, f in names}
+        made = states.schema
+        return {
+            n: states.get_column(f.name).rename(n)
+            if made[f.name] == f.dtype
+            else states.get_column(f.name).cast(f.dtype).rename(n)
+            for n, f in names
+            if f.name in made
+        }
     if isinstance(bound, Count) and not bound.types:
         return {names[0][0]: pl.Series(names[0][0], high - low)}
     lifted = events.select(

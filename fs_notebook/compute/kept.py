@@ -38,7 +38,7 @@ def kept_ranges(
     low, high
         The ranges, as indices into `events`; each of one entity.
     alone
-        Nothing will be merged with these states, so that one value needs no time and position.
+        Nothing will be merged with these states: of one value neither time nor position is told.
 
     Returns
     -------
@@ -93,17 +93,15 @@ def _values(
 
     `there` are the indices of the values that are not null, which `first` counts; None: all are.
     """
+    field = bound.fields[0]
     count = len(values) if there is None else there.size
     if not count:
-        return pl.DataFrame([pl.repeat(None, first.size, dtype=f.dtype, eager=True).alias(f.name)
-                             for f in bound.fields])  # fmt: skip
+        nothing = pl.repeat(None, first.size, dtype=field.dtype, eager=True)
+        return nothing.alias(field.name).to_frame()
     first = np.minimum(first, count - 1)
-    index = pl.Series(first if there is None else there[first])
+    frame = values.gather(first if there is None else there[first]).alias(field.name).to_frame()
+    value = pl.col(field.name)
     if not sizes.all():
-        index = index.set(pl.Series(sizes == 0), None)
-    value, *others = bound.fields
-    frame = pl.DataFrame({value.name: values.gather(index)})
-    return frame.select(
-        pl.concat_list(value.name).cast(value.dtype),
-        *(pl.lit(None, dtype=f.dtype).alias(f.name) for f in others),
-    )
+        # Some value was taken for an empty range: a third of the time of an index with nulls.
+        value = pl.when(pl.lit(pl.Series(sizes > 0))).then(value)
+    return frame.select(pl.concat_list(value).cast(field.dtype).alias(field.name))
