@@ -18,6 +18,7 @@ _RICH = (
     ("fs_notebook.explanation", "Explanation", "explained.explanation_html"),
     ("fs_notebook.comparison.outcome", "Comparison", "compared.comparison_html"),
     ("fs_notebook.compute.preview", "Preview", "display.preview_html"),
+    ("fs_notebook.online.vector", "FeatureVector", "served.vector_html"),
     ("fs_notebook.worker.verify", "Verification", "verified.verification_html"),
     ("fs_notebook.views", "Status", "display.one_status_html"),
     ("fs_notebook.curation", "About", "catalogued.about_html"),

@@ -140,12 +140,16 @@ class FeatureVector:
             raise unknown_name("feature", feature, self.features)
         return [*self.columns[feature]]
 
+    def known(self) -> dict[str, int]:
+        """Return how many entities have a value of each status."""
+        statuses = [set(s) for s in zip(*map(self.status_of, self.features), strict=True)]
+        return {name: sum(name in s for s in statuses) for name in (*STATUS.categories,)}
+
     def _told(self) -> str:
         """Return how many entities have values that are missing, and why."""
-        statuses = [set(s) for s in zip(*map(self.status_of, self.features), strict=True)]
-        missing = sum(NOT_FOUND in s for s in statuses)
-        expired = sum(EXPIRED in s for s in statuses)
-        return f"{missing} not found" + (f", {expired} expired" if expired else "")
+        known = self.known()
+        expired = f", {known[EXPIRED]} expired" if known[EXPIRED] else ""
+        return f"{known[NOT_FOUND]} not found{expired}"
 
     def __repr__(self) -> str:
         with pl.Config(tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True):
