@@ -22,6 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from fs_notebook.errors import FeatureStoreError, UsageError
 from fs_notebook.jupyter.catalogued import about_html, found_html, lineage_html
 from fs_notebook.jupyter.display import preview_html
+from fs_notebook.jupyter.served import vector_html
 from fs_notebook.model.chart import svg_of
 from fs_notebook.session import Session
 from fs_notebook.worker.connection import Connection
@@ -138,6 +139,7 @@ def shown(session: Session, said: str, folder: Path) -> Iterator[tuple[str, Any]
 
 HTML: dict[str, Any] = {
     "About": about_html, "Lineage": lineage_html, "Found": found_html, "Preview": preview_html,
+    "FeatureVector": vector_html,
 }  # fmt: skip
 
 
