@@ -264,7 +264,7 @@ def _order(fold: Fold, events: pl.DataFrame, labels: pl.DataFrame, *, known: boo
         starts=starts,
         keys=code.pack(sorted_codes, sorted_events[TIME].to_numpy()),
         time_of=code,
-        published=events[PUBLISHED].to_numpy()[order] if known else None,
+        published=sorted_events[PUBLISHED].to_numpy() if known else None,
     )
 
 
@@ -407,14 +407,8 @@ def _merged(
             states = kept_ranges(bound, events, args[0], low, high, alone=alone)
         if states is None:
             states = merged_ranges(bound, events, args, low, high)
-        made = states.schema
-        return {
-            n: states.get_column(f.name).rename(n)
-            if made[f.name] == f.dtype
-            else states.get_column(f.name).cast(f.dtype).rename(n)
-            for n, f in names
-            if f.name in made
-        }
+        made = {n: (states.get_column(f.name), f.dtype) for n, f in names if f.name in states}
+        return {n: (s if s.dtype == t else s.cast(t)).rename(n) for n, (s, t) in made.items()}
     if isinstance(bound, Count) and not bound.types:
         return {names[0][0]: pl.Series(names[0][0], high - low)}
     lifted = events.select(

@@ -38,7 +38,7 @@ def _figures(vector: FeatureVector) -> list[tuple[str, str]]:
     shown = [("entities", count(len(vector))), ("found", count(len(vector) - known[NOT_FOUND]))]
     if known[EXPIRED]:
         shown.append(("expired", count(known[EXPIRED])))
-    shown.append(("values as of, UTC", moment(vector.at, seconds=True)))
+    shown.append(("values as of, UTC", moment(vector.at)))
     if vector.fetched_us < vector.at_us:
         age = timedelta(microseconds=vector.at_us - vector.fetched_us)
         shown.append(("from the local cache", f"{span(age)} old at most"))
@@ -46,7 +46,7 @@ def _figures(vector: FeatureVector) -> list[tuple[str, str]]:
 
 
 def _table(vector: FeatureVector) -> Markup:
-    """Return the first rows; cells are found by place, as a feature may be called as an entity."""
+    """Return the first rows; cells are found by place, as several columns may be called alike."""
     shown = min(len(vector), ROWS_SHOWN)
     statuses = {f: vector.status_of(f)[:shown] for f in vector.features}
     cells: list[Sequence[object]] = [vector.columns[n] for n in vector.entities]

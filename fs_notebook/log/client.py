@@ -327,14 +327,8 @@ class _Cursor(Cursor):
         self._failed = pulsar.PulsarException
 
     def next(self, timeout_ms: int) -> Message | None:
-        try:
-            return self._next(timeout_ms)
-        except self._timeout:
-            return None
-        except self._interrupted:
-            raise KeyboardInterrupt from None
-        except self._failed as error:
-            raise self._client._error(f"read {self._topic}", error) from None
+        messages, _, _ = self.take(1, 1, timeout_ms)
+        return messages[0] if messages else None
 
     def take(self, count: int, bytes_max: int, wait_ms: int) -> Taken:
         messages: list[Message] = []

@@ -97,6 +97,11 @@ def end_of(cursors: Cursors, part: Part) -> Position | None:
     return Position(part.partition, ledger, entry, batch)
 
 
+def chunks_before(at: Position) -> Position:
+    """Return where a message at `at` may begin: one that was cut into chunks lies at its last."""
+    return at._replace(entry=max(at.entry - CHUNKS_MAX, 0), batch=0)
+
+
 def first_message(cursor: Cursor) -> Message | None:
     """Return the first message that a cursor gives, None if none comes soon, and close it."""
     try:
@@ -132,10 +137,8 @@ def event_ms_of(cursors: Cursors, part: Part, places_: Places) -> Ints:
     times = np.zeros(len(wanted), np.int64)
     if not wanted:
         return times
-    first, last = next(iter(wanted)), spot(places_, -1)
-    # One that was cut into chunks has the place of its last, but is handed over from its first.
-    near = Position(part.partition, first[0], max(first[1] - CHUNKS_MAX, 0), 0)
-    for start in (near, None):
+    first, last = Position(part.partition, *next(iter(wanted))), spot(places_, -1)
+    for start in (chunks_before(first), None):
         left = dict(wanted)
         cursor = cursors.cursor(part.topic, start, queue=QUEUE_UNKNOWN)
         try:

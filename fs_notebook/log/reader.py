@@ -11,12 +11,12 @@ import numpy as np
 from fs_notebook.clock import Clock
 from fs_notebook.errors import HistoryLost, UnknownPosition, UnreachableError
 from fs_notebook.log.cursors import (
-    CHUNKS_MAX,
     LOOK_MS,
     QUEUE_UNKNOWN,
     Cursors,
     Part,
     Taken,
+    chunks_before,
     event_ms_of,
     first_of,
 )
@@ -172,8 +172,8 @@ class PartReader:
     def _taken(self, timeout_ms: int) -> tuple[Message, bytes] | None:
         if self._held:
             return self._held.popleft()
-        message = self._cursor.next(timeout_ms)
-        return None if message is None else (message, message.data())
+        messages, payloads, _ = self._cursor.take(1, 1, timeout_ms)
+        return (messages[0], payloads[0]) if messages else None
 
     def _gather_arrow(self, chunk: Chunk, rows_max: int, linger_ms: int, stopped: Stopped) -> int:
         """Take Arrow batches into the chunk; return their size in bytes."""
@@ -393,7 +393,7 @@ class PartReader:
         """
         assert self._start is not None
         start = self._start
-        before = start._replace(entry=max(start.entry - CHUNKS_MAX, 0), batch=0)
+        before = chunks_before(start)
         cursor = self._cursors.cursor(self.part.topic, before, queue=_QUEUE_MIN)
         try:
             while (message := cursor.next(LOOK_MS)) is not None:

@@ -6,7 +6,7 @@ store is asked: `serve.FeatureReader` waits, `serve.AsyncFeatureReader` awaits.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -33,6 +33,15 @@ class Values:
 
 
 Steps = Generator[Published | Values, Any, T]
+
+
+def split(items: list[T], widths: Iterable[int]) -> list[list[T]]:
+    """Return items in stretches of these lengths."""
+    stretches, start = [], 0
+    for width in widths:
+        stretches.append(items[start : start + width])
+        start += width
+    return stretches
 
 
 def answer(ask: Published | Values, store: OnlineStore) -> Any:

@@ -16,7 +16,7 @@ import polars as pl
 from fs_notebook.clock import Clock
 from fs_notebook.compute.requests import check_known
 from fs_notebook.errors import UnknownName, UsageError
-from fs_notebook.online.asks import Blobs, Published, Shards, Steps, Values
+from fs_notebook.online.asks import Blobs, Published, Shards, Steps, Values, split
 from fs_notebook.online.board import Board, Part, Read, Ready, Wanted
 from fs_notebook.online.busy import BusyStates
 from fs_notebook.online.codec import pack_key, unpack_head
@@ -97,7 +97,7 @@ class Reading:
             fetched = yield from self._fetched(board.generation, shards, widths)
             if fetched is not None:
                 found, at_us = fetched
-                blobs = _split(found, widths)
+                blobs = split(found, widths)
                 return (
                     yield from self._finished(
                         board, wanted, columns, count, keys, blobs, requests, at_us
@@ -124,7 +124,7 @@ class Reading:
         # Of a version in several shards all are asked, so that what is found is of one moment.
         lacking = [
             together
-            for mine in _split(lacking, widths)
+            for mine in split(lacking, widths)
             for together in [sorted(set().union(*mine))] * len(mine)
         ]
         asked = [
@@ -250,15 +250,6 @@ class Reading:
             for i in which:
                 rows[i] = [rows[i][0], None, *by_key[keys[i]]]
         return rows, frozenset(expired)
-
-
-def _split(items: list[T], widths: Sequence[int]) -> list[list[T]]:
-    """Return items in stretches of these lengths."""
-    stretches, start = [], 0
-    for width in widths:
-        stretches.append(items[start : start + width])
-        start += width
-    return stretches
 
 
 def _count(columns: Mapping[str, list[Any]]) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from fs_notebook.online import checks
+from fs_notebook.online.asks import split
 from fs_notebook.online.redis_keys import (
     GENERATION,
     GENERATION_ALONE,
@@ -90,34 +91,31 @@ class Values:
         parts = _parts(shards)
         if self._wary and self._is_wary(shards):
             return _scripted(generation, shards, parts)
-        named = []
-        for _, shard, chunk in parts:
-            prefix = value_prefix(shard)
-            named.append([prefix + k for k in chunk])
-        together = self._one_slot and sum(map(len, named)) < _KEYS_MAX
+        widths = [*(len(part.names) for part in parts), 1]
+        together = self._one_slot and sum(widths) <= _KEYS_MAX
         if together:
             # One command and one reply, of one moment.
-            every = [key for keys in named for key in keys]
+            every = [name for part in parts for name in part.names]
             commands: Commands = [("MGET", *every, GENERATION_ALONE)]
         else:
-            commands = [*(("MGET", *keys) for keys in named), ("GET", GENERATION_ALONE)]
+            commands = [*(("MGET", *part.names) for part in parts), ("GET", GENERATION_ALONE)]
 
         def answer(replies: list[Any]) -> Found:
+            *values, current = replies
             if together:
-                replies = _split(replies[0], named)
-            current = replies[-1]
+                *values, (current,) = split(replies[0], widths)
             if current is None:
                 # Written by a version that did not know it, or there is nothing any more.
                 raise Unsure
             if int(current) != generation:
                 return False, [[None] * len(keys) for _, keys in shards]
-            lacking = [p[1] for p, found in zip(parts, replies, strict=False) if None in found]
+            lacking = [p.shard for p, found in zip(parts, values, strict=True) if None in found]
             if lacking:
                 self._wary |= dict.fromkeys(lacking, WARY_READS)
                 raise Unsure
             blobs: list[list[bytes | None]] = [[] for _ in shards]
-            for (place, shard, chunk), found in zip(parts, replies, strict=False):
-                blobs[place] += opened(shard, chunk, found)
+            for part, found in zip(parts, values, strict=True):
+                blobs[part.place] += opened(part.shard, part.keys, found)
             return True, blobs
 
         return Asked(commands, answer, lambda: _scripted(generation, shards, parts))
@@ -132,42 +130,38 @@ class Values:
         return wary
 
 
-def _split(replies: list[Any], named: Sequence[Sequence[bytes]]) -> list[Any]:
-    """Return what one command found as so many would have found it."""
-    found, start = [], 0
-    for keys in named:
-        found.append(replies[start : start + len(keys)])
-        start += len(keys)
-    return [*found, replies[-1]]
+class _Part(NamedTuple):
+    """What one command reads: of the shard at a place, so many keys, and their names in Redis."""
+
+    place: int
+    shard: str
+    keys: Sequence[bytes]
+    names: list[bytes]
 
 
-def _parts(shards: Shards) -> list[tuple[int, str, Sequence[bytes]]]:
-    """Return which shard, by its place and its name, and which of its keys one command reads."""
-    return [
-        (place, shard, keys if len(keys) <= _KEYS_MAX else keys[start : start + _KEYS_MAX])
-        for place, (shard, keys) in enumerate(shards)
-        for start in range(0, len(keys), _KEYS_MAX)
-    ]
-
-
-def _scripted(
-    generation: int, shards: Shards, parts: Sequence[tuple[int, str, Sequence[bytes]]]
-) -> Asked[Found]:
-    """Ask for values by a script, which tells absent from lost."""
-    rest = []
-    for _, shard, chunk in parts:
+def _parts(shards: Shards) -> list[_Part]:
+    parts = []
+    for place, (shard, keys) in enumerate(shards):
         prefix = value_prefix(shard)
-        rest.append((len(chunk), *[prefix + k for k in chunk], base_key(shard)))
+        for start in range(0, len(keys), _KEYS_MAX):
+            chunk = keys if len(keys) <= _KEYS_MAX else keys[start : start + _KEYS_MAX]
+            parts.append(_Part(place, shard, chunk, [prefix + k for k in chunk]))
+    return parts
+
+
+def _scripted(generation: int, shards: Shards, parts: Sequence[_Part]) -> Asked[Found]:
+    """Ask for values by a script, which tells absent from lost."""
+    rest = [(len(part.names), *part.names, base_key(part.shard)) for part in parts]
 
     def answer(replies: list[Any]) -> Found:
         current = int(replies[-1] or 0) == generation
         blobs: list[list[bytes | None]] = [[] for _ in shards]
-        for (place, shard, chunk), (found, *wrong) in zip(parts, replies[:-1], strict=True):
+        for part, (found, *wrong) in zip(parts, replies[:-1], strict=True):
             if wrong and current:
                 if wrong[0] == b"unbuilt":
-                    raise checks.unbuilt(shard)
-                raise checks.lost(shard, chunk[wrong[1]])
-            blobs[place] += opened(shard, chunk, found)
+                    raise checks.unbuilt(part.shard)
+                raise checks.lost(part.shard, part.keys[wrong[1]])
+            blobs[part.place] += opened(part.shard, part.keys, found)
         return current, blobs
 
     def spelt() -> Asked[Found]:

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRESENT, NULL, NOT_FOUND, EXPIRED = "present", "null", "not found", "expired"
-STATUS = pl.Enum([PRESENT, NULL, NOT_FOUND, EXPIRED])
+STATUSES = (PRESENT, NULL, NOT_FOUND, EXPIRED)
+STATUS = pl.Enum(STATUSES)
 MOMENT = pl.Datetime("us", "UTC")
 
 
@@ -143,7 +144,7 @@ class FeatureVector:
     def known(self) -> dict[str, int]:
         """Return how many entities have a value of each status."""
         statuses = [set(s) for s in zip(*map(self.status_of, self.features), strict=True)]
-        return {name: sum(name in s for s in statuses) for name in (*STATUS.categories,)}
+        return {name: sum(name in s for s in statuses) for name in STATUSES}
 
     def _told(self) -> str:
         """Return how many entities have values that are missing, and why."""
