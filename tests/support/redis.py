@@ -90,7 +90,9 @@ class RedisServer:
         with self.client() as client:
             while time.monotonic() < deadline and self.process.poll() is None:
                 try:
-                    if client.info("server")["process_id"] == self.process.pid:
+                    # It tells of itself even while it loads what it had stored.
+                    told = client.info()
+                    if told["process_id"] == self.process.pid and not told["loading"]:
                         return True
                 except redis.RedisError:
                     time.sleep(0.01)
