@@ -91,7 +91,7 @@ def test_from_a_cell_to_production_with_one_click(chromium, lab):
     expected = sum(n for n in range(1000) if n % 5 == 1)
     assert served(lab.home) == expected
     page.run_cell(4)
-    expect(page.output(4)).to_contain_text(str(expected))
+    expect(page.output(4)).to_contain_text(f"{expected:,}")
 
     # An event that arrives is served, though nobody touches the notebook.
     session = Session(Connection.remembered(lab.home))
