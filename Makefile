@@ -16,7 +16,7 @@ SOURCES := pyproject.toml hatch_build.py
 # Hundreds of processes import the package: what they compile is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo lab test soak bench lint clean
+.PHONY: demo lab test soak bench lint installed clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer, please: make PYTHON=python3.12 …"'
@@ -27,6 +27,11 @@ $(BIN)/python:
 $(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
+
+# All three sets by one resolution: one after the other pip goes through everything three times.
+installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo,lint,test]'
+	touch $(addprefix $(VENV)/.installed-,demo lint test)
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/python notebooks/run.py notebooks/$(NOTEBOOK).ipynb --home .demo

@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-import platformdirs
-
 from fs_notebook.compute.unions import UnionLog
 from fs_notebook.errors import UsageError
 from fs_notebook.log.connect import open_log
@@ -30,7 +28,12 @@ def default_home() -> Path:
     ``FS_NOTEBOOK_HOME`` moves it.
     """
     named = os.environ.get("FS_NOTEBOOK_HOME")
-    return Path(named or platformdirs.user_data_path("fs_notebook")).expanduser().absolute()
+    if not named:
+        # A twentieth of what a worker's start takes, and a worker is told its home.
+        import platformdirs
+
+        named = platformdirs.user_data_dir("fs_notebook")
+    return Path(named).expanduser().absolute()
 
 
 def default_actor() -> str:

@@ -51,6 +51,12 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # The address bar's lists are pages of their own, made anew for each profile: more work than most
+    # of what is looked at here, and nobody types there. Chromium takes one such flag, so those of
+    # Playwright's that matter on a closed network are in it too.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,AimEnabled,PaintHolding,"
+    "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,OptimizationHints,"
+    "NetworkTimeServiceQuerying,PreconnectToSearch,DestroyProfileOnBrowserClose",
     # No name resolves, so no request leaves the machine; one that tries is a failure of the test.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
@@ -251,6 +257,10 @@ class Lab:
         (extensions / "fs-notebook").symlink_to(ROOT / "fs_notebook" / "labextension")
         enabled = {"ServerApp": {"jpserver_extensions": {"fs_notebook": self._extension}}}
         (self.folder / "config" / "jupyter_server_config.json").write_text(json.dumps(enabled))
+        # At each page JupyterLab would ask Node whether it is to be built anew.
+        page = {"buildAvailable": False, "buildCheck": False}
+        (self.folder / "config" / "labconfig").mkdir()
+        (self.folder / "config" / "labconfig" / "page_config.json").write_text(json.dumps(page))
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "FS_NOTEBOOK"))}
