@@ -43,6 +43,15 @@ ARTIFACTS = Path(os.environ.get("CI_ARTIFACTS") or ROOT / "tests" / "artifacts")
 START_S = 60
 WAIT_MS = 30_000
 
+# The lists of the address bar are pages, made anew for each profile: more work than most of what is
+# looked at here, and nobody types there. Chromium takes one list, and this one takes the place of
+# Playwright's: what of that matters without a network is in it too.
+LEFT_OUT = (
+    "WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "AimEnabled",
+    "DestroyProfileOnBrowserClose", "HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades",
+    "MediaRouter", "NetworkTimeServiceQuerying", "OptimizationHints", "PaintHolding",
+    "PreconnectToSearch",
+)  # fmt: skip
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,12 +60,7 @@ CHROMIUM_FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    # The address bar's lists are pages of their own, made anew for each profile: more work than most
-    # of what is looked at here, and nobody types there. Chromium takes one such flag, so those of
-    # Playwright's that matter on a closed network are in it too.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,AimEnabled,PaintHolding,"
-    "HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,MediaRouter,OptimizationHints,"
-    "NetworkTimeServiceQuerying,PreconnectToSearch,DestroyProfileOnBrowserClose",
+    f"--disable-features={','.join(LEFT_OUT)}",
     # No name resolves, so no request leaves the machine; one that tries is a failure of the test.
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
