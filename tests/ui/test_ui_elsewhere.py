@@ -40,11 +40,11 @@ BARE = re.compile(r"<[\w.]+ object at 0x")
 
 # The colours are what the browser paints: a canvas mixes them as the page does.
 CONTRAST = """() => {
-  const ink = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const paint = colors => {
-    ink.clearRect(0, 0, 1, 1);
-    for (const color of colors) { ink.fillStyle = color; ink.fillRect(0, 0, 1, 1); }
-    return ink.getImageData(0, 0, 1, 1).data;
+    canvas.clearRect(0, 0, 1, 1);
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+    return canvas.getImageData(0, 0, 1, 1).data;
   };
   const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
     .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -57,11 +57,15 @@ CONTRAST = """() => {
     if (!element.checkVisibility() || element.disabled) continue;
     const style = getComputedStyle(element);
     const behind = [];
+    let opacity = 1;
     for (let at = element; at; at = at.parentElement) {
       behind.unshift(getComputedStyle(at).backgroundColor);
+      opacity *= getComputedStyle(at).opacity;
     }
+    if (!opacity) continue;
     const inSvg = element instanceof SVGElement;
-    const [ground, text] = [paint(behind), paint([...behind, inSvg ? style.fill : style.color])];
+    const [ground, ink] = [paint(behind), paint([...behind, inSvg ? style.fill : style.color])];
+    const text = [...ground].map((c, n) => c + (ink[n] - c) * opacity);
     const [a, b] = [light(ground), light(text)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) {
