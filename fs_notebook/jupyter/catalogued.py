@@ -14,6 +14,7 @@ from fs_notebook.jupyter.display import CATALOG_COLUMNS, figures, group_row, use
 from fs_notebook.jupyter.lineage_svg import DRAWN_MAX, lineage_svg
 from fs_notebook.jupyter.table import Column, Markup, Table, card, state, tag
 from fs_notebook.jupyter.values import clean, count, moment
+from fs_notebook.model.card import SOFT
 from fs_notebook.review.outcome import Imported, Step
 
 TEXT_MAX = 4_000
@@ -188,7 +189,7 @@ def _words(words: Iterable[str]) -> Markup:
 
 _LINE_STYLES = {
     "+": "background:rgba(46,158,79,.16)", "-": "background:rgba(214,58,48,.16)",
-    "@": "opacity:.65",
+    "@": f"color:{SOFT}",
 }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def _box(node: Node, place: tuple[float, float], lineage: Lineage) -> Markup:
     name = tag(
         "text", clean(node.name, length_max=_CHARS), x=f"{x + 9:g}", y=f"{y + 16:g}",
         font_size="12.5", font_weight="600" if is_asked else "400",
-        style="fill:var(--jp-ui-font-color1,currentColor)",
+        style="fill:currentColor",
     )  # fmt: skip
     under = tag(
         "text", f"{node.kind}, {note}" if note else node.kind, x=f"{x + 9:g}", y=f"{y + 31:g}",

@@ -11,14 +11,14 @@ from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from fs_notebook.jupyter.values import NULL, TEXT_MAX, clean, is_number, show, width
-from fs_notebook.model.card import LINE, SOFT
+from fs_notebook.model.card import FONT, LINE, SOFT, TEXT
 
 CELL_MAX = 60
-_MONO = "var(--jp-code-font-family, ui-monospace, monospace)"
+_MONO = "var(--vscode-editor-font-family, var(--jp-code-font-family, ui-monospace, monospace))"
 
 CSS = f"""
-.fsn{{font:13px/1.45 var(--jp-ui-font-family,system-ui,sans-serif);
-color:var(--jp-ui-font-color1,inherit);max-width:1100px;
+.fsn{{font:13px/1.45 {FONT};
+color:{TEXT};max-width:1100px;
 padding:2px 0 6px var(--jp-code-padding,5px)}}
 .fsn p.fsn-title{{margin:0 0 6px;display:flex;flex-wrap:wrap;gap:4px 10px;align-items:baseline}}
 .fsn p.fsn-title strong{{font-size:16px;overflow-wrap:anywhere}}
@@ -59,7 +59,7 @@ gap:12px 22px;margin:10px 0 0}}
 .fsn .fsn-charts figure{{margin:0;padding:0;min-width:0}}
 .fsn .fsn-charts figcaption{{font-size:11px;color:{SOFT};overflow-wrap:anywhere;margin:0 0 2px}}
 .fsn .fsn-charts figcaption b{{font-size:12.5px;font-weight:600;
-color:var(--jp-ui-font-color1,inherit)}}
+color:{TEXT}}}
 .fsn .fsn-charts figcaption span{{display:block}}
 .fsn .fsn-charts svg{{display:block;max-width:100%;height:auto;background:transparent;
 overflow:visible}}

@@ -8,15 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-LINE = "var(--jp-border-color2, rgba(128, 128, 128, 0.4))"
-# JupyterLab's own, VS Code's own, or what the page writes in, a little fainter, dark or light.
+# VS Code's own, JupyterLab's own, or what the page writes in, a little fainter, dark or light.
+# VS Code comes first: its Jupyter extension sets JupyterLab's light colours in every theme.
+TEXT = "var(--vscode-foreground, var(--jp-ui-font-color1, inherit))"
 SOFT = (
-    "var(--jp-ui-font-color2, var(--vscode-descriptionForeground, "
+    "var(--vscode-descriptionForeground, var(--jp-ui-font-color2, "
     "color-mix(in srgb, currentColor 80%, transparent)))"
 )
+LINE = "var(--vscode-panel-border, var(--jp-border-color2, rgba(128, 128, 128, 0.4)))"
+FONT = "var(--vscode-font-family, var(--jp-ui-font-family, system-ui, sans-serif))"
 _BOX = (
-    "font:13px/1.45 var(--jp-ui-font-family, system-ui, sans-serif);"
-    "color:var(--jp-ui-font-color1, inherit);max-width:1000px;"
+    f"font:13px/1.45 {FONT};color:{TEXT};max-width:1000px;"
     "padding:2px 0 6px var(--jp-code-padding, 5px)"
 )
 _CELL = "border:0;padding:2px 14px 2px 0;text-align:left;overflow-wrap:break-word"

@@ -1,8 +1,9 @@
 """Displays where there is no extension, in VS Code, say: a MIME bundle in a bare page.
 
-VS Code itself cannot be driven here. What it does with a display is shown: it takes the HTML of the
-bundle, puts it into a page of its own with its own colours (`--vscode-…`), and has no JupyterLab
-around it.
+VS Code itself cannot be installed here. What it does with a display is shown, as it was seen once
+in VS Code 1.139 with its Jupyter extension: the HTML of the bundle is put into a page with VS
+Code's colours (`--vscode-…`) and, in every theme, the light ones of JupyterLab (`--jp-…`), and
+white is laid under each widget.
 """
 
 from __future__ import annotations
@@ -18,22 +19,32 @@ from fs_notebook.jupyter import _RICH
 from fs_notebook.worker.connection import Connection
 from tests.support.sessions import stop_all
 
-PAGES = {
-    # Text, background and fainter text of VS Code's two default themes, and a page that says less.
-    "light": ("#3b3b3b", "#ffffff", "--vscode-descriptionForeground:#3b3b3b"),
-    "dark": ("#cccccc", "#1f1f1f", "--vscode-descriptionForeground:#9d9d9d"),
-    "bare-dark": ("#d0d0d0", "#111111", "color-scheme:dark"),
+# JupyterLab's light colours, as `@jupyter-widgets/controls/css/labvariables.css` has them. VS
+# Code's Jupyter extension brings that sheet along, whatever the theme.
+LAB_LIGHT = (
+    "--jp-ui-font-color1:rgba(0,0,0,.8);--jp-ui-font-color2:rgba(0,0,0,.5);"
+    "--jp-layout-color0:white;--jp-layout-color2:#eeeeee;--jp-border-color2:#e0e0e0;"
+    "--jp-brand-color1:#2196f3;--jp-ui-font-family:Helvetica;--jp-code-font-family:monospace;"
+)
+# Text, background, fainter text, link and raised ground of VS Code's own themes.
+VSCODE = {
+    "light": ("#3b3b3b", "#ffffff", "#3b3b3b", "#005fb8", "#f8f8f8"),
+    "light-2026": ("#202020", "#ffffff", "#606060", "#0069cc", "#fafafd"),
+    "dark": ("#cccccc", "#1f1f1f", "#9d9d9d", "#4daafc", "#202020"),
+    "dark-2026": ("#bfbfbf", "#121314", "#8c8c8c", "#48a0c7", "#202122"),
 }
+# A page that says nothing of colours but what it writes in.
+PAGES = (*VSCODE, "bare-dark")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 BARE = re.compile(r"<[\w.]+ object at 0x")
 
 # The colours are what the browser paints: a canvas mixes them as the page does.
 CONTRAST = """() => {
-  const ink = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
   const paint = colors => {
-    ink.clearRect(0, 0, 1, 1);
-    for (const color of colors) { ink.fillStyle = color; ink.fillRect(0, 0, 1, 1); }
-    return ink.getImageData(0, 0, 1, 1).data;
+    canvas.clearRect(0, 0, 1, 1);
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
+    return canvas.getImageData(0, 0, 1, 1).data;
   };
   const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
     .map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -46,11 +57,15 @@ CONTRAST = """() => {
     if (!element.checkVisibility() || element.disabled) continue;
     const style = getComputedStyle(element);
     const behind = [];
+    let opacity = 1;
     for (let at = element; at; at = at.parentElement) {
       behind.unshift(getComputedStyle(at).backgroundColor);
+      opacity *= getComputedStyle(at).opacity;
     }
+    if (!opacity) continue;
     const inSvg = element instanceof SVGElement;
-    const [ground, text] = [paint(behind), paint([...behind, inSvg ? style.fill : style.color])];
+    const [ground, ink] = [paint(behind), paint([...behind, inSvg ? style.fill : style.color])];
+    const text = [...ground].map((c, n) => c + (ink[n] - c) * opacity);
     const [a, b] = [light(ground), light(text)].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) {
@@ -95,11 +110,13 @@ def test_every_display_is_told_in_text_and_in_html_without_scripts(sent):
 
 
 def _page(chromium: Chromium, look: str):
-    color, ground, more = PAGES[look]
-    page = chromium.blank(width=1000, height=900)
+    color, ground, soft, link, raised = VSCODE.get(look, ("#d0d0d0", "#111111", "", "", ""))
     variables = f"--vscode-foreground:{color};--vscode-editor-background:{ground};"
+    variables += f"--vscode-descriptionForeground:{soft};--vscode-textLink-foreground:{link};"
+    variables += f"--vscode-editorWidget-background:{raised};{LAB_LIGHT}"
+    page = chromium.blank(width=1000, height=900)
     page.page.set_content(
-        f"<!doctype html><html style='{more};{'' if look == 'bare-dark' else variables}'>"
+        f"<!doctype html><html style='{variables if look in VSCODE else 'color-scheme:dark'}'>"
         f"<body style='color:{color};background:{ground};font:13px sans-serif'></body></html>"
     )
     return page
@@ -143,12 +160,18 @@ def test_widgets_are_read_in_a_bare_page(chromium, sent, look):
     assert [name for name, _ in shown_ids] == list(CELLS)[-5:]
     page.page.evaluate(
         """async widgets => {
+          const white = document.createElement('style');
+          white.textContent = '.cell-output-ipywidget-background { background: #fff !important }';
+          document.head.append(white);
           for (const [name, state] of widgets) {
             const style = document.createElement('style');
             style.textContent = state._css;
-            const place = document.createElement('div');
-            place.dataset.of = name;
-            document.body.append(style, place);
+            const output = document.createElement('div');
+            output.innerHTML = '<div class="output cell-output-ipywidget-background">'
+              + '<div class="cell-output-ipywidget-background"><div class="lm-Widget">';
+            output.dataset.of = name;
+            document.body.append(style, output);
+            const place = output.querySelector('.lm-Widget');
             const source = new Blob([state._esm], { type: 'text/javascript' });
             const { default: widget } = await import(URL.createObjectURL(source));
             const model = { get: key => state[key], on() {}, off() {}, send() {} };
@@ -161,6 +184,10 @@ def test_widgets_are_read_in_a_bare_page(chromium, sent, look):
         box = page.page.locator(f"[data-of='{name}'] .fsw").bounding_box()
         assert box["width"] > 200, name
         assert box["height"] > 20, name
+    grounds = page.page.locator(".cell-output-ipywidget-background").evaluate_all(
+        "all => all.map(one => getComputedStyle(one).backgroundColor)"
+    )
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}, "white frames around the widgets"
     page.screenshot(f"elsewhere-widgets-{look}", whole=True)
     assert page.page.evaluate(CONTRAST) == []
     page.assert_clean()
