@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -64,6 +64,21 @@ def exit_now(code: int) -> NoReturn:
     for said in (sys.stdout, sys.stderr):
         said.flush()
     os._exit(code)
+
+
+@contextmanager
+def stops_heard(told: Callable[[], None]) -> Iterator[None]:
+    """Call `told` at SIGTERM and SIGINT while the block runs; after it they mean what they did."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        told()
+
+    former = {number: signal.signal(number, heard) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

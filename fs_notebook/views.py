@@ -23,6 +23,7 @@ from fs_notebook.catalog.model import (
 from fs_notebook.clock import from_us
 from fs_notebook.glances import glance_at
 from fs_notebook.language.plan import span_text
+from fs_notebook.model.card import bytes_text
 from fs_notebook.online.protocol import OnlineStore
 from fs_notebook.worker.audits import Audit, audit_name
 from fs_notebook.worker.failures import KILLED, UNREACHABLE, Trouble, report_name
@@ -155,15 +156,6 @@ class Status:
         if self.verified_at is not None:
             parts.append(f"verified at {self.verified_at:%Y-%m-%d %H:%M:%S} UTC: {self.verified}")
         return ", ".join(parts) + ("" if self.compared is None else f"\n{self.compared}")
-
-
-def bytes_text(count: int) -> str:
-    """Return a number of bytes as a reader takes it in: ``12.3 kB``."""
-    size, units = float(count), ["bytes", "kB", "MB", "GB"]
-    while size >= 1_000 and len(units) > 1:
-        size /= 1_000
-        units.pop(0)
-    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
 
 
 def status_of(group: Group, version: Version, store: OnlineStore) -> Status:

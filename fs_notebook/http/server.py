@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fs_notebook.environment import secret
 from fs_notebook.errors import UsageError
+from fs_notebook.processes import stops_heard
 
 if TYPE_CHECKING:
     from fs_notebook.worker.connection import Connection
@@ -89,13 +89,8 @@ def serve_http(
         shown = f"[{host}]" if ":" in host else host
         on_listening(f"http://{shown}:{listener.getsockname()[1]}")
         # uvicorn raises the signal that ended it once more; here that has been dealt with by then.
-        former = {s: signal.signal(s, lambda *_: None) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with closing(listener), stops_heard(lambda: None):
             uvicorn.Server(config).run(sockets=[listener])
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
-            listener.close()
 
 
 def _is_loopback(host: str) -> bool:

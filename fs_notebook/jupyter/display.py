@@ -15,9 +15,9 @@ from fs_notebook.jupyter.table import Column, Markup, Table, card, fields, state
 from fs_notebook.jupyter.values import clean, count, moment, number, short, span
 from fs_notebook.language.derived import DerivedPlan
 from fs_notebook.log.protocol import Stream
+from fs_notebook.model.card import bytes_text
 from fs_notebook.position import Cut
 from fs_notebook.transforms import ViewRows
-from fs_notebook.views import bytes_text
 
 ROWS_SHOWN = 10
 CHARTS_SHOWN = 6

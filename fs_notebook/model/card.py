@@ -68,6 +68,15 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
 
 
+def bytes_text(count: int) -> str:
+    """Return a number of bytes as a reader takes it in: ``12.3 kB``."""
+    size, units = float(count), ["bytes", "kB", "MB", "GB"]
+    while size >= 1_000 and len(units) > 1:
+        size /= 1_000
+        units.pop(0)
+    return f"{size:.0f} {units[0]}" if units[0] == "bytes" else f"{size:.1f} {units[0]}"
+
+
 def moment(value: datetime) -> str:
     """Return a time as ``2013-01-31 12:00``, seconds only where there are some."""
     return f"{value:%Y-%m-%d %H:%M:%S}" if value.second else f"{value:%Y-%m-%d %H:%M}"

@@ -327,7 +327,7 @@ def _drift(drift: Drift) -> Spec:
     shown = "%d %H:%M" if days < 3 else "%b %d" if days < 300 else "%b %Y"
     x: Spec = {
         "field": "at", "type": "temporal", "scale": {"type": "utc"}, "title": None,
-        "axis": {"tickCount": 4, "format": shown, "labelOverlap": True},
+        "axis": {"tickCount": 4, "format": shown, "labelOverlap": True, "labelSeparation": 8},
     }  # fmt: skip
     y = {"type": "quantitative", "scale": {"zero": False}, "axis": {"tickCount": 3, "format": "~s"}}
     bars: Spec = {

@@ -15,7 +15,7 @@ import polars as pl
 from fs_notebook.errors import UsageError, unknown_name
 from fs_notebook.log.protocol import EventLog
 from fs_notebook.model.asked import AsOf, Chosen
-from fs_notebook.model.card import card, count
+from fs_notebook.model.card import bytes_text, card, count
 from fs_notebook.model.derived import AnyWanted
 from fs_notebook.model.digest import column_parts, columns_digest, set_fingerprint
 from fs_notebook.model.encoding import Encoding
@@ -223,7 +223,7 @@ class WrittenTrainingSet:
 
     @property
     def _size(self) -> str:
-        return f"{self.path.stat().st_size / 1e6:,.1f} MB" if self.path.exists() else "gone"
+        return bytes_text(self.path.stat().st_size) if self.path.exists() else "gone"
 
     def __repr__(self) -> str:
         name = f" {self.name}" if self.name else ""

@@ -10,14 +10,12 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 import psutil
@@ -29,7 +27,7 @@ from fs_notebook.clock import SYSTEM, Clock
 from fs_notebook.errors import FeatureStoreError, UnreachableError
 from fs_notebook.online.board import pinned_name
 from fs_notebook.online.protocol import OnlineStore
-from fs_notebook.processes import ended, exit_now, start_detached
+from fs_notebook.processes import ended, exit_now, start_detached, stops_heard
 from fs_notebook.worker.audits import AUDITS_VARIABLE, Audits, parse_every
 from fs_notebook.worker.child import RESTART_SECONDS, Child, at_work
 from fs_notebook.worker.connection import CONNECTION_VARIABLE, Connection, default_actor
@@ -477,13 +475,12 @@ def serve_forever(
         _pid_file(connection).write_text(f"{me.pid} {me.create_time()}")
         runner = Runner(connection, metrics=metrics, verify_every_s=every_s)
 
-        def stop(number: int, frame: FrameType | None) -> None:
+        def stop() -> None:
             runner.stopping = True
 
-        signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, stop)
         try:
-            runner.run()
+            with stops_heard(stop):
+                runner.run()
         finally:
             _pid_file(connection).unlink(missing_ok=True)
     return STOPPED

@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from fs_notebook.cli import main
 from fs_notebook.errors import UnreachableError, UsageError
 from fs_notebook.jupyter.display import StatusTable
+from fs_notebook.model.card import bytes_text
 from fs_notebook.online.memory import MemoryStore
 from fs_notebook.position import START
 from fs_notebook.session import Session
 from fs_notebook.testing import SimulatedLog
 from fs_notebook.testing.clock import BEGIN_US, SimulatedClock
-from fs_notebook.views import bytes_text
 from fs_notebook.worker.loop import Worker
 from fs_notebook.worker.metrics import (
     Watched,

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 
-from fs_notebook.processes import ended
+from fs_notebook.processes import ended, stops_heard
 from tests.support.sessions import until
 
 
@@ -37,6 +37,21 @@ def test_what_was_said_is_written_out_before_the_end() -> None:
     )
     assert (done.returncode, done.stdout) == (3, "done")
     assert "ended well" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_means_what_it_did_once_it_was_heard(number: signal.Signals) -> None:
+    former, heard = signal.getsignal(number), []
+
+    def interrupted() -> None:
+        with stops_heard(lambda: heard.append(number)):
+            signal.raise_signal(number)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        interrupted()
+    assert heard == [number]
+    assert signal.getsignal(number) is former
 
 
 @pytest.mark.parametrize("module", ["process", "runner"])
