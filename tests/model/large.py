@@ -98,7 +98,7 @@ def main() -> None:
         run(ROWS, Path(folder))
         forget_peak()
         held_mb = memory_mb("VmRSS")
-        count = 30 * ROWS
+        count = 40 * ROWS
         found = run(count, Path(folder))
         grown_mb = memory_mb("VmHWM") - held_mb
     # Keys, times and arguments, 64 bits each, as they would be held at once.

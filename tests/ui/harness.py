@@ -33,7 +33,15 @@ from urllib.parse import urlparse
 import nbformat
 import psutil
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 
 from tests.ui.pictures import is_blank
 
@@ -42,6 +50,8 @@ ROOT = Path(__file__).resolve().parents[2]
 ARTIFACTS = Path(os.environ.get("CI_ARTIFACTS") or ROOT / "tests" / "artifacts")
 START_S = 60
 WAIT_MS = 30_000
+# Playwright gives an expectation 5 s; two browsers and their servers share this machine's cores.
+expect.set_options(timeout=WAIT_MS / 2)
 
 # The lists of the address bar are pages, made anew for each profile: more work than most of what is
 # looked at here, and nobody types there. Chromium takes one list, and this one takes the place of
