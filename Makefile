@@ -29,7 +29,7 @@ $(VENV)/.installed-%: $(SOURCES) | $(BIN)/python
 	touch $@
 
 # All three sets by one resolution: one after the other pip goes through everything three times.
-installed: $(SOURCES) | $(BIN)/python
+installed: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[demo,lint,test]'
 	touch $(addprefix $(VENV)/.installed-,demo lint test)
 

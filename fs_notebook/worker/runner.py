@@ -478,11 +478,11 @@ def serve_forever(
         def stop() -> None:
             runner.stopping = True
 
-        try:
-            with stops_heard(stop):
+        with stops_heard(stop):
+            try:
                 runner.run()
-        finally:
-            _pid_file(connection).unlink(missing_ok=True)
+            finally:
+                _pid_file(connection).unlink(missing_ok=True)
     return STOPPED
 
 

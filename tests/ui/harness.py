@@ -399,10 +399,17 @@ class LabPage(BarePage):
         self.page.goto(f"{self.lab.base}lab")
         self.wait_restored()
 
-    def saving(self) -> Any:
-        """Wait, at the end of a block, until Lab saved its workspace after what was done in it."""
+    def saving(self, text: str) -> Any:
+        """Wait, at the end of a block, until Lab saved a workspace in it that holds `text`.
+
+        Each change is saved a while after it, so the first save may be that of an earlier one.
+        """
         return self.page.expect_response(
-            lambda answer: "/lab/api/workspaces/" in answer.url and answer.request.method == "PUT"
+            lambda answer: (
+                "/lab/api/workspaces/" in answer.url
+                and answer.request.method == "PUT"
+                and text in (answer.request.post_data or "")
+            )
         )
 
     def wait_restored(self) -> None:

@@ -1,9 +1,9 @@
 """Displays where there is no extension, in VS Code, say: a MIME bundle in a bare page.
 
-VS Code itself cannot be installed here. What it does with a display is shown, as it was seen once
-in VS Code 1.139 with its Jupyter extension: the HTML of the bundle is put into a page with VS
-Code's colours (`--vscode-…`) and, in every theme, the light ones of JupyterLab (`--jp-…`), and
-white is laid under each widget.
+VS Code itself is nothing that the tests could install. What it does with a display is shown, as it
+was seen once in VS Code 1.139 with its Jupyter extension: the HTML of the bundle is put into a page
+with VS Code's colours (`--vscode-…`) and, in every theme, the light ones of JupyterLab (`--jp-…`),
+and white is laid under each widget.
 """
 
 from __future__ import annotations
